@@ -1,0 +1,279 @@
+//! A plugin as the registry sees it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::PluginId;
+use crate::wire::event::CallbackStatus;
+use crate::wire::hello::{CallbackInfo, Limits, MethodInfo};
+use crate::wire::life::HealthStatus;
+
+/// Where a plugin is in its life. The original GoPlug's three are `stopped`, `discovered` and `loaded`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Found, and not loaded.
+    Discovered,
+    /// Being connected, asked for its hello, and activated.
+    Starting,
+    /// Active and callable.
+    Loaded,
+    /// Takes no new calls; those under way may finish.
+    Draining,
+    /// Told to stop, and gone; its `.pconf` is still there.
+    Stopped,
+    /// Could not be reached; tried again by itself.
+    Backoff,
+    /// Reached and unusable; tried again when its file changes or when asked.
+    Failed,
+    /// Switched off by the operator.
+    Disabled,
+    /// Not trusted: the peer or the file is not who it should be.
+    Denied,
+    /// Its `.pconf` cannot be used.
+    Invalid,
+    /// Its `.pconf` was removed.
+    Gone,
+}
+
+impl State {
+    /// All states.
+    pub const ALL: [Self; 11] = [
+        Self::Discovered,
+        Self::Starting,
+        Self::Loaded,
+        Self::Draining,
+        Self::Stopped,
+        Self::Backoff,
+        Self::Failed,
+        Self::Disabled,
+        Self::Denied,
+        Self::Invalid,
+        Self::Gone,
+    ];
+
+    /// The state in one lower-case word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Discovered => "discovered",
+            Self::Starting => "starting",
+            Self::Loaded => "loaded",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+            Self::Backoff => "backoff",
+            Self::Failed => "failed",
+            Self::Disabled => "disabled",
+            Self::Denied => "denied",
+            Self::Invalid => "invalid",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// One row of `list`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginSummary {
+    /// Empty for a plugin without namespace.
+    pub namespace: String,
+    /// Its name; for an `invalid` file that names none, the file's name.
+    pub name: String,
+    /// The plugin's own version.
+    pub version: Option<String>,
+    /// Where it is in its life.
+    pub state: State,
+    /// Whether it waits to be asked for before it is loaded.
+    pub lazy_load: bool,
+    /// The process that listens, as the kernel tells; `null` when not connected.
+    pub pid: Option<u32>,
+    /// The socket's absolute path.
+    pub socket: Option<String>,
+    /// The file's absolute path.
+    pub pconf: Option<String>,
+    /// Names of its methods; `null` while nobody knows.
+    pub methods: Option<Vec<String>>,
+    /// 0 for the original GoPlug, else the protocol's number; `null` while nobody knows.
+    pub protocol: Option<u32>,
+    /// When it entered this state (RFC 3339).
+    pub since: String,
+    /// Why it is not loaded, or what went wrong last.
+    pub last_error: Option<String>,
+}
+
+impl PluginSummary {
+    /// The identity, if namespace and name make one (an `invalid` file may not).
+    pub fn id(&self) -> Option<PluginId> {
+        PluginId::new(&self.namespace, &self.name).ok()
+    }
+}
+
+/// All that is known of one plugin: `inspect`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginDetail {
+    /// What `list` shows.
+    #[serde(flatten)]
+    pub summary: PluginSummary,
+    /// One line for people.
+    pub description: Option<String>,
+    /// `Url` of the `.pconf`.
+    pub url: Option<String>,
+    /// Epoch of the process.
+    pub epoch: Option<String>,
+    /// Whether the process says that it is activated; `null` for v0 and while nobody knows.
+    pub active: Option<bool>,
+    /// The author's own verdict on the plugin's health.
+    pub health: Option<HealthStatus>,
+    /// Uid of the process that listens.
+    pub uid: Option<u32>,
+    /// Methods as the hello describes them.
+    pub method_details: Vec<MethodInfo>,
+    /// Callbacks as the hello describes them.
+    pub callbacks: Vec<CallbackInfo>,
+    /// What the plugin takes at most.
+    pub limits: Option<Limits>,
+    /// Keys of the `.pconf` that mean nothing to us.
+    pub unknown: BTreeMap<String, Value>,
+    /// What `lint` would mention.
+    pub warnings: Vec<String>,
+    /// Other files that claim the same pair.
+    pub conflicts: Vec<String>,
+    /// Calls under way.
+    pub in_flight: u64,
+    /// Calls finished since it was loaded.
+    pub calls: u64,
+}
+
+/// Answer of `methods`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MethodList {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// 0 or 1.
+    pub protocol: u32,
+    /// Its methods, in the plugin's order.
+    pub methods: Vec<MethodInfo>,
+}
+
+/// Answer of `callbacks`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CallbackList {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// Its callbacks and who subscribed to them.
+    pub callbacks: Vec<CallbackStatus>,
+}
+
+/// Answer of `load` and `reload`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Activation {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// What the activator returned, in base64; the first activation's, if the plugin was found active.
+    pub output_base64: String,
+}
+
+/// Answer of `unload`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Unloaded {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// Calls that were cut off at the end of the drain.
+    pub cancelled: u64,
+    /// Notifications that an attached subscription had not acknowledged by then.
+    pub unacknowledged: u64,
+    /// What the stopper returned, in base64.
+    pub output_base64: String,
+}
+
+/// Answer of one `ping`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Ping {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// Time of the round trip between registry and plugin.
+    pub round_trip_ns: u64,
+}
+
+/// One notification, as `listen` prints it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Notification {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// The callback.
+    pub callback: String,
+    /// `message`, `gap`, `epoch` or `replaced`.
+    pub kind: String,
+    /// `EPOCH:SEQ`; absent for v0 and for what is no message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
+    /// The key of a `state` message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// How many `lossy` messages were dropped just before.
+    #[serde(default)]
+    pub dropped: u64,
+    /// The payload when it is UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    /// The payload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_base64: Option<String>,
+    /// What a gap or a change of epoch says, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// A message whose handler failed every time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetter {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// The callback.
+    pub callback: String,
+    /// The subscription whose handler failed.
+    pub subscription: String,
+    /// `EPOCH:SEQ`; absent for v0.
+    pub position: Option<String>,
+    /// The payload.
+    pub data_base64: String,
+    /// What the handler said the last time.
+    pub error: String,
+    /// When it was given up (RFC 3339).
+    pub time: String,
+}
+
+/// Answer of `daemon status` and of `GET /healthz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DaemonStatus {
+    /// Version of the program.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started (RFC 3339).
+    pub since: String,
+    /// Plugin directories.
+    pub directories: Vec<String>,
+    /// Whether plugins are loaded as they appear.
+    pub auto_discover: bool,
+    /// How many plugins there are in each state.
+    pub plugins: BTreeMap<State, u64>,
+}
