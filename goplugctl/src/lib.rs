@@ -1,1 +1,137 @@
-//! x
+//! The command line: turns arguments into calls of a [daemon](target::Daemon) or, with `--dir`, of the registry library.
+//!
+//! In reading order: `args` (what can be said), `target` (where it works), `commands` (the verbs, each written once),
+//! `output` and `exit_code` (what comes out), `demo` (everything at work).
+
+mod args;
+mod commands;
+mod demo;
+mod duration;
+mod exit_code;
+mod failure;
+mod notification;
+mod output;
+mod pick;
+mod session;
+mod stats;
+mod target;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use goplug_pconf_schema::{Code, Fault};
+
+use args::{Cli, DaemonVerb, Global, Verb};
+use failure::Failure;
+use output::{Out, Style};
+use session::Session;
+
+/// How long what was begun may take to let go at the end.
+const LET_GO: Duration = Duration::from_secs(2);
+
+/// Runs the command line of this process and tells its exit code.
+pub fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    if let Some(code) = demo::plugin::run_if_asked(&words) {
+        return code;
+    }
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed stdout is the only way for this to fail, and then nobody is left to tell.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit_code::USAGE));
+        }
+    };
+    match &cli.verb {
+        // These become another program, with a runtime of its own or none.
+        Verb::Daemon(DaemonVerb::Run(args)) => commands::daemon::run(&cli.global, args),
+        Verb::External(words) => ExitCode::from(tell(&cli.global, &commands::external::run(&cli.global, words))),
+        _ => run(cli),
+    }
+}
+
+/// Runs a verb on a runtime, and ends it on Ctrl-C.
+fn run(cli: Cli) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let fault = Fault::new(Code::Internal, error.to_string());
+            return ExitCode::from(tell(&cli.global, &Failure::new("cannot start the runtime", fault)));
+        }
+    };
+    let exit = runtime.block_on(async {
+        // A task of its own: Ctrl-C ends the program even while a write to a full pipe blocks the verb.
+        let mut verb = tokio::spawn(verb(cli));
+        tokio::select! {
+            ended = &mut verb => ended.unwrap_or(exit_code::UNEXPECTED),
+            _ = tokio::signal::ctrl_c() => {
+                verb.abort();
+                // What the verb made (calls, processes, folders) is taken back when its future is dropped.
+                let _ = tokio::time::timeout(LET_GO, verb).await;
+                exit_code::INTERRUPTED
+            }
+        }
+    });
+    runtime.shutdown_background();
+    ExitCode::from(exit)
+}
+
+/// Carries out a verb within `--timeout` and tells its failure.
+async fn verb(cli: Cli) -> u8 {
+    let global = cli.global.clone();
+    // These have their own meaning of the time limit.
+    let own_limit = matches!(cli.verb, Verb::Execute(_) | Verb::Wait(_) | Verb::Daemon(DaemonVerb::Stop));
+    let work = Box::pin(carry_out(cli));
+    let ended = match global.timeout.filter(|_| !own_limit) {
+        None => work.await,
+        Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(too_late(limit))),
+    };
+    ended.unwrap_or_else(|failure| tell(&global, &failure))
+}
+
+async fn carry_out(cli: Cli) -> Result<u8, Failure> {
+    let global = &cli.global;
+    let out = || Out::stdout(global.output, global.quiet, global.color);
+    let done = |result: Result<(), Failure>| result.map(|()| exit_code::DONE);
+    match &cli.verb {
+        Verb::Doctor => commands::doctor::doctor(global).await,
+        Verb::Lint(args) => commands::lint::lint(global, args),
+        Verb::Daemon(DaemonVerb::Status) => done(commands::daemon::status(global).await),
+        Verb::Daemon(DaemonVerb::Stop) => done(commands::daemon::stop(global).await),
+        Verb::Completion(args) => done(commands::own::completion(&mut out(), args)),
+        Verb::Man(args) => done(commands::own::man(&mut out(), args)),
+        Verb::Version => done(commands::own::version(global)),
+        Verb::Help(args) => done(commands::own::help(&mut out(), args)),
+        Verb::Demo(args) => demo::run(args).await,
+        verb => {
+            let may_be_missing = matches!(verb, Verb::Why(_) | Verb::Wait(_) | Verb::Events(_));
+            let mut session = Session::open(global, may_be_missing).await?;
+            let ended = commands::run(&mut session, verb).await;
+            if let Err(failure) = ended {
+                session.tell(&failure);
+            }
+            let _ = tokio::time::timeout(LET_GO, session.target.close()).await;
+            Ok(session.exit())
+        }
+    }
+}
+
+fn too_late(limit: Duration) -> Failure {
+    let text = format!("not done after {} ms, the limit of --timeout", limit.as_millis());
+    Failure::new("gave up", Fault::new(Code::DeadlineExceeded, text))
+}
+
+/// Writes a failure that ended everything to stderr, and tells its exit code.
+fn tell(global: &Global, failure: &Failure) -> u8 {
+    if !failure.reader_left() {
+        let style = Style::choose(global.color, io::stderr().is_terminal());
+        let json = Out::stdout(global.output, global.quiet, global.color).is_json();
+        // Nobody can be told that this failed.
+        let _ = io::stderr().write_all(failure.render(json, style == Style::Color).as_bytes());
+    }
+    failure.exit()
+}

@@ -1,1 +1,42 @@
-//! x
+//! For applications: find plugins in a directory, connect to them, call them, hear from them.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), goplug_registry::Error> {
+//! let registry = goplug_registry::Registry::open("plugins").await?;
+//! registry.load("Test/Do").await?;
+//! let reply = registry.execute("Test/Do", "Do", "hello").await?;
+//! # Ok(()) }
+//! ```
+//!
+//! In reading order: [`Builder`] (what can be set), [`Registry`] and [`Plugin`] (what can be done), `discovery` (what is
+//! in the directory), `supervisor` (the life of one plugin; `supervisor/state.rs` is all of it), `call` (one call, with
+//! its repeats), `callback` (notifications), [`Events`] (what happened), `why` (why is it not there?).
+//!
+//! Needs a tokio runtime with I/O and time. Every failure is an [`Error`] with a [`Code`] and an answer to "did it run?".
+
+mod options;
+mod registry;
+mod plugin;
+mod event;
+mod finder;
+mod discovery;
+mod supervisor;
+mod call;
+mod callback;
+mod lint;
+mod why;
+mod words;
+mod ask;
+mod doctor;
+mod show;
+mod tasks;
+
+pub use call::{Answer, CallOptions};
+pub use callback::{Feed, FeedItem, Notice, Subscribe, Subscription};
+pub use doctor::doctor;
+pub use event::Events;
+pub use goplug_pconf_schema::{Code, Fault as Error, PluginId, Ran, admin};
+pub use lint::{LintReport, lint};
+pub use options::Builder;
+pub use plugin::Plugin;
+pub use registry::{Registry, Unload, Wait};

@@ -1,1 +1,26 @@
-//! x
+//! What the behaviour tests are made of: folders, processes that cannot be left behind, bad weather, figures.
+//!
+//! The tests themselves are `tests/it/`, one binary with modules named by behaviour; its first page maps each promise to
+//! its test. Nothing here knows how the libraries work inside; [`http`] and [`v0app`] speak the wire by hand.
+//!
+//! Environment: `GOPLUG_DEEP=1` runs everything at full size and asserts every figure; `GOPLUG_TESTS=fast` leaves out
+//! what takes long; `GOPLUG_SEED` sets the seed that every random test prints.
+
+mod baseline;
+mod dir;
+mod figures;
+pub mod http;
+mod process;
+mod proxy;
+mod random;
+pub mod raw;
+pub mod v0app;
+mod wait;
+
+pub use baseline::{Baseline, isolated, peak_memory_reset, peak_memory_since};
+pub use dir::{PluginDir, write_atomically};
+pub use figures::{Samples, bound, deep, fast, figure, note, say, scaled, seed, skip};
+pub use process::{Process, Ready};
+pub use proxy::{Proxy, Weather};
+pub use random::Random;
+pub use wait::{LONG, wait_for, wait_until};

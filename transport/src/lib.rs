@@ -1,1 +1,37 @@
-//! x
+//! Unix sockets and bytes: everything that GoPlug's two libraries have in common, and that neither protocol nor policy is.
+//!
+//! In reading order: [`Connection`] (the registry's side: one request at a time over one socket), [`serve`] with
+//! [`Handler`] (the plugin's side), [`bind`] (a socket file that a dead predecessor cannot block and a live one keeps),
+//! [`Peer`] (who is at the other end, and whether that process still lives).
+//!
+//! HTTP/1.1 is our own, on httparse; `docs/decisions/0001-own-http.md` says why. Nothing here knows what a plugin is,
+//! and nothing that the other side sends can panic, hang or exhaust the process: heads are at most
+//! [`MAX_HEAD_BYTES`], bodies at most what the caller allows, and memory grows with what was received.
+
+#[cfg(feature = "client")]
+mod client;
+#[cfg(feature = "client")]
+mod error;
+#[cfg(any(feature = "client", feature = "server"))]
+mod http;
+mod peer;
+#[cfg(any(feature = "client", feature = "server"))]
+mod send;
+#[cfg(feature = "server")]
+mod server;
+mod socket;
+
+#[cfg(feature = "client")]
+pub use client::{Connection, Reply, ReplyHead, Request};
+#[cfg(feature = "client")]
+pub use error::{Error, ErrorKind};
+#[cfg(any(feature = "client", feature = "server"))]
+pub use http::{MAX_FIELDS, MAX_HEAD_BYTES};
+pub use peer::Peer;
+#[cfg(feature = "server")]
+pub use server::{Handler, ServerBody, ServerHead, ServerLimits, ServerRequest, ServerResponse, Written, serve};
+pub use socket::{BoundSocket, SocketFile, bind};
+
+#[cfg(test)]
+#[cfg(all(feature = "client", feature = "server"))]
+mod mutation_tests;

@@ -5,5 +5,8 @@ mod plugin;
 mod why;
 
 pub use event::{EventKind, RegistryEvent};
-pub use plugin::{Activation, CallbackList, DaemonStatus, DeadLetter, MethodList, Notification, Ping, PluginDetail, PluginSummary, State, Unloaded};
+pub use plugin::{
+    Activation, CallbackList, DaemonStatus, DeadLetter, MethodList, Notification, Ping, PluginDetail, PluginSummary,
+    State, Unloaded,
+};
 pub use why::{Link, LinkState, Why};

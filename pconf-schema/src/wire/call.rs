@@ -104,7 +104,9 @@ pub fn split_target(target: &str) -> Result<(Vec<String>, Option<&str>), String>
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
-    let rest = path.strip_prefix('/').ok_or_else(|| format!("the path `{}` does not begin with `/`", crate::printable(path)))?;
+    let rest = path
+        .strip_prefix('/')
+        .ok_or_else(|| format!("the path `{}` does not begin with `/`", crate::printable(path)))?;
     let segments = rest.split('/').map(unescape).collect::<Result<_, _>>()?;
     Ok((segments, query))
 }
@@ -114,8 +116,8 @@ pub fn split_target(target: &str) -> Result<(Vec<String>, Option<&str>), String>
 /// # Errors
 /// As [`unescape`] when the value has a bad escape.
 pub fn query_value(query: Option<&str>, key: &str) -> Result<Option<String>, String> {
-    let pairs = query.into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.split_once('='));
-    pairs.filter(|(name, _)| *name == key).last().map(|(_, value)| unescape(value)).transpose()
+    let mut pairs = query.into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.split_once('='));
+    pairs.rfind(|(name, _)| *name == key).map(|(_, value)| unescape(value)).transpose()
 }
 
 /// The path of a v1 call of `method`.

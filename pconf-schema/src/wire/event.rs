@@ -204,8 +204,15 @@ mod tests {
     fn positions_are_read_back_and_nonsense_is_refused() {
         let text = "0123456789abcdef0123456789abcdef:18446744073709551615";
         assert_eq!(text.parse::<Position>().unwrap().to_string(), text);
-        for text in ["", ":", "0123:1", "0123456789abcdef0123456789abcdeF:1", "0123456789abcdef0123456789abcdef:+1",
-            "0123456789abcdef0123456789abcdef:18446744073709551616", "0123456789abcdef0123456789abcdef:"] {
+        for text in [
+            "",
+            ":",
+            "0123:1",
+            "0123456789abcdef0123456789abcdeF:1",
+            "0123456789abcdef0123456789abcdef:+1",
+            "0123456789abcdef0123456789abcdef:18446744073709551616",
+            "0123456789abcdef0123456789abcdef:",
+        ] {
             assert!(text.parse::<Position>().is_err(), "{text}");
         }
     }

@@ -200,12 +200,12 @@ impl Fault {
     /// Never larger than [`MAX_PROBLEM_BYTES`]: the message is cut and the data left out when they would be.
     pub fn to_problem(&self) -> Vec<u8> {
         let render = |message: &str, data: Option<&Value>| {
-            let document = ProblemOut {
-                r#type: "about:blank",
-                status: self.code.http_status(),
+            let document = ProblemDocument {
+                r#type: Some("about:blank"),
+                status: Some(self.code.http_status()),
                 code: self.code,
-                ran: self.ran,
-                detail: message,
+                ran: Some(self.ran),
+                detail: Some(message),
                 retry_after_ms: self.retry_after_ms,
                 data,
             };
@@ -252,16 +252,25 @@ impl fmt::Debug for Fault {
 
 impl std::error::Error for Fault {}
 
-#[derive(Serialize)]
+/// An error as `application/problem+json` (RFC 9457): only `code` is needed to understand it.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct ProblemOut<'a> {
-    r#type: &'a str,
-    status: u16,
+#[schemars(rename = "Problem")]
+pub(crate) struct ProblemDocument<'a> {
+    /// Always `about:blank`: `code` says what it is.
+    r#type: Option<&'a str>,
+    /// The HTTP status; `code` outranks it.
+    status: Option<u16>,
+    /// One of a closed list; an unknown one reads as `internal`.
     code: Code,
-    ran: Ran,
-    detail: &'a str,
+    /// Whether the method ran; when missing, what the code means by itself.
+    ran: Option<Ran>,
+    /// What, which one, the limit, and what to do next.
+    detail: Option<&'a str>,
+    /// When it may be worth trying again.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
+    /// The plugin's own words: any JSON; bytes are `{"dataBase64": …}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a Value>,
 }

@@ -187,7 +187,8 @@ impl Hello {
         if !value.get("protocols").is_some_and(Value::is_array) {
             return not_v1("the hello has no array `protocols`".into());
         }
-        let hello: Self = serde_json::from_value(value).map_err(|error| HelloError::Broken(format!("the hello: {error}")))?;
+        let hello: Self =
+            serde_json::from_value(value).map_err(|error| HelloError::Broken(format!("the hello: {error}")))?;
         hello.check().map_err(HelloError::Broken)?;
         Ok(hello)
     }

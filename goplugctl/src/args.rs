@@ -1,0 +1,346 @@
+//! The command line as data. Every verb and every flag says here what it does.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use goplug_pconf_schema::wire::event::Position;
+
+use crate::duration;
+use crate::output::{ColorChoice, Format};
+use crate::target::Awaited;
+
+/// The command line of GoPlug.
+#[derive(Debug, Parser)]
+#[command(
+    name = "goplugctl",
+    version,
+    about = "See, call and hear plugins: in a directory (--dir) or through a running goplugd.",
+    after_help = "Exit codes, names, output: `goplugctl help exit-codes`, `names`, `output`, `targets`.\nAn unknown verb is looked for as `goplugctl-VERB` in PATH.",
+    disable_help_subcommand = true,
+    allow_external_subcommands = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 110
+)]
+pub(crate) struct Cli {
+    /// Flags of every verb.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Flags of every verb.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Work on this plugin directory, without a daemon [env: GOPLUG_DIR]
+    #[arg(short, long, global = true, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Work on the daemon that listens here [env: GOPLUG_SOCKET]
+    #[arg(short = 'S', long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// How results are written
+    #[arg(short, long, global = true, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+    /// Say nothing about what was changed
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// When to use colour
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: ColorChoice,
+    /// Give up after this time, such as 500ms, 10s or 1m; of `execute`, the call's deadline
+    #[arg(long, global = true, value_name = "DURATION", value_parser = duration::parse)]
+    pub(crate) timeout: Option<Duration>,
+    /// Of several plugins, stop at the first that fails
+    #[arg(long, global = true)]
+    pub(crate) fail_fast: bool,
+    /// Answer yes to every question
+    #[arg(short, long, global = true)]
+    pub(crate) yes: bool,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// List plugins and their states
+    #[command(visible_alias = "ls")]
+    List(ListArgs),
+    /// Show how many plugins are in which state, or the state of one
+    Status(OptionalPlugin),
+    /// Show all that is known of plugins, without activating them
+    Inspect(Plugins),
+    /// Print a plugin's .pconf as it is on disk
+    Cat(OnePlugin),
+    /// List a plugin's methods
+    Methods(OnePlugin),
+    /// List a plugin's callbacks and who subscribed to them
+    Callbacks(OnePlugin),
+    /// Explain why a plugin or a file is callable, or what is missing and which command mends it
+    Why(WhyArgs),
+    /// Check this machine, the daemon and the plugin directory
+    Doctor,
+    /// Show what happened to plugins, and with -f what goes on
+    Events(EventsArgs),
+    /// Tell whether plugins are known (exit code 0, else 4)
+    IsDiscovered(Plugins),
+    /// Tell whether plugins are loaded (exit code 0, known but not loaded 3, unknown 4)
+    IsLoaded(Plugins),
+    /// Wait until a plugin is loaded, discovered or gone, or notifies a callback
+    Wait(WaitArgs),
+    /// Activate plugins
+    Load(Plugins),
+    /// Deactivate plugins; with --stop their processes leave
+    Unload(UnloadArgs),
+    /// Deactivate plugins and activate them again
+    Reload(Plugins),
+    /// Look at the plugin directory now
+    Rescan,
+    /// Measure the way to a plugin and back
+    Ping(PingArgs),
+    /// Call a method: bytes in, bytes out
+    #[command(visible_aliases = ["exec", "call"])]
+    Execute(ExecuteArgs),
+    /// Print a callback's notifications as they come, holding nobody back
+    Listen(ListenArgs),
+    /// Check .pconf files, read only
+    Lint(LintArgs),
+    /// Run, show or stop the daemon
+    #[command(subcommand)]
+    Daemon(DaemonVerb),
+    /// Print a completion script for a shell
+    Completion(CompletionArgs),
+    /// Write the manual pages into a folder
+    Man(ManArgs),
+    /// Show everything at work, with plugins of its own, and check it
+    Demo(DemoArgs),
+    /// Print the version
+    Version,
+    /// Explain a verb or a topic
+    Help(HelpArgs),
+    /// A program `goplugctl-VERB`.
+    #[command(external_subcommand)]
+    External(Vec<OsString>),
+}
+
+/// `list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Only these: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*'
+    #[arg(value_name = "PLUGIN")]
+    pub(crate) plugins: Vec<String>,
+}
+
+/// One plugin.
+#[derive(Debug, Args)]
+pub(crate) struct OnePlugin {
+    /// The plugin: NAME or NAMESPACE/NAME
+    #[arg(value_name = "PLUGIN")]
+    pub(crate) plugin: String,
+}
+
+/// One plugin or none.
+#[derive(Debug, Args)]
+pub(crate) struct OptionalPlugin {
+    /// The plugin: NAME or NAMESPACE/NAME
+    #[arg(value_name = "PLUGIN")]
+    pub(crate) plugin: Option<String>,
+}
+
+/// Several plugins.
+#[derive(Debug, Args)]
+pub(crate) struct Plugins {
+    /// The plugins: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*'
+    #[arg(value_name = "PLUGIN", required_unless_present = "all")]
+    pub(crate) plugins: Vec<String>,
+    /// All plugins
+    #[arg(short, long, conflicts_with = "plugins")]
+    pub(crate) all: bool,
+}
+
+/// `why`.
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// The plugin, or the file that should be one
+    #[arg(value_name = "PLUGIN|FILE")]
+    pub(crate) subject: String,
+}
+
+/// `events`.
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Go on with what happens from now on
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
+/// `wait`.
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// The plugin: NAME (of the empty namespace while it is not there) or NAMESPACE/NAME
+    #[arg(value_name = "PLUGIN")]
+    pub(crate) plugin: String,
+    /// What to wait for: loaded, discovered, gone or callback=NAME
+    #[arg(long = "for", value_name = "WHAT", default_value = "loaded", value_parser = awaited)]
+    pub(crate) what: Awaited,
+}
+
+/// `unload`.
+#[derive(Debug, Args)]
+pub(crate) struct UnloadArgs {
+    /// Which plugins.
+    #[command(flatten)]
+    pub(crate) plugins: Plugins,
+    /// How long calls and acknowledgements may take to finish [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub(crate) drain: Option<Duration>,
+    /// End the process too
+    #[arg(long)]
+    pub(crate) stop: bool,
+}
+
+/// `ping`.
+#[derive(Debug, Args)]
+pub(crate) struct PingArgs {
+    /// Which plugins.
+    #[command(flatten)]
+    pub(crate) plugins: Plugins,
+    /// How many times
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: u32,
+}
+
+/// `execute`.
+#[derive(Debug, Args)]
+pub(crate) struct ExecuteArgs {
+    /// The plugin: NAME or NAMESPACE/NAME
+    #[arg(value_name = "PLUGIN")]
+    pub(crate) plugin: String,
+    /// The method
+    #[arg(value_name = "METHOD")]
+    pub(crate) method: String,
+    /// The body: the text itself, @FILE, or - for standard input [default: empty]
+    #[arg(value_name = "DATA")]
+    pub(crate) data: Option<String>,
+    /// Load the plugin first if it is not loaded
+    #[arg(long)]
+    pub(crate) load: bool,
+    /// DATA is JSON: it is checked, and sent as application/json
+    #[arg(long, group = "encoding")]
+    pub(crate) json: bool,
+    /// DATA is bytes in hex
+    #[arg(long, group = "encoding")]
+    pub(crate) hex: bool,
+    /// DATA is bytes in base64
+    #[arg(long, group = "encoding")]
+    pub(crate) base64: bool,
+    /// Write the reply to a terminal as it is, even if it does not print
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Call this many times; prints the first reply, and times on stderr
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) count: u64,
+    /// Calls under way at once, with --count
+    #[arg(short = 'P', long, value_name = "P", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) parallel: u16,
+}
+
+/// `listen`.
+#[derive(Debug, Args)]
+pub(crate) struct ListenArgs {
+    /// The plugin: NAME or NAMESPACE/NAME
+    #[arg(value_name = "PLUGIN")]
+    pub(crate) plugin: String,
+    /// The callback
+    #[arg(value_name = "CALLBACK")]
+    pub(crate) callback: String,
+    /// End after this many notifications
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Begin after this position instead of now
+    #[arg(long, value_name = "EPOCH:SEQ")]
+    pub(crate) after: Option<Position>,
+    /// Write the payloads' bytes and nothing else
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+/// `lint`.
+#[derive(Debug, Args)]
+pub(crate) struct LintArgs {
+    /// Files, or folders of files
+    #[arg(value_name = "FILE|DIR", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+/// `daemon`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DaemonVerb {
+    /// Run the daemon in the foreground; arguments after `run` are goplugd's own
+    Run(DaemonRunArgs),
+    /// Show whether the daemon runs, and what it serves
+    Status,
+    /// Tell the daemon to drain and leave, and wait until it is gone
+    Stop,
+}
+
+/// `daemon run`.
+#[derive(Debug, Args)]
+pub(crate) struct DaemonRunArgs {
+    /// Arguments of goplugd, such as --plugin-dir DIR; `-- --help` lists them
+    #[arg(value_name = "ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<OsString>,
+}
+
+/// `completion`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// The folder; it is made if it is missing
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+}
+
+/// `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Leave everything running and say what to try
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// `help`.
+#[derive(Debug, Args)]
+pub(crate) struct HelpArgs {
+    /// A verb, or one of: exit-codes, names, output, targets
+    #[arg(value_name = "TOPIC")]
+    pub(crate) topic: Option<String>,
+}
+
+/// Reads what `wait --for` waits for.
+fn awaited(text: &str) -> Result<Awaited, String> {
+    match text {
+        "loaded" => Ok(Awaited::Loaded),
+        "discovered" => Ok(Awaited::Discovered),
+        "gone" => Ok(Awaited::Gone),
+        _ => match text.strip_prefix("callback=") {
+            Some(name) => {
+                goplug_pconf_schema::check_call_name("callback", name).map_err(|error| error.to_string())?;
+                Ok(Awaited::Callback(name.to_owned()))
+            }
+            None => Err("write loaded, discovered, gone or callback=NAME".into()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,34 @@
+//! Verbs of others: `goplugctl-VERB` in `PATH`.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use crate::args::Global;
+use crate::failure::Failure;
+use crate::output::escape;
+
+/// Becomes the program `goplugctl-VERB`; `--dir` and `--socket` reach it as `GOPLUG_DIR` and `GOPLUG_SOCKET`. Returns only
+/// if there is no such program.
+pub(crate) fn run(global: &Global, words: &[OsString]) -> Failure {
+    let verb = words.first().cloned().unwrap_or_default();
+    let mut program = OsString::from("goplugctl-");
+    program.push(&verb);
+    let mut command = Command::new(&program);
+    command.args(words.iter().skip(1));
+    if let Some(directory) = &global.dir {
+        command.env("GOPLUG_DIR", directory).env_remove("GOPLUG_SOCKET");
+    }
+    if let Some(socket) = &global.socket {
+        command.env("GOPLUG_SOCKET", socket).env_remove("GOPLUG_DIR");
+    }
+    // A name with a slash would be a path, not a program in PATH.
+    let is_name = !verb.is_empty() && !verb.to_string_lossy().contains('/');
+    let error = if is_name { command.exec() } else { std::io::ErrorKind::NotFound.into() };
+    let what = format!("unknown verb `{}`", escape(&verb.to_string_lossy()));
+    let why = match error.kind() {
+        std::io::ErrorKind::NotFound => format!("there is no `{}` in PATH either", escape(&program.to_string_lossy())),
+        _ => format!("`{}` cannot be run: {error}", escape(&program.to_string_lossy())),
+    };
+    Failure::usage(what, why).hint("goplugctl --help")
+}

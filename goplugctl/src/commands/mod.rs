@@ -1,0 +1,58 @@
+//! The verbs, one file each or one per family. Each is written once, against [`Target`](crate::target::Target).
+
+pub(crate) mod daemon;
+pub(crate) mod doctor;
+mod events;
+pub(crate) mod execute;
+pub(crate) mod external;
+mod inspect;
+mod life;
+pub(crate) mod lint;
+mod list;
+mod methods;
+pub(crate) mod own;
+mod ping;
+mod standing;
+mod why;
+
+pub(crate) use events::listen_to;
+
+use crate::args::Verb;
+use crate::failure::Failure;
+use crate::session::Session;
+
+/// Carries out a verb that works on a target.
+///
+/// # Errors
+/// What ended it; failures of single plugins are told by the session and do not.
+pub(crate) async fn run(session: &mut Session, verb: &Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::List(args) => list::list(session, args).await,
+        Verb::Status(args) => list::status(session, args).await,
+        Verb::Inspect(args) => inspect::inspect(session, args).await,
+        Verb::Cat(args) => inspect::cat(session, args).await,
+        Verb::Methods(args) => methods::methods(session, args).await,
+        Verb::Callbacks(args) => methods::callbacks(session, args).await,
+        Verb::Why(args) => why::why(session, args).await,
+        Verb::Events(args) => events::events(session, args).await,
+        Verb::IsDiscovered(args) => standing::is_discovered(session, args).await,
+        Verb::IsLoaded(args) => standing::is_loaded(session, args).await,
+        Verb::Wait(args) => standing::wait(session, args).await,
+        Verb::Load(args) => life::load(session, args).await,
+        Verb::Unload(args) => life::unload(session, args).await,
+        Verb::Reload(args) => life::reload(session, args).await,
+        Verb::Rescan => life::rescan(session).await,
+        Verb::Ping(args) => ping::ping(session, args).await,
+        Verb::Execute(args) => execute::execute(session, args).await,
+        Verb::Listen(args) => events::listen(session, args).await,
+        Verb::Doctor
+        | Verb::Lint(_)
+        | Verb::Daemon(_)
+        | Verb::Completion(_)
+        | Verb::Man(_)
+        | Verb::Demo(_)
+        | Verb::Version
+        | Verb::Help(_)
+        | Verb::External(_) => Ok(()),
+    }
+}

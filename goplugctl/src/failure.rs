@@ -1,0 +1,188 @@
+//! What is told when something fails: `error: WHAT: WHY`, then `hint: COMMAND`, and one JSON line for scripts.
+
+use std::io;
+
+use goplug_pconf_schema::{Code, Fault, PluginId, Ran};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::exit_code;
+use crate::output::escape;
+
+/// A failure of one verb, or of one object of a verb.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    what: String,
+    fault: Fault,
+    plugin: Option<String>,
+    hint: Option<String>,
+    exit: u8,
+    reader_left: bool,
+}
+
+impl Failure {
+    /// `what` failed because of `fault`; `what` fits after "error: ", such as "cannot load `Test/Do`".
+    pub(crate) fn new(what: impl Into<String>, fault: Fault) -> Self {
+        let exit = exit_code::of(fault.code);
+        Self { what: what.into(), fault, plugin: None, hint: None, exit, reader_left: false }
+    }
+
+    /// The command line asks for something that makes no sense: exit code 2.
+    pub(crate) fn usage(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { exit: exit_code::USAGE, ..Self::new(what, Fault::new(Code::InvalidArgument, why)) }
+    }
+
+    /// The failure concerns this plugin; gives the hint that its code calls for, unless there is one.
+    #[must_use]
+    pub(crate) fn about(mut self, plugin: &PluginId) -> Self {
+        self.plugin = Some(plugin.to_string());
+        let name = escape(plugin.as_str());
+        self.hint = self.hint.or_else(|| default_hint(self.fault.code, &name));
+        self
+    }
+
+    /// The command that helps.
+    #[must_use]
+    pub(crate) fn hint(mut self, command: impl Into<String>) -> Self {
+        self.hint = Some(command.into());
+        self
+    }
+
+    /// The same failure with exit code 2: the name, not the plugin, is the problem.
+    #[must_use]
+    pub(crate) fn as_usage(mut self) -> Self {
+        self.exit = exit_code::USAGE;
+        self
+    }
+
+    /// The exit code; 0 when the reader of our output left, which is no failure of ours.
+    pub(crate) fn exit(&self) -> u8 {
+        if self.reader_left { exit_code::DONE } else { self.exit }
+    }
+
+    /// Whether the reader of our output left: nothing is said, nothing goes on.
+    pub(crate) fn reader_left(&self) -> bool {
+        self.reader_left
+    }
+
+    /// What is written on stderr: the text for people and, if wanted, one line of JSON for scripts.
+    pub(crate) fn render(&self, json: bool, red: bool) -> String {
+        let label = if red { "\u{1b}[1;31merror:\u{1b}[0m" } else { "error:" };
+        let mut out = format!("{label} {}: {}\n", escape(&self.what), escape(&self.fault.message));
+        if let Some(data) = &self.fault.data {
+            out.push_str(&format!("data: {}\n", escape(&data.to_string())));
+        }
+        if let Some(hint) = &self.hint {
+            out.push_str(&format!("hint: {hint}\n"));
+        }
+        if json {
+            let line = serde_json::to_string(&ErrorLine { error: self.document() }).unwrap_or_default();
+            out.push_str(&crate::output::json::escape_controls(&line));
+            out.push('\n');
+        }
+        out
+    }
+
+    fn document(&self) -> ErrorDocument<'_> {
+        ErrorDocument {
+            code: self.fault.code,
+            exit: self.exit(),
+            message: format!("{}: {}", self.what, self.fault.message),
+            plugin: self.plugin.as_deref(),
+            hint: self.hint.as_deref(),
+            ran: self.fault.ran,
+            retry_after_ms: self.fault.retry_after_ms,
+            data: self.fault.data.as_deref(),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// Output that cannot be written.
+    fn from(error: io::Error) -> Self {
+        let reader_left = error.kind() == io::ErrorKind::BrokenPipe;
+        Self { reader_left, ..Self::new("cannot write the output", Fault::new(Code::Internal, error.to_string())) }
+    }
+}
+
+#[derive(Serialize)]
+struct ErrorLine<'a> {
+    error: ErrorDocument<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ErrorDocument<'a> {
+    code: Code,
+    exit: u8,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plugin: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+    ran: Ran,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Value>,
+}
+
+/// The command that helps with a failure of this code, when nothing better is known.
+fn default_hint(code: Code, plugin: &str) -> Option<String> {
+    match code {
+        Code::NotFound => Some("goplugctl list".into()),
+        Code::WrongState
+        | Code::Denied
+        | Code::Overloaded
+        | Code::Unavailable
+        | Code::PluginGone
+        | Code::ProtocolError => Some(format!("goplugctl why {plugin}")),
+        Code::Conflict => Some(format!("goplugctl inspect {plugin}")),
+        Code::InvalidArgument
+        | Code::TooLarge
+        | Code::MethodFailed
+        | Code::Panicked
+        | Code::DeadlineExceeded
+        | Code::Cancelled
+        | Code::Internal => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_to_people_and_to_scripts() {
+        let plugin = PluginId::parse("Test/Do").unwrap();
+        let failure =
+            Failure::new("cannot load `Test/Do`", Fault::new(Code::NotFound, "no such plugin")).about(&plugin);
+        assert_eq!(
+            failure.render(false, false),
+            "error: cannot load `Test/Do`: no such plugin\nhint: goplugctl list\n"
+        );
+        let text = failure.render(true, false);
+        let line: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(line["error"]["code"], "not_found");
+        assert_eq!(line["error"]["exit"], 4);
+        assert_eq!(line["error"]["plugin"], "Test/Do");
+        assert_eq!(line["error"]["hint"], "goplugctl list");
+    }
+
+    #[test]
+    fn what_a_plugin_says_cannot_drive_the_terminal() {
+        let fault =
+            Fault::new(Code::MethodFailed, "a\u{1b}[2J\nerror: b\u{9b}").with_data(Value::from("\u{202e}\u{7f}"));
+        let text = Failure::new("cannot execute `Do`", fault).render(true, false);
+        assert!(!text.chars().any(|c| c != '\n' && (c.is_control() || c == '\u{202e}')), "{text:?}");
+        assert_eq!(text.lines().count(), 3);
+    }
+
+    #[test]
+    fn a_reader_that_left_is_no_failure() {
+        let failure = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(failure.reader_left());
+        assert_eq!(failure.exit(), 0);
+        assert_eq!(Failure::from(io::Error::from(io::ErrorKind::StorageFull)).exit(), 1);
+    }
+}

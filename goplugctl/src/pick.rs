@@ -1,0 +1,143 @@
+//! Which plugins a name on the command line means.
+
+use globset::{GlobBuilder, GlobMatcher};
+use goplug_pconf_schema::admin::PluginSummary;
+use goplug_pconf_schema::{Code, Fault, PluginId};
+
+use crate::failure::Failure;
+use crate::output::escape;
+
+/// Whether a name is a pattern.
+pub(crate) fn is_glob(name: &str) -> bool {
+    name.contains(['*', '?', '[', '{'])
+}
+
+/// The plugins that one name or glob means: at least one.
+///
+/// # Errors
+/// As [`bare`], [`whole`] and [`matching`]; `not_found` for a glob that fits none.
+pub(crate) fn any(what: &str, name: &str, known: &[PluginSummary]) -> Result<Vec<PluginId>, Failure> {
+    if !is_glob(name) {
+        return if name.contains('/') { whole(what, name) } else { bare(what, name, known) }.map(|plugin| vec![plugin]);
+    }
+    let found: Vec<_> = matching(what, name, known)?.into_iter().filter_map(PluginSummary::id).collect();
+    if found.is_empty() {
+        let fault = Fault::new(Code::NotFound, format!("no plugin fits `{name}`"));
+        return Err(Failure::new(what, fault).hint("goplugctl list"));
+    }
+    Ok(found)
+}
+
+/// `NAMESPACE/NAME`, whether it is known or not.
+///
+/// # Errors
+/// `invalid_argument`: this cannot be a plugin's name.
+pub(crate) fn whole(what: &str, name: &str) -> Result<PluginId, Failure> {
+    PluginId::parse(name).map_err(|error| Failure::new(what, Fault::new(Code::InvalidArgument, error.to_string())))
+}
+
+/// A bare `NAME`, in whatever namespace.
+///
+/// # Errors
+/// `not_found`; or exit code 2 with the candidates when several namespaces have it.
+pub(crate) fn bare(what: &str, name: &str, known: &[PluginSummary]) -> Result<PluginId, Failure> {
+    whole(what, name)?;
+    let candidates: Vec<PluginId> =
+        known.iter().filter(|plugin| plugin.name == name).filter_map(PluginSummary::id).collect();
+    match candidates.as_slice() {
+        [] => {
+            let fault = Fault::new(Code::NotFound, format!("no plugin is named `{name}`"));
+            Err(Failure::new(what, fault).hint("goplugctl list"))
+        }
+        [one] => Ok(one.clone()),
+        several => {
+            let names: Vec<_> = several.iter().map(PluginId::as_str).collect();
+            let text = format!("`{name}` is the name of {} plugins: {}", several.len(), names.join(", "));
+            let fault = Fault::new(Code::Conflict, text).with_data(serde_json::json!({ "candidates": names }));
+            Err(Failure::new(what, fault).as_usage().hint("write NAMESPACE/NAME"))
+        }
+    }
+}
+
+/// Everything that fits a glob. One without `/` is held against the name, one with it against `NAMESPACE/NAME`.
+///
+/// # Errors
+/// `invalid_argument`: the glob cannot be read.
+pub(crate) fn matching<'a>(
+    what: &str,
+    glob: &str,
+    known: &'a [PluginSummary],
+) -> Result<Vec<&'a PluginSummary>, Failure> {
+    let matcher = matcher(glob).map_err(|why| Failure::new(what, Fault::new(Code::InvalidArgument, why)))?;
+    let fits = |plugin: &&PluginSummary| match (glob.contains('/'), plugin.id()) {
+        (true, Some(id)) => matcher.is_match(id.as_str()),
+        (true, None) => false,
+        (false, _) => matcher.is_match(&plugin.name),
+    };
+    Ok(known.iter().filter(fits).collect())
+}
+
+fn matcher(glob: &str) -> Result<GlobMatcher, String> {
+    let built = GlobBuilder::new(glob).literal_separator(true).build();
+    built.map(|glob| glob.compile_matcher()).map_err(|error| format!("`{}` is no glob: {}", escape(glob), error.kind()))
+}
+
+#[cfg(test)]
+mod tests {
+    use goplug_pconf_schema::admin::State;
+
+    use super::*;
+
+    fn known(ids: &[(&str, &str)]) -> Vec<PluginSummary> {
+        let summary = |(namespace, name): &(&str, &str)| PluginSummary {
+            namespace: (*namespace).into(),
+            name: (*name).into(),
+            version: None,
+            state: State::Discovered,
+            lazy_load: false,
+            pid: None,
+            socket: None,
+            pconf: None,
+            methods: None,
+            protocol: None,
+            since: String::new(),
+            last_error: None,
+        };
+        ids.iter().map(summary).collect()
+    }
+
+    fn found(name: &str) -> Result<Vec<String>, u8> {
+        let known = known(&[("a", "math"), ("b", "math"), ("a", "text"), ("", "solo"), ("-", "bad")]);
+        let ids = any("cannot look", name, &known).map_err(|failure| failure.exit())?;
+        Ok(ids.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn names_and_globs_mean_plugins() {
+        let ok = |ids: &[&str]| Ok(ids.iter().map(ToString::to_string).collect::<Vec<_>>());
+        for (name, expected) in [
+            ("text", ok(&["a/text"])),
+            ("solo", ok(&["-/solo"])),
+            ("a/math", ok(&["a/math"])),
+            ("x/unknown", ok(&["x/unknown"])),
+            ("math", Err(2)),
+            ("none", Err(4)),
+            ("", Err(10)),
+            ("a/b/c", Err(10)),
+            ("m*", ok(&["a/math", "b/math"])),
+            ("a/*", ok(&["a/math", "a/text"])),
+            ("*", ok(&["a/math", "b/math", "a/text", "-/solo"])),
+            ("{text,solo}", ok(&["a/text", "-/solo"])),
+            ("z*", Err(4)),
+            ("[", Err(10)),
+        ] {
+            assert_eq!(found(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_ambiguous_name_is_refused_with_the_candidates() {
+        let failure = bare("cannot look", "math", &known(&[("a", "math"), ("b", "math")])).unwrap_err();
+        assert!(failure.render(false, false).contains("a/math, b/math"));
+    }
+}

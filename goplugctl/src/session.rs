@@ -1,0 +1,175 @@
+//! One run of one verb: where it works, what it writes, what failed so far.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use goplug_pconf_schema::PluginId;
+
+use crate::args::{Global, Plugins};
+use crate::exit_code;
+use crate::failure::Failure;
+use crate::output::{Out, Style};
+use crate::pick;
+use crate::target::{Daemon, Directory, Place, Target, choose};
+
+/// What every verb gets.
+pub(crate) struct Session {
+    /// Where the verb works.
+    pub(crate) target: Arc<dyn Target>,
+    /// Where results go.
+    pub(crate) out: Out,
+    /// `--timeout`.
+    pub(crate) timeout: Option<Duration>,
+    fail_fast: bool,
+    yes: bool,
+    errors: Box<dyn Write + Send + Sync>,
+    errors_style: Style,
+    worst: u8,
+}
+
+/// What several names turned out to be.
+pub(crate) struct Picked {
+    /// The plugins, each once.
+    pub(crate) plugins: Vec<PluginId>,
+    /// Whether exactly one was named: its result is one document, not a list.
+    pub(crate) one: bool,
+}
+
+impl Session {
+    /// Finds the target that the flags mean. `may_be_missing`: a directory that is not there is no error yet.
+    ///
+    /// # Errors
+    /// There is no such target.
+    pub(crate) async fn open(global: &Global, may_be_missing: bool) -> Result<Self, Failure> {
+        let target: Arc<dyn Target> = match choose(global.dir.clone(), global.socket.clone())? {
+            Place::Socket(path) => Arc::new(Daemon::new(path)),
+            Place::Directory(path) => {
+                let opened = Directory::open(&path, may_be_missing).await;
+                Arc::new(opened.map_err(|fault| Failure::new("cannot work on the directory", fault))?)
+            }
+        };
+        let out = Out::stdout(global.output, global.quiet, global.color);
+        let errors_style = Style::choose(global.color, io::stderr().is_terminal());
+        let (fail_fast, yes, timeout) = (global.fail_fast, global.yes, global.timeout);
+        Ok(Self {
+            target,
+            out,
+            timeout,
+            fail_fast,
+            yes,
+            errors: Box::new(io::stderr()),
+            errors_style,
+            worst: exit_code::DONE,
+        })
+    }
+
+    /// A session on any target, which writes where it is told.
+    pub(crate) fn with(target: Arc<dyn Target>, out: Out, errors: impl Write + Send + Sync + 'static) -> Self {
+        let worst = exit_code::DONE;
+        Self {
+            target,
+            out,
+            timeout: None,
+            fail_fast: false,
+            yes: true,
+            errors: Box::new(errors),
+            errors_style: Style::Plain,
+            worst,
+        }
+    }
+
+    /// The plugin that is meant by one name.
+    ///
+    /// # Errors
+    /// No plugin or more than one has this name.
+    pub(crate) async fn one(&self, what: &str, name: &str) -> Result<PluginId, Failure> {
+        if name.contains('/') {
+            return pick::whole(what, name);
+        }
+        let known = self.target.known().await.map_err(|fault| Failure::new(what, fault))?;
+        pick::bare(what, name, &known)
+    }
+
+    /// The plugins that are meant by several names, globs or `--all`. A name that fits none is told, and the others go on.
+    ///
+    /// # Errors
+    /// The plugins cannot be listed, nothing is meant, or with `--fail-fast` the first name that fits none.
+    pub(crate) async fn several(&mut self, what: &str, meant: &Plugins) -> Result<Picked, Failure> {
+        let one = !meant.all && matches!(meant.plugins.as_slice(), [name] if !pick::is_glob(name));
+        let known = if one && meant.plugins.iter().all(|name| name.contains('/')) {
+            Vec::new()
+        } else {
+            self.target.known().await.map_err(|fault| Failure::new(what, fault))?
+        };
+        let mut plugins: Vec<PluginId> = Vec::new();
+        if meant.all {
+            plugins.extend(known.iter().filter_map(goplug_pconf_schema::admin::PluginSummary::id));
+        }
+        for name in &meant.plugins {
+            match pick::any(what, name, &known) {
+                Ok(found) => plugins.extend(found),
+                Err(failure) if one => return Err(failure),
+                Err(failure) => self.failed(failure)?,
+            }
+        }
+        let mut seen = std::collections::HashSet::new();
+        plugins.retain(|plugin| seen.insert(plugin.clone()));
+        Ok(Picked { plugins, one })
+    }
+
+    /// Takes note of a failure of one of several and tells it.
+    ///
+    /// # Errors
+    /// With `--fail-fast`, or when nobody reads our output any more: the failure, untold, to end the verb with.
+    pub(crate) fn failed(&mut self, failure: Failure) -> Result<(), Failure> {
+        if self.fail_fast || failure.reader_left() {
+            return Err(failure);
+        }
+        self.tell(&failure);
+        Ok(())
+    }
+
+    /// Whether the first failure ends the verb.
+    pub(crate) fn is_fail_fast(&self) -> bool {
+        self.fail_fast
+    }
+
+    /// Tells a failure, and remembers its exit code if it is the highest so far.
+    pub(crate) fn tell(&mut self, failure: &Failure) {
+        if failure.reader_left() {
+            return;
+        }
+        let text = failure.render(self.out.is_json(), self.errors_style == Style::Color);
+        self.say(&text);
+        self.exit_with(failure.exit());
+    }
+
+    /// Writes to stderr. Nobody can be told that this failed.
+    pub(crate) fn say(&mut self, text: &str) {
+        let _ = self.errors.write_all(text.as_bytes());
+    }
+
+    /// The exit code will be at least this.
+    pub(crate) fn exit_with(&mut self, exit: u8) {
+        self.worst = self.worst.max(exit);
+    }
+
+    /// The highest exit code so far.
+    pub(crate) fn exit(&self) -> u8 {
+        self.worst
+    }
+
+    /// Asks a question before something that cannot be undone; without a person at the terminal, or with `--yes`, the
+    /// answer is yes.
+    pub(crate) async fn confirm(&mut self, question: &str) -> Result<bool, Failure> {
+        if self.yes || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Ok(true);
+        }
+        self.say(&format!("{question} [y/N] "));
+        let mut line = String::new();
+        let mut input = tokio::io::BufReader::new(tokio::io::stdin());
+        tokio::io::AsyncBufReadExt::read_line(&mut input, &mut line).await?;
+        Ok(matches!(line.trim(), "y" | "Y" | "yes"))
+    }
+}

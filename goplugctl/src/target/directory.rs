@@ -1,0 +1,311 @@
+//! A plugin directory as the target: a registry of our own, for one command.
+//!
+//! Looking activates nothing. A verb that needs a loaded plugin loads it for itself and leaves it running and active:
+//! an activation belongs to the plugin's process, not to whoever asked for it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt};
+use goplug_pconf_schema::admin::{
+    Activation, CallbackList, DaemonStatus, MethodList, Notification, Ping, PluginDetail, PluginSummary, RegistryEvent,
+    Unloaded, Why,
+};
+use goplug_pconf_schema::wire::event::Position;
+use goplug_pconf_schema::{Code, Fault, PluginId, printable};
+use goplug_registry::{CallOptions, Events, Registry, Wait};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+
+use super::{Answer, Awaited, Call, Items, Target, Unload};
+use crate::notification;
+
+/// How often a verb that goes on looks at the directory.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A registry that lives as long as the command.
+pub(crate) struct Directory {
+    registry: Registry,
+}
+
+impl Directory {
+    /// Opens the directory and reads what is in it; connects to nothing yet. With `may_be_missing` a folder that cannot
+    /// be read is taken for an empty one: it may come, and `why` tells about it.
+    ///
+    /// # Errors
+    /// `not_found` for a folder that is not there, `denied` for one that may not be read, `invalid_argument` for a path
+    /// that is no folder.
+    pub(crate) async fn open(path: &Path, may_be_missing: bool) -> Result<Self, Fault> {
+        let path = match readable_folder(path) {
+            Err(_) if may_be_missing => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+            other => other?,
+        };
+        let registry = Registry::builder(path).caller("goplugctl").open().await?;
+        match registry.rescan().await {
+            Err(_) if may_be_missing => {}
+            other => other?,
+        }
+        Ok(Self { registry })
+    }
+
+    /// The target on a registry that somebody else opened.
+    pub(crate) fn on(registry: Registry) -> Self {
+        Self { registry }
+    }
+
+    /// Loads the plugin unless it is loaded.
+    async fn loaded(&self, plugin: &PluginId) -> Result<(), Fault> {
+        if self.registry.is_loaded(plugin.as_str()) {
+            return Ok(());
+        }
+        match self.registry.load(plugin.as_str()).await {
+            // Somebody was quicker.
+            Err(_) if self.registry.is_loaded(plugin.as_str()) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Takes over the activation of a plugin that is active already, so that it can be undone; one that is not active
+    /// stays as it is. A v0 plugin does not tell: it is taken for active.
+    async fn adopted(&self, plugin: &PluginId) -> Result<(), Fault> {
+        if self.registry.is_loaded(plugin.as_str()) {
+            return Ok(());
+        }
+        self.registry.look().await;
+        match self.registry.inspect(plugin.as_str()).await?.active {
+            Some(false) => Ok(()),
+            Some(true) | None => self.loaded(plugin).await,
+        }
+    }
+
+    /// Whether the plugin is in the awaited state now.
+    async fn reached(&self, plugin: &PluginId, what: &Awaited) -> Result<bool, Fault> {
+        // A directory that cannot be read now may come back before the time is over.
+        let _ = self.registry.rescan().await;
+        let name = plugin.as_str();
+        Ok(match what {
+            Awaited::Discovered => self.registry.is_discovered(name),
+            Awaited::Gone => !self.registry.is_discovered(name),
+            Awaited::Loaded | Awaited::Callback(_) if !self.registry.is_discovered(name) => false,
+            Awaited::Callback(_) => true,
+            Awaited::Loaded => {
+                self.registry.look().await;
+                self.registry.is_loaded(name) || self.registry.inspect(name).await?.active == Some(true)
+            }
+        })
+    }
+}
+
+impl Target for Directory {
+    fn directories(&self) -> Answer<'_, Vec<String>> {
+        async { Ok(vec![self.registry.directory().display().to_string()]) }.boxed()
+    }
+
+    fn status(&self) -> Answer<'_, Option<DaemonStatus>> {
+        async { Ok(None) }.boxed()
+    }
+
+    fn known(&self) -> Answer<'_, Vec<PluginSummary>> {
+        async { Ok(self.registry.plugins()) }.boxed()
+    }
+
+    fn list(&self) -> Answer<'_, Vec<PluginSummary>> {
+        async {
+            self.registry.look().await;
+            Ok(self.registry.plugins())
+        }
+        .boxed()
+    }
+
+    fn inspect<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, PluginDetail> {
+        async {
+            self.registry.look().await;
+            self.registry.inspect(plugin.as_str()).await
+        }
+        .boxed()
+    }
+
+    fn methods<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, MethodList> {
+        async {
+            self.registry.look().await;
+            match self.registry.methods(plugin.as_str()) {
+                // A v0 plugin tells its methods only when it is activated.
+                Err(fault) if fault.code == Code::WrongState => {
+                    self.loaded(plugin).await?;
+                    self.registry.methods(plugin.as_str())
+                }
+                other => other,
+            }
+        }
+        .boxed()
+    }
+
+    fn callbacks<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, CallbackList> {
+        async {
+            self.loaded(plugin).await?;
+            self.registry.callbacks(plugin.as_str()).await
+        }
+        .boxed()
+    }
+
+    fn why<'a>(&'a self, subject: &'a str) -> Answer<'a, Why> {
+        async {
+            self.registry.look().await;
+            Ok(self.registry.why(subject).await)
+        }
+        .boxed()
+    }
+
+    fn load<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Activation> {
+        async { self.registry.load(plugin.as_str()).await }.boxed()
+    }
+
+    fn unload<'a>(&'a self, plugin: &'a PluginId, how: Unload) -> Answer<'a, Unloaded> {
+        async move {
+            self.adopted(plugin).await?;
+            let how = goplug_registry::Unload { drain: how.drain, stop: how.stop };
+            self.registry.unload(plugin.as_str(), how).await
+        }
+        .boxed()
+    }
+
+    fn reload<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Activation> {
+        async {
+            self.adopted(plugin).await?;
+            self.registry.reload(plugin.as_str()).await
+        }
+        .boxed()
+    }
+
+    fn rescan(&self) -> Answer<'_, ()> {
+        async { self.registry.rescan().await }.boxed()
+    }
+
+    fn ping<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Ping> {
+        async {
+            self.loaded(plugin).await?;
+            self.registry.ping(plugin.as_str()).await
+        }
+        .boxed()
+    }
+
+    fn execute<'a>(&'a self, plugin: &'a PluginId, method: &'a str, body: Bytes, how: Call) -> Answer<'a, Bytes> {
+        async move {
+            self.loaded(plugin).await?;
+            let content_type = how.content_type.map(str::to_owned);
+            let options = CallOptions { deadline: how.deadline, content_type, ..CallOptions::default() };
+            self.registry.execute_with(plugin.as_str(), method, body, options).await.map(|answer| answer.body)
+        }
+        .boxed()
+    }
+
+    fn listen<'a>(
+        &'a self,
+        plugin: &'a PluginId,
+        callback: &'a str,
+        after: Option<Position>,
+    ) -> Answer<'a, Items<Notification>> {
+        async move {
+            self.loaded(plugin).await?;
+            let feed = self.registry.observe(plugin.as_str(), callback, after).await?;
+            let state = (feed, plugin.clone(), callback.to_owned());
+            let items = stream::unfold(state, |mut state| async {
+                let item = state.0.next().await?;
+                Some((Ok(notification::of_feed(&state.1, &state.2, item)), state))
+            });
+            Ok(items.boxed())
+        }
+        .boxed()
+    }
+
+    fn events(&self, follow: bool) -> Answer<'_, Items<RegistryEvent>> {
+        async move {
+            self.registry.look().await;
+            let events = self.registry.events_after(0).or_else(|_| Ok::<Events, Fault>(self.registry.events()))?;
+            let mut ticks = interval(LOOK_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let state = (events, ticks, self.registry.clone());
+            let items = stream::unfold(state, move |(mut events, mut ticks, registry)| async move {
+                loop {
+                    if let Some(event) = events.try_next() {
+                        return Some((Ok(event), (events, ticks, registry)));
+                    }
+                    if !follow {
+                        return None;
+                    }
+                    ticks.tick().await;
+                    if let Err(fault) = registry.rescan().await {
+                        return Some((Err(fault), (events, ticks, registry)));
+                    }
+                }
+            });
+            Ok(items.boxed())
+        }
+        .boxed()
+    }
+
+    fn wait<'a>(&'a self, plugin: &'a PluginId, what: &'a Awaited, timeout: Duration) -> Answer<'a, ()> {
+        async move {
+            if self.registry.auto_discover() {
+                return self.registry.wait_for(plugin.as_str(), awaited(what), timeout).await;
+            }
+            // Nobody watches the directory for one command, so it is looked at again and again.
+            let until = Instant::now() + timeout;
+            let mut ticks = interval(LOOK_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let reached = async {
+                while !self.reached(plugin, what).await? {
+                    ticks.tick().await;
+                }
+                Ok(())
+            };
+            match timeout_at(until, reached).await {
+                Err(_) => return Err(too_late(plugin, timeout)),
+                Ok(result) => result?,
+            }
+            if let Awaited::Callback(name) = what {
+                self.loaded(plugin).await?;
+                let left = until.saturating_duration_since(Instant::now());
+                self.registry.wait_for(plugin.as_str(), Wait::Callback(name.clone()), left).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.registry.close().boxed()
+    }
+}
+
+fn awaited(what: &Awaited) -> Wait {
+    match what {
+        Awaited::Loaded => Wait::Loaded,
+        Awaited::Discovered => Wait::Discovered,
+        Awaited::Gone => Wait::Gone,
+        Awaited::Callback(name) => Wait::Callback(name.clone()),
+    }
+}
+
+fn too_late(plugin: &PluginId, timeout: Duration) -> Fault {
+    Fault::new(Code::DeadlineExceeded, format!("`{plugin}` is not there after {} ms", timeout.as_millis()))
+}
+
+/// The absolute path of a folder that can be read.
+fn readable_folder(path: &Path) -> Result<PathBuf, Fault> {
+    let shown = printable(&path.display().to_string());
+    let refused = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            Fault::new(Code::NotFound, format!("plugin directory `{shown}` does not exist"))
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            Fault::new(Code::Denied, format!("plugin directory `{shown}` may not be read"))
+        }
+        std::io::ErrorKind::NotADirectory => Fault::new(Code::InvalidArgument, format!("`{shown}` is not a directory")),
+        _ => Fault::new(Code::Internal, format!("plugin directory `{shown}` cannot be read: {error}")),
+    };
+    std::fs::read_dir(path).map_err(refused)?;
+    std::path::absolute(path).map_err(refused)
+}

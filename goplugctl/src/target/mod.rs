@@ -1,0 +1,104 @@
+//! Where a verb works: a plugin directory or a daemon. Each verb is written once, against [`Target`].
+
+mod choose;
+mod daemon;
+mod directory;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use goplug_pconf_schema::admin::{
+    Activation, CallbackList, DaemonStatus, MethodList, Notification, Ping, PluginDetail, PluginSummary, RegistryEvent,
+    Unloaded, Why,
+};
+use goplug_pconf_schema::wire::event::Position;
+use goplug_pconf_schema::{Fault, PluginId};
+
+pub(crate) use choose::{Place, choose, default_sockets};
+pub(crate) use daemon::Daemon;
+pub(crate) use directory::Directory;
+
+/// What a target's answer looks like while it is awaited.
+pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, Fault>>;
+/// Things that go on, in order; an error ends them.
+pub(crate) type Items<T> = BoxStream<'static, Result<T, Fault>>;
+
+/// How a call is made.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Call {
+    /// Its deadline; else the method's own.
+    pub(crate) deadline: Option<Duration>,
+    /// Whether the plugin is loaded first if it is not.
+    pub(crate) load: bool,
+    /// The content type of the body.
+    pub(crate) content_type: Option<&'static str>,
+}
+
+/// How a plugin is unloaded.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Unload {
+    /// How long calls and acknowledgements may take; else the target's default.
+    pub(crate) drain: Option<Duration>,
+    /// Whether the process is told to leave.
+    pub(crate) stop: bool,
+}
+
+/// What `wait` waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    /// The plugin is loaded.
+    Loaded,
+    /// Its file is there.
+    Discovered,
+    /// Its file is gone.
+    Gone,
+    /// This callback is notified.
+    Callback(String),
+}
+
+/// Everything that verbs ask of a registry, wherever it is.
+pub(crate) trait Target: Send + Sync {
+    /// The plugin directories.
+    fn directories(&self) -> Answer<'_, Vec<String>>;
+    /// The daemon's own state; `None` where there is no daemon.
+    fn status(&self) -> Answer<'_, Option<DaemonStatus>>;
+    /// All plugins as far as they are known without asking any: enough to find a name.
+    fn known(&self) -> Answer<'_, Vec<PluginSummary>>;
+    /// All plugins, with what each says of itself. Activates nothing.
+    fn list(&self) -> Answer<'_, Vec<PluginSummary>>;
+    /// All about one plugin. Activates nothing.
+    fn inspect<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, PluginDetail>;
+    /// Its methods.
+    fn methods<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, MethodList>;
+    /// Its callbacks and who subscribed to them.
+    fn callbacks<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, CallbackList>;
+    /// Why a plugin or a file is, or is not, callable.
+    fn why<'a>(&'a self, subject: &'a str) -> Answer<'a, Why>;
+    /// Activates.
+    fn load<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Activation>;
+    /// Deactivates, or stops.
+    fn unload<'a>(&'a self, plugin: &'a PluginId, how: Unload) -> Answer<'a, Unloaded>;
+    /// Deactivates and activates.
+    fn reload<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Activation>;
+    /// Looks at the directories now.
+    fn rescan(&self) -> Answer<'_, ()>;
+    /// One round trip to the plugin.
+    fn ping<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Ping>;
+    /// Bytes in, bytes out.
+    fn execute<'a>(&'a self, plugin: &'a PluginId, method: &'a str, body: Bytes, how: Call) -> Answer<'a, Bytes>;
+    /// Notifications of a callback from a position, else from now on, as an observer. Begins once the stream is open.
+    fn listen<'a>(
+        &'a self,
+        plugin: &'a PluginId,
+        callback: &'a str,
+        after: Option<Position>,
+    ) -> Answer<'a, Items<Notification>>;
+    /// What happened, as far as it is remembered, and what goes on if `follow`.
+    fn events(&self, follow: bool) -> Answer<'_, Items<RegistryEvent>>;
+    /// Waits at most `timeout`, then `deadline_exceeded`.
+    fn wait<'a>(&'a self, plugin: &'a PluginId, what: &'a Awaited, timeout: Duration) -> Answer<'a, ()>;
+    /// Lets go of connections; plugins go on as they are.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}

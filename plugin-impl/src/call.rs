@@ -1,0 +1,230 @@
+//! One call, from its admission to its reply: the deadline, the turn of a `serial` method, panics, and the end of a drain.
+
+use std::future::{Future, poll_fn, ready};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::Poll;
+
+use bytes::Bytes;
+use goplug_pconf_schema::{Code, Fault, Ran};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::context::{Context, Origin};
+use crate::method::{Function, ReplyStream, Running};
+use crate::service::{Entry, Permit, Service, panicked};
+
+/// What a method answered.
+pub(crate) enum Reply {
+    Whole(Bytes),
+    Pieces(mpsc::Receiver<Result<Bytes, ()>>),
+}
+
+/// Calls the method and waits for its reply, or for the first piece of it.
+///
+/// # Cancel safety
+/// Dropping the future cancels the call's context; an async method is dropped, a blocking one runs to its end unheard.
+pub(crate) async fn call(
+    service: &Arc<Service>,
+    entry: &Arc<Entry>,
+    deadline: Instant,
+    origin: Origin,
+    body: Bytes,
+) -> Result<Reply, Fault> {
+    // Subscribed before the admission: a drain that ends in between must cut this call off too.
+    let mut limits = Limits { deadline, cut: service.cut(), method: Arc::clone(&entry.name) };
+    if deadline <= Instant::now() {
+        return Err(limits.too_late(Ran::No));
+    }
+    let permit = service.admit()?;
+    let cx = Context::new(Arc::clone(&entry.name), deadline.into_std(), origin, service.notifier().clone());
+    let cancel = CancelOnDrop(cx.clone());
+    let turn = match &entry.turn {
+        None => None,
+        Some(turn) => tokio::select! {
+            biased;
+            end = limits.pass() => return Err(end.fault(&limits, Ran::No)),
+            turn = Arc::clone(turn).lock_owned() => Some(turn),
+        },
+    };
+    let held = Held { _permit: permit, _turn: turn };
+    match &entry.function {
+        Function::Blocking(function) => {
+            let function = Arc::clone(function);
+            blocking(limits, held, move || function(&cx, body)).await.map(Reply::Whole)
+        }
+        Function::Async(function) => {
+            let run = caught(&entry.name, || function(cx, body));
+            let reply = tokio::select! {
+                biased;
+                reply = run => reply,
+                end = limits.pass() => Err(end.fault(&limits, Ran::Unknown)),
+            };
+            drop((held, cancel));
+            reply.map(Reply::Whole)
+        }
+        Function::Streaming(function) => {
+            let (out, pieces) = ReplyStream::new();
+            let function = Arc::clone(function);
+            streaming(limits, held, cancel, out, pieces, move |out| function(cx, body, out)).await
+        }
+    }
+}
+
+/// What a running call occupies; a blocking method keeps it until its thread is done, so that threads stay bounded and a
+/// serial method never runs twice at once.
+struct Held {
+    _permit: Permit,
+    _turn: Option<tokio::sync::OwnedMutexGuard<()>>,
+}
+
+struct CancelOnDrop(Context);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// What ends a call from outside.
+struct Limits {
+    deadline: Instant,
+    cut: watch::Receiver<()>,
+    method: Arc<str>,
+}
+
+enum End {
+    TooLate,
+    CutOff,
+}
+
+impl Limits {
+    /// Returns when the call must end.
+    async fn pass(&mut self) -> End {
+        tokio::select! {
+            biased;
+            () = sleep_until(self.deadline) => End::TooLate,
+            // The sender is in the service, which outlives its calls.
+            _ = self.cut.changed() => End::CutOff,
+        }
+    }
+
+    fn too_late(&self, ran: Ran) -> Fault {
+        Fault::new(Code::DeadlineExceeded, format!("method `{}` was not done in time", self.method)).with_ran(ran)
+    }
+}
+
+impl End {
+    fn fault(&self, limits: &Limits, ran: Ran) -> Fault {
+        match self {
+            Self::TooLate => limits.too_late(ran),
+            Self::CutOff => {
+                let text = format!("method `{}` was cut off: the plugin is being deactivated", limits.method);
+                Fault::new(Code::Unavailable, text).with_ran(ran)
+            }
+        }
+    }
+}
+
+/// Whether a blocking method was begun or given up first: only one of both happens.
+#[derive(Default)]
+struct Stage(AtomicU8);
+
+impl Stage {
+    const BEGUN: u8 = 1;
+    const ABANDONED: u8 = 2;
+
+    fn claim(&self, stage: u8) -> bool {
+        self.0.compare_exchange(0, stage, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+struct AbandonOnDrop(Arc<Stage>);
+
+impl Drop for AbandonOnDrop {
+    fn drop(&mut self) {
+        self.0.claim(Stage::ABANDONED);
+    }
+}
+
+async fn blocking(
+    mut limits: Limits,
+    held: Held,
+    run: impl FnOnce() -> Result<Bytes, Fault> + Send + 'static,
+) -> Result<Bytes, Fault> {
+    let stage = Arc::new(Stage::default());
+    let _abandon = AbandonOnDrop(Arc::clone(&stage));
+    let thread_stage = Arc::clone(&stage);
+    let thread = tokio::task::spawn_blocking(move || {
+        let _held = held;
+        thread_stage.claim(Stage::BEGUN).then(run)
+    });
+    let end = tokio::select! {
+        biased;
+        reply = thread => return match reply {
+            Ok(Some(reply)) => reply,
+            Ok(None) => Err(limits.too_late(Ran::No)),
+            Err(error) => Err(match error.try_into_panic() {
+                Ok(panic) => panicked(&format!("method `{}`", limits.method), &*panic),
+                Err(_) => Fault::new(Code::Unavailable, "the process ends"),
+            }),
+        },
+        end = limits.pass() => end,
+    };
+    // Still waiting for a thread: then nothing ran, and nothing will.
+    let ran = if stage.claim(Stage::ABANDONED) { Ran::No } else { Ran::Unknown };
+    Err(end.fault(&limits, ran))
+}
+
+async fn streaming(
+    mut limits: Limits,
+    held: Held,
+    cancel: CancelOnDrop,
+    out: ReplyStream,
+    pieces: mpsc::Receiver<Result<Bytes, ()>>,
+    run: impl FnOnce(ReplyStream) -> Running<()> + Send + 'static,
+) -> Result<Reply, Fault> {
+    let (ended, end) = oneshot::channel();
+    let (control, begun) = (out.control(), out.control());
+    tokio::spawn(async move {
+        let method = Arc::clone(&limits.method);
+        let result = tokio::select! {
+            biased;
+            result = caught(&method, || run(out)) => result,
+            () = control.closed() => return,
+            end = limits.pass() => Err(end.fault(&limits, Ran::Unknown)),
+        };
+        drop((held, cancel));
+        let has_failed = result.is_err();
+        // The receiver is gone when the reply has begun: the failure is shown by the abort.
+        _ = ended.send(result);
+        if has_failed {
+            control.abort().await;
+        }
+    });
+    tokio::select! {
+        biased;
+        () = begun.begun() => Ok(Reply::Pieces(pieces)),
+        end = end => match end {
+            Ok(result) => result.map(|()| Reply::Whole(Bytes::new())),
+            Err(_) => Err(Fault::new(Code::Internal, "the task of a streamed reply is gone")),
+        },
+    }
+}
+
+/// The author's future, its panics turned into faults.
+fn caught<T: Send + 'static>(
+    method: &str,
+    make: impl FnOnce() -> Running<T>,
+) -> impl Future<Output = Result<T, Fault>> {
+    let what = format!("method `{method}`");
+    let mut future = catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| {
+        let fault = panicked(&what, &*panic);
+        Box::pin(ready(Err(fault)))
+    });
+    poll_fn(move |task| {
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(task)));
+        polled.unwrap_or_else(|panic| Poll::Ready(Err(panicked(&what, &*panic))))
+    })
+}

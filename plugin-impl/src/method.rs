@@ -1,0 +1,211 @@
+//! Methods: what an author says about one, and the function behind it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use goplug_pconf_schema::wire::hello::MethodInfo;
+use goplug_pconf_schema::{Code, Fault};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{Notify, mpsc};
+
+use crate::context::Context;
+
+/// A method's name and what callers may rely on. A plain `&str` is a method with every default.
+///
+/// # Example: a method that may safely be repeated, and takes long
+/// ```
+/// use std::time::Duration;
+/// use goplug_plugin_impl::Method;
+/// let method = Method::new("reindex").description("Reads every document again").idempotent().deadline(Duration::from_secs(300));
+/// ```
+#[derive(Debug, Clone)]
+pub struct Method {
+    pub(crate) info: MethodInfo,
+}
+
+impl Method {
+    /// A method of this name: 1 to 128 bytes of UTF-8 without control characters, not `.` or `..`. A name with a `/`
+    /// works for v1 callers only.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { info: MethodInfo::named(name) }
+    }
+
+    /// One line for people.
+    #[must_use]
+    pub fn description(mut self, text: impl Into<String>) -> Self {
+        self.info.description = Some(text.into());
+        self
+    }
+
+    /// A call that may have run can be repeated without harm; a registry then does so when the plugin dies during it.
+    #[must_use]
+    pub fn idempotent(mut self) -> Self {
+        self.info.idempotent = true;
+        self
+    }
+
+    /// Calls run one at a time, in the order of their arrival; the others wait inside their deadlines.
+    #[must_use]
+    pub fn serial(mut self) -> Self {
+        self.info.serial = true;
+        self
+    }
+
+    /// The deadline of a call that names none, at most a day; 30 s when it is not set. Never a cap.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.info.deadline_ms = Some(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+
+    /// The content type of request and reply; `application/octet-stream` for bytes when it is not set.
+    #[must_use]
+    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
+        self.info.content_type = Some(content_type.into());
+        self
+    }
+}
+
+impl<T: Into<String>> From<T> for Method {
+    fn from(name: T) -> Self {
+        Self::new(name)
+    }
+}
+
+/// The way out of a method whose reply is a stream. The reply ends when this is dropped.
+#[derive(Debug)]
+pub struct ReplyStream {
+    pieces: mpsc::Sender<Result<Bytes, ()>>,
+    begun: Arc<Notify>,
+}
+
+/// Pieces of a reply that wait for a slow caller.
+pub(crate) const STREAM_PIECES: usize = 8;
+
+impl ReplyStream {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Result<Bytes, ()>>) {
+        let (pieces, body) = mpsc::channel(STREAM_PIECES);
+        (Self { pieces, begun: Arc::default() }, body)
+    }
+
+    /// Sends the next piece of the reply; waits while the caller is slow, at most until the call's deadline. From the
+    /// first piece on a failure can no longer be told, only shown: the connection is closed.
+    ///
+    /// # Errors
+    /// `cancelled` when the caller has gone: there is no reason to go on.
+    ///
+    /// # Cancel safety
+    /// A dropped future has sent nothing.
+    pub async fn send(&self, piece: impl Into<Bytes>) -> Result<(), Fault> {
+        let piece = piece.into();
+        if piece.is_empty() {
+            return Ok(());
+        }
+        let gone = |_| Fault::new(Code::Cancelled, "the caller has gone");
+        self.pieces.send(Ok(piece)).await.map_err(gone)?;
+        self.begun.notify_one();
+        Ok(())
+    }
+
+    /// The library's end of the same stream.
+    pub(crate) fn control(&self) -> StreamControl {
+        StreamControl { pieces: self.pieces.clone(), begun: Arc::clone(&self.begun) }
+    }
+}
+
+/// What the library does with a streamed reply.
+pub(crate) struct StreamControl {
+    pieces: mpsc::Sender<Result<Bytes, ()>>,
+    begun: Arc<Notify>,
+}
+
+impl StreamControl {
+    /// Returns after the first piece. Only one may wait.
+    pub(crate) async fn begun(&self) {
+        self.begun.notified().await;
+    }
+
+    /// Returns when nobody reads any more.
+    pub(crate) async fn closed(&self) {
+        self.pieces.closed().await;
+    }
+
+    /// Shows the caller that the reply is not whole.
+    pub(crate) async fn abort(&self) {
+        // Nobody reads any more when this fails, so there is nobody to show it to.
+        _ = self.pieces.send(Err(())).await;
+    }
+}
+
+pub(crate) type Running<T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send>>;
+type Blocking = dyn Fn(&Context, Bytes) -> Result<Bytes, Fault> + Send + Sync;
+type Async = dyn Fn(Context, Bytes) -> Running<Bytes> + Send + Sync;
+type Streaming = dyn Fn(Context, Bytes, ReplyStream) -> Running<()> + Send + Sync;
+
+/// The author's function, without its type.
+#[derive(Clone)]
+pub(crate) enum Function {
+    Blocking(Arc<Blocking>),
+    Async(Arc<Async>),
+    Streaming(Arc<Streaming>),
+}
+
+impl Function {
+    pub(crate) fn blocking<F, R>(function: F) -> Self
+    where
+        F: Fn(&Context, Bytes) -> Result<R, Fault> + Send + Sync + 'static,
+        R: Into<Bytes>,
+    {
+        Self::Blocking(Arc::new(move |cx, body| function(cx, body).map(Into::into)))
+    }
+
+    pub(crate) fn asynchronous<F, A, R>(function: F) -> Self
+    where
+        F: Fn(Context, Bytes) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<R, Fault>> + Send + 'static,
+        R: Into<Bytes>,
+    {
+        Self::Async(Arc::new(move |cx, body| {
+            let reply = function(cx, body);
+            Box::pin(async move { reply.await.map(Into::into) })
+        }))
+    }
+
+    pub(crate) fn streaming<F, A>(function: F) -> Self
+    where
+        F: Fn(Context, Bytes, ReplyStream) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<(), Fault>> + Send + 'static,
+    {
+        Self::Streaming(Arc::new(move |cx, body, out| Box::pin(function(cx, body, out))))
+    }
+}
+
+/// Makes a function on bytes of one on types, and describes the types in `info`. An empty body reads as `null`, so that
+/// a method may take `()` or an `Option`.
+pub(crate) fn typed<I, O, F>(info: &mut MethodInfo, function: F) -> Function
+where
+    I: DeserializeOwned + JsonSchema + 'static,
+    O: Serialize + JsonSchema + 'static,
+    F: Fn(&Context, I) -> Result<O, Fault> + Send + Sync + 'static,
+{
+    info.input = Some(schemars::schema_for!(I).to_value());
+    info.output = Some(schemars::schema_for!(O).to_value());
+    info.content_type = Some("application/json".to_owned());
+    Function::blocking(move |cx, body| {
+        let text: &[u8] = if body.is_empty() { b"null" } else { &body };
+        let input = serde_json::from_slice(text).map_err(|error| {
+            let text = format!("the body of method `{}` is not the JSON it takes: {error}", cx.method());
+            Fault::new(Code::InvalidArgument, text)
+        })?;
+        let output = function(cx, input)?;
+        serde_json::to_vec(&output).map_err(|error| {
+            let text = format!("the reply of method `{}` cannot be written as JSON: {error}", cx.method());
+            Fault::new(Code::MethodFailed, text)
+        })
+    })
+}

@@ -1,0 +1,117 @@
+//! What a plugin answers on its socket: v1 as `docs/protocol.md` says, and the five requests of v0.
+
+mod control;
+mod head;
+mod reply;
+mod route;
+mod v0;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use goplug_pconf_schema::wire::call::{DEFAULT_DEADLINE_MS, MAX_PING_BYTES};
+use goplug_pconf_schema::{Code, Fault};
+use goplug_transport::{Handler, ServerBody, ServerHead, ServerRequest, ServerResponse};
+use tokio::time::Instant;
+
+use crate::call::{Reply, call};
+use crate::service::Service;
+use head::{Caller, Terms};
+use reply::{Answer, problem};
+use route::{NoRoute, Route, route};
+
+/// The largest document of the protocol that is read: a hello, an acknowledgement, a drain, the name of a callback.
+const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
+/// The largest settings that are read.
+const MAX_SETTINGS_BYTES: usize = 4 * 1024 * 1024;
+
+/// Answers the requests of one plugin.
+pub(crate) struct Server {
+    service: Arc<Service>,
+}
+
+/// A request whose head was understood.
+struct Asked {
+    route: Route,
+    terms: Terms,
+    body: Bytes,
+    /// When its head had come.
+    received: Instant,
+    /// Who it is, in its own words or by its process.
+    caller: String,
+}
+
+impl Server {
+    pub(crate) fn new(service: Arc<Service>) -> Self {
+        Self { service }
+    }
+
+    async fn answer(&self, request: ServerRequest) -> Result<Answer, NoRoute> {
+        let route = self.check(&request.method, &request.target)?;
+        let any_epoch = matches!(route, Route::Hello { .. });
+        let terms = Terms::of(&request.headers, self.service.epoch(), any_epoch)?;
+        let caller = terms.origin.caller.clone().unwrap_or_else(|| format!("pid {}", request.peer.pid()));
+        let asked = Asked { route, terms, body: request.body, received: request.received, caller };
+        Ok(match asked.route.clone() {
+            Route::Method(name) => self.call(&name, asked).await?,
+            Route::V0Activate => v0::activate(&self.service).await?,
+            Route::V0Ping => Answer::bytes(asked.body),
+            Route::V0RegisterCallback => v0::poll(&self.service, &asked.body, asked.caller).await?,
+            Route::V0Stop => v0::stop(&self.service).await,
+            _ => control::answer(&self.service, asked).await?,
+        })
+    }
+
+    async fn call(&self, name: &str, asked: Asked) -> Result<Answer, Fault> {
+        let entry = self.service.method(name)?;
+        let default = Duration::from_millis(entry.info.deadline_ms.unwrap_or(DEFAULT_DEADLINE_MS));
+        let deadline = asked.received + asked.terms.deadline.unwrap_or(default);
+        let body = match call(&self.service, entry, deadline, asked.terms.origin, asked.body).await? {
+            Reply::Whole(bytes) => ServerBody::Full(bytes),
+            Reply::Pieces(pieces) => ServerBody::Stream(pieces),
+        };
+        Ok(Answer::body(body, entry.info.content_type.clone().map(Into::into)))
+    }
+
+    /// The route, with a method that exists.
+    fn check(&self, verb: &str, target: &str) -> Result<Route, NoRoute> {
+        let route = route(verb, target)?;
+        if let Route::Method(name) = &route {
+            self.service.method(name)?;
+        }
+        Ok(route)
+    }
+}
+
+impl Handler for Server {
+    fn max_body(&self, head: &ServerHead) -> usize {
+        match self.check(&head.method, &head.target) {
+            Ok(Route::Method(_) | Route::V0Ping) => self.service.max_request_bytes(),
+            Ok(Route::Activate) => MAX_SETTINGS_BYTES,
+            Ok(Route::Ping) => MAX_PING_BYTES,
+            Ok(_) | Err(_) => MAX_DOCUMENT_BYTES,
+        }
+    }
+
+    fn too_large(&self, head: &ServerHead, declared: u64) -> ServerResponse {
+        let no = self.check(&head.method, &head.target).err().unwrap_or_else(|| {
+            let most = self.max_body(head);
+            let text = format!("the body is {declared} bytes, the limit is {most}; send less");
+            Fault::new(Code::TooLarge, text).into()
+        });
+        problem(&no, &Caller::of(&head.headers))
+    }
+
+    fn bad_request(&self, why: String) -> ServerResponse {
+        problem(&Fault::new(Code::InvalidArgument, why).into(), &Caller::default())
+    }
+
+    async fn handle(&self, request: ServerRequest) -> ServerResponse {
+        let caller = Caller::of(&request.headers);
+        match self.answer(request).await {
+            Ok(answer) => answer.into_response(&caller),
+            Err(no) => problem(&no, &caller),
+        }
+    }
+}

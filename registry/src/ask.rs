@@ -1,0 +1,63 @@
+//! `why`: joins what the disk says with what a supervisor knows and what a knock at the socket tells.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use goplug_pconf_schema::admin::{State, Why};
+use tokio::time::timeout;
+
+use crate::discovery::Confinement;
+use crate::finder::scan_options;
+use crate::registry::Inner;
+use crate::supervisor::{Command, Slot, Wire};
+use crate::why::{FileFinding, SlotFindings, explain, gather, knock};
+
+/// How long a plugin that is not loaded may take to be looked at.
+const LOOK: Duration = Duration::from_secs(4);
+
+/// Explains `subject`. Activates nothing.
+pub(crate) async fn why(registry: &Inner, subject: &str) -> Why {
+    let options = registry.shared.options.load_full();
+    let view = registry.finder().view();
+    let (words, scan_options_) = (subject.to_owned(), scan_options(&options));
+    let work = tokio::task::spawn_blocking(move || gather(&words, &scan_options_, &view, None));
+    let Ok(mut findings) = work.await else {
+        return failed(subject);
+    };
+    findings.auto_discover = options.auto_discover;
+    findings.allow_uids.clone_from(&options.allow_uids);
+    if let FileFinding::There { read: Ok(found), winner: None, .. } = &findings.file {
+        let found = Arc::clone(found);
+        let slot = registry.resolve(found.pconf.id.as_str()).ok();
+        if let Some(slot) = &slot {
+            // A plugin that does not serve may answer now; nothing is activated by that.
+            if slot.live().is_none() {
+                _ = timeout(LOOK, slot.ask(Command::Look)).await;
+            }
+            findings.slot = Some(findings_of(slot));
+        }
+        if slot.is_none_or(|slot| slot.view().state != State::Loaded) {
+            let confinement = Confinement::new(&findings.directory.path, &options.socket_dirs);
+            findings.knock = Some(knock(&found.socket, confinement).await);
+        }
+    }
+    explain(&findings)
+}
+
+fn findings_of(slot: &Slot) -> SlotFindings {
+    let view = slot.view();
+    let seen = view.seen.as_deref();
+    SlotFindings {
+        state: view.state,
+        protocol: seen.map(|seen| Wire::number(seen.wire)),
+        pid: seen.map(|seen| seen.pid),
+        last_error: view.last_error.clone(),
+        retry_in: view.retry_at.map(|at| at.saturating_duration_since(Instant::now())),
+        unloaded: view.unloaded,
+    }
+}
+
+fn failed(subject: &str) -> Why {
+    let subject = goplug_pconf_schema::printable(subject);
+    Why { subject, plugin: None, state: None, callable: false, links: Vec::new(), fix: None }
+}

@@ -1,0 +1,184 @@
+//! One attempt of one call, on the wire.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use goplug_pconf_schema::wire::call::{CALL_ID, CALLER, DEADLINE_MS, EPOCH, HOST, TRACEPARENT, TRACESTATE};
+use goplug_pconf_schema::wire::fault::MAX_PROBLEM_BYTES;
+use goplug_pconf_schema::{Code, Fault, Ran};
+use goplug_transport::{Connection, Error, ErrorKind, Request};
+use tokio::time::Instant;
+
+use super::judge::{self, Verdict};
+use super::pool::PoolError;
+use super::{Answer, CallOptions};
+use crate::supervisor::{Doubt, Live, Wire};
+
+/// How long a whole reply that is already in the socket may take to be read after the plugin's death was seen.
+const LAST_WORDS: Duration = Duration::from_millis(25);
+
+/// What goes over the wire.
+pub(crate) struct Outgoing<'a> {
+    /// The escaped path.
+    pub target: &'a str,
+    pub body: &'a [u8],
+    pub options: &'a CallOptions,
+    pub caller: Option<&'a str>,
+    pub content_type: Option<&'a str>,
+    pub max_reply_bytes: usize,
+}
+
+/// Sends the call to `live` and waits for the whole reply; ends within 50 ms of the plugin's death.
+///
+/// Sets `sent` before the first byte may reach the plugin.
+pub(crate) async fn attempt(live: &Live, call: &Outgoing<'_>, deadline: Instant, sent: &AtomicBool) -> Result<Answer, Fault> {
+    let mut connection = live.pool.take(deadline).await.map_err(|error| not_connected(live, error))?;
+    sent.store(true, Ordering::Relaxed);
+    let answer = {
+        let exchange = exchange(live, &mut connection, call, deadline);
+        tokio::pin!(exchange);
+        tokio::select! {
+            biased;
+            answer = &mut exchange => answer,
+            () = live.wait_gone() => match tokio::time::timeout(LAST_WORDS, exchange).await {
+                Ok(answer) => answer,
+                Err(_) => Err(Fault::new(Code::PluginGone, format!("plugin `{}` died during the call", live.id))),
+            },
+        }
+    };
+    live.pool.put(connection);
+    answer
+}
+
+async fn exchange(live: &Live, connection: &mut Connection, call: &Outgoing<'_>, deadline: Instant) -> Result<Answer, Fault> {
+    match live.wire {
+        Wire::V1 => exchange_v1(live, connection, call, deadline).await,
+        Wire::V0 => exchange_v0(live, connection, call).await,
+    }
+}
+
+async fn exchange_v1(live: &Live, connection: &mut Connection, call: &Outgoing<'_>, deadline: Instant) -> Result<Answer, Fault> {
+    let call_id = next_call_id();
+    let left = deadline.saturating_duration_since(Instant::now());
+    let left_ms = left.as_millis().max(1).to_string();
+    let mut headers = [("", ""); 6];
+    let mut count = 0;
+    let given = [
+        Some((CALL_ID, call_id.as_str())),
+        Some((EPOCH, live.epoch())),
+        Some((DEADLINE_MS, left_ms.as_str())),
+        call.caller.map(|caller| (CALLER, caller)),
+        call.options.traceparent.as_deref().map(|value| (TRACEPARENT, value)),
+        call.options.tracestate.as_deref().map(|value| (TRACESTATE, value)),
+    ];
+    for header in given.into_iter().flatten() {
+        headers[count] = header;
+        count += 1;
+    }
+    let request = Request {
+        method: "POST",
+        target: call.target,
+        host: HOST,
+        headers: &headers[..count],
+        content_type: call.content_type,
+        body: call.body,
+    };
+    let head = connection.open(&request).await.map_err(|error| broken(live, &error))?;
+    match judge::v1(&head, &call_id) {
+        Verdict::Body => {
+            let body = connection.read_body(call.max_reply_bytes).await.map_err(|error| broken_reply(live, &error))?;
+            let content_type = head.header("content-type").map(str::to_owned);
+            Ok(Answer { body, content_type })
+        }
+        Verdict::Problem => {
+            let body = connection.read_body(MAX_PROBLEM_BYTES).await.map_err(|error| broken(live, &error))?;
+            let fault = judge::problem(head.status, &body);
+            if fault.code == Code::WrongState {
+                live.report(Doubt::Inactive);
+            }
+            Err(fault)
+        }
+        Verdict::Broken(why) => {
+            Err(Fault::new(Code::ProtocolError, format!("plugin `{}`: {why}", live.id)))
+        }
+    }
+}
+
+async fn exchange_v0(live: &Live, connection: &mut Connection, call: &Outgoing<'_>) -> Result<Answer, Fault> {
+    let request = Request {
+        method: "POST",
+        target: call.target,
+        host: &live.host,
+        headers: &[],
+        content_type: (!call.body.is_empty()).then_some("application/json"),
+        body: call.body,
+    };
+    let head = connection.open(&request).await.map_err(|error| broken(live, &error))?;
+    let judged = judge::v0(&head);
+    let max = if judged.is_ok() { call.max_reply_bytes } else { MAX_PROBLEM_BYTES };
+    let body = connection.read_body(max).await.map_err(|error| broken_reply(live, &error))?;
+    judged.map(|()| Answer { body, content_type: head.header("content-type").map(str::to_owned) })
+}
+
+/// Unique among the calls of this process.
+pub(crate) fn next_call_id() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed).to_string()
+}
+
+/// No connection: nothing was sent.
+pub(crate) fn not_connected(live: &Live, error: PoolError) -> Fault {
+    let error = match error {
+        PoolError::Stranger => {
+            live.report(Doubt::Lost);
+            let text = format!("another process listens on the socket of plugin `{}` now", live.id);
+            return Fault::new(Code::Unavailable, text);
+        }
+        PoolError::Transport(error) => error,
+    };
+    if matches!(error.kind, ErrorKind::Missing | ErrorKind::Refused) {
+        live.report(Doubt::Lost);
+    }
+    let text = format!("plugin `{}`: {error}", live.id);
+    Fault::new(unsent_code(error.kind), text).with_ran(Ran::No)
+}
+
+fn unsent_code(kind: ErrorKind) -> Code {
+    match kind {
+        ErrorKind::Deadline => Code::DeadlineExceeded,
+        ErrorKind::Denied => Code::Denied,
+        ErrorKind::Exhausted => Code::Overloaded,
+        ErrorKind::Protocol => Code::InvalidArgument,
+        ErrorKind::Missing | ErrorKind::Refused | ErrorKind::Busy | ErrorKind::Io | ErrorKind::Closed | ErrorKind::TooLarge => {
+            Code::Unavailable
+        }
+    }
+}
+
+/// The connection broke before a head was read.
+pub(crate) fn broken(live: &Live, error: &Error) -> Fault {
+    if !error.sent {
+        return Fault::new(unsent_code(error.kind), format!("plugin `{}`: {error}", live.id)).with_ran(Ran::No);
+    }
+    Fault::new(sent_code(error.kind), format!("plugin `{}`: {error}", live.id)).with_ran(Ran::Unknown)
+}
+
+/// The connection broke behind a head: the method ran.
+fn broken_reply(live: &Live, error: &Error) -> Fault {
+    Fault::new(sent_code(error.kind), format!("plugin `{}`: {error}", live.id)).with_ran(Ran::Yes)
+}
+
+fn sent_code(kind: ErrorKind) -> Code {
+    match kind {
+        ErrorKind::Deadline => Code::DeadlineExceeded,
+        ErrorKind::Protocol => Code::ProtocolError,
+        ErrorKind::TooLarge => Code::TooLarge,
+        ErrorKind::Missing
+        | ErrorKind::Refused
+        | ErrorKind::Denied
+        | ErrorKind::Busy
+        | ErrorKind::Io
+        | ErrorKind::Closed
+        | ErrorKind::Exhausted => Code::PluginGone,
+    }
+}

@@ -1,0 +1,92 @@
+//! What a reply means. Pure.
+
+use goplug_pconf_schema::wire::call::{CALL_ID, PROBLEM_JSON};
+use goplug_pconf_schema::{Code, Fault, Ran, printable};
+use goplug_transport::ReplyHead;
+
+/// What is to be done with the body behind a head.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is the method's reply.
+    Body,
+    /// It is a problem document of this status.
+    Problem,
+    /// The plugin broke the protocol: close the connection.
+    Broken(String),
+}
+
+/// Judges the head of a v1 reply to the call `call_id`.
+pub(crate) fn v1(head: &ReplyHead, call_id: &str) -> Verdict {
+    match head.header(CALL_ID) {
+        Some(echoed) if echoed == call_id => {}
+        Some(echoed) => {
+            return Verdict::Broken(format!("the reply is for call `{}`, asked was `{call_id}`", printable(echoed)));
+        }
+        None => return Verdict::Broken("the reply carries no Goplug-Call-Id".into()),
+    }
+    if head.status == 200 {
+        return Verdict::Body;
+    }
+    let content_type = head.header("content-type").unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    if (400..600).contains(&head.status) && media_type.eq_ignore_ascii_case(PROBLEM_JSON) {
+        return Verdict::Problem;
+    }
+    Verdict::Broken(format!("status {} {} without a problem document", head.status, printable(&head.reason)))
+}
+
+/// Reads the problem document of a v1 reply.
+pub(crate) fn problem(status: u16, body: &[u8]) -> Fault {
+    Fault::from_problem(body).unwrap_or_else(|| {
+        Fault::new(Code::ProtocolError, format!("status {status} with a problem document that cannot be read"))
+    })
+}
+
+/// Judges the head of a v0 reply: only `200 OK`, to the letter, is success.
+pub(crate) fn v0(head: &ReplyHead) -> Result<(), Fault> {
+    if head.status == 200 && head.reason == "OK" {
+        return Ok(());
+    }
+    let text = format!("the plugin answered `{} {}`", head.status, printable(&head.reason));
+    Err(Fault::new(Code::MethodFailed, text).with_ran(Ran::Unknown))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(status: u16, reason: &str, headers: &[(&str, &str)]) -> ReplyHead {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        ReplyHead { status, reason: reason.to_owned(), headers }
+    }
+
+    #[test]
+    fn v1_replies_are_bodies_problems_or_broken() {
+        let problem = ("content-type", "application/problem+json; charset=utf-8");
+        let id = (CALL_ID, "7");
+        for (status, headers, expected) in [
+            (200, vec![id], "Body"),
+            (200, vec![], "Broken"),
+            (200, vec![(CALL_ID, "8")], "Broken"),
+            (200, vec![id, problem], "Body"),
+            (201, vec![id], "Broken"),
+            (302, vec![id, problem], "Broken"),
+            (404, vec![id], "Broken"),
+            (404, vec![id, problem], "Problem"),
+            (503, vec![problem], "Broken"),
+            (599, vec![id, problem], "Problem"),
+        ] {
+            let verdict = format!("{:?}", v1(&head(status, "x", &headers), "7"));
+            assert!(verdict.starts_with(expected), "{status} {headers:?}: {verdict}");
+        }
+        assert_eq!(super::problem(500, b"{}").code, Code::ProtocolError);
+    }
+
+    #[test]
+    fn v0_success_is_200_ok_to_the_letter() {
+        assert!(v0(&head(200, "OK", &[])).is_ok());
+        for (status, reason) in [(200, "ok"), (200, ""), (201, "OK"), (400, "Bad Request")] {
+            assert_eq!(v0(&head(status, reason, &[])).unwrap_err().ran, Ran::Unknown);
+        }
+    }
+}

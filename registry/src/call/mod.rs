@@ -1,0 +1,157 @@
+//! One call: find the process that serves, wait for a place, send, and repeat what certainly did not run.
+//!
+//! In reading order: this file (the whole of a call), `retry` (when it is repeated), `admission` (who may call now),
+//! `attempt` (one attempt on the wire), `judge` (what a reply means), `pool` (connections).
+
+mod admission;
+mod attempt;
+mod judge;
+mod pool;
+mod probe;
+mod retry;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use goplug_pconf_schema::wire::call::MAX_DEADLINE_MS;
+use goplug_pconf_schema::{Code, Fault, Ran, printable};
+use tokio::time::Instant;
+
+pub(crate) use attempt::{broken, next_call_id, not_connected};
+pub(crate) use judge::{Verdict, problem as read_problem, v0 as judge_v0, v1 as judge_v1};
+pub(crate) use pool::Pool;
+pub(crate) use probe::{health, ping, request};
+
+use crate::options::Builder;
+use crate::supervisor::{Live, Slot, Wire};
+use attempt::Outgoing;
+use retry::Repeat;
+
+/// How long a repeat waits for another process to take the place of one that died.
+const SUCCESSOR_WAIT: Duration = Duration::from_secs(1);
+
+/// What a caller may say about a call.
+#[derive(Debug, Clone, Default)]
+pub struct CallOptions {
+    /// The time until the last byte of the reply, queueing included, at most a day; `None`: the method's own default,
+    /// else the registry's.
+    pub deadline: Option<Duration>,
+    /// Who asks, as the plugin is told; `None`: the registry's own caller.
+    pub caller: Option<String>,
+    /// Content type of the body; `None`: the method's own.
+    pub content_type: Option<String>,
+    /// W3C trace context, passed through.
+    pub traceparent: Option<String>,
+    /// W3C trace context, passed through.
+    pub tracestate: Option<String>,
+}
+
+/// A reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The method's bytes.
+    pub body: Bytes,
+    /// What the plugin says they are.
+    pub content_type: Option<String>,
+}
+
+/// Calls `method` and waits for its reply; at most two repeats, inside the deadline, and only of what certainly did not
+/// run or is declared idempotent by the process that is asked again.
+pub(crate) async fn execute(slot: &Slot, defaults: &Builder, method: &str, body: Bytes, options: &CallOptions) -> Result<Answer, Fault> {
+    let started = Instant::now();
+    let mut repeats = 0;
+    let mut first_fault: Option<Fault> = None;
+    loop {
+        let (live, deadline, idempotent) = match prepare(slot, defaults, method, &body, options, started) {
+            Ok(prepared) => prepared,
+            // The fault that made us ask again says more than "there is nobody now".
+            Err(fault) => return Err(first_fault.filter(|first| first.ran != Ran::No).unwrap_or(fault)),
+        };
+        if first_fault.as_ref().is_some_and(|first| first.ran != Ran::No) && !idempotent {
+            return Err(first_fault.unwrap_or_else(|| Fault::new(Code::Internal, "no fault to repeat")));
+        }
+        let fault = match once(&live, defaults, method, &body, options, deadline).await {
+            Ok(answer) => return Ok(answer),
+            Err(fault) => fault,
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Some(repeat) = retry::decide(&fault, idempotent, repeats, left) else { return Err(fault) };
+        repeats += 1;
+        match repeat {
+            Repeat::After(pause) => tokio::time::sleep(pause).await,
+            Repeat::OnSuccessor => {
+                let until = deadline.min(Instant::now() + SUCCESSOR_WAIT);
+                if !slot.wait_successor(&live, until).await {
+                    return Err(fault);
+                }
+            }
+        }
+        first_fault = Some(fault);
+    }
+}
+
+/// Everything that is checked before a byte is sent; also the deadline and whether the method may run twice.
+fn prepare(
+    slot: &Slot,
+    defaults: &Builder,
+    method: &str,
+    body: &Bytes,
+    options: &CallOptions,
+    started: Instant,
+) -> Result<(Arc<Live>, Instant, bool), Fault> {
+    let live = slot.live().ok_or_else(|| slot.not_callable())?;
+    if live.wire == Wire::V0 && method.contains('/') {
+        let text = format!("method `{}` holds a `/`: a v0 plugin cannot be asked for it", printable(method));
+        return Err(Fault::new(Code::InvalidArgument, text));
+    }
+    let info = &live.method(method)?.info;
+    let limit = live.hello.limits.max_request_bytes;
+    if body.len() as u64 > limit {
+        let text = format!("the request is {} bytes, plugin `{}` takes at most {limit}", body.len(), live.id);
+        return Err(Fault::new(Code::TooLarge, text));
+    }
+    let longest = Duration::from_millis(MAX_DEADLINE_MS);
+    let allowed = options.deadline.or(info.deadline_ms.map(Duration::from_millis)).unwrap_or(defaults.call_deadline);
+    if allowed > longest {
+        return Err(Fault::new(Code::InvalidArgument, format!("the deadline is {allowed:?}, the limit is a day")));
+    }
+    let deadline = started + allowed;
+    let idempotent = info.idempotent;
+    if deadline <= Instant::now() {
+        return Err(late(&live, method, Ran::No));
+    }
+    Ok((live, deadline, idempotent))
+}
+
+/// One attempt with its place and its turn; ends at the deadline.
+async fn once(
+    live: &Live,
+    defaults: &Builder,
+    method: &str,
+    body: &Bytes,
+    options: &CallOptions,
+    deadline: Instant,
+) -> Result<Answer, Fault> {
+    let entry = live.method(method)?;
+    let _admitted = admission::admit(live, entry, deadline).await?;
+    let call = Outgoing {
+        target: &entry.target,
+        body,
+        options,
+        caller: options.caller.as_deref().or(defaults.caller.as_deref()),
+        content_type: options.content_type.as_deref().or(entry.info.content_type.as_deref()),
+        max_reply_bytes: defaults.max_reply_bytes,
+    };
+    let sent = AtomicBool::new(false);
+    match tokio::time::timeout_at(deadline, attempt::attempt(live, &call, deadline, &sent)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(late(live, method, if sent.load(Ordering::Relaxed) { Ran::Unknown } else { Ran::No })),
+    }
+}
+
+fn late(live: &Live, method: &str, ran: Ran) -> Fault {
+    let text = format!("method `{}` of plugin `{}` did not answer in time", printable(method), live.id);
+    Fault::new(Code::DeadlineExceeded, text).with_ran(ran)
+}

@@ -1,0 +1,88 @@
+//! Small questions to a process: ping, health.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use goplug_pconf_schema::admin::Ping;
+use goplug_pconf_schema::wire::call::{CALL_ID, EPOCH, HOST, PING_MS, path};
+use goplug_pconf_schema::wire::fault::MAX_PROBLEM_BYTES;
+use goplug_pconf_schema::wire::life::{Health, HealthStatus};
+use goplug_pconf_schema::{Code, Fault};
+use goplug_transport::Request;
+use tokio::time::{Instant, timeout_at};
+
+use super::attempt::{broken, next_call_id, not_connected};
+use super::judge;
+use crate::supervisor::{Live, Slot, Wire};
+
+/// The bytes that the original pinged with.
+const PING: &[u8] = b"Test Data";
+
+/// Asks for an echo.
+pub(crate) async fn ping(slot: &Slot) -> Result<Ping, Fault> {
+    let live = slot.live().ok_or_else(|| slot.not_callable())?;
+    let began = Instant::now();
+    let (target, limit) = match live.wire {
+        Wire::V0 => ("/Ping", Duration::from_millis(PING_MS)),
+        Wire::V1 => (path::PING, Duration::from_millis(PING_MS)),
+    };
+    let echo = request(&live, "POST", target, PING, limit, MAX_PROBLEM_BYTES).await?;
+    if echo != PING {
+        let text = format!("plugin `{}` answered the ping with other bytes", live.id);
+        return Err(Fault::new(Code::ProtocolError, text));
+    }
+    let round_trip_ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    Ok(Ping { plugin: live.id.clone(), round_trip_ns })
+}
+
+/// The author's verdict, when there is one to be had at once.
+pub(crate) async fn health(slot: &Slot) -> Option<HealthStatus> {
+    let live = slot.live().filter(|live| live.wire == Wire::V1)?;
+    let limit = Duration::from_millis(PING_MS);
+    let body = request(&live, "GET", path::HEALTH, b"", limit, MAX_PROBLEM_BYTES).await.ok()?;
+    Some(serde_json::from_slice::<Health>(&body).ok()?.status)
+}
+
+/// One request that is no call, on a connection of the pool.
+///
+/// # Errors
+/// What the plugin answered, or what went wrong on the way.
+pub(crate) async fn request(
+    live: &Live,
+    method: &str,
+    target: &str,
+    body: &[u8],
+    limit: Duration,
+    max_bytes: usize,
+) -> Result<Bytes, Fault> {
+    let deadline = Instant::now() + limit;
+    let exchange = async {
+        let mut connection = live.pool.take(deadline).await.map_err(|error| not_connected(live, error))?;
+        let call_id = next_call_id();
+        let headers = [(CALL_ID, call_id.as_str()), (EPOCH, live.epoch())];
+        let is_v1 = live.wire == Wire::V1;
+        let request = Request {
+            method,
+            target,
+            host: if is_v1 { HOST } else { &live.host },
+            headers: if is_v1 { &headers } else { &[] },
+            content_type: (!body.is_empty()).then_some("application/json"),
+            body,
+        };
+        let head = connection.open(&request).await.map_err(|error| broken(live, &error))?;
+        let reply = connection.read_body(max_bytes).await.map_err(|error| broken(live, &error))?;
+        live.pool.put(connection);
+        if !is_v1 {
+            return judge::v0(&head).map(|()| reply);
+        }
+        match judge::v1(&head, &call_id) {
+            judge::Verdict::Body => Ok(reply),
+            judge::Verdict::Problem => Err(judge::problem(head.status, &reply)),
+            judge::Verdict::Broken(why) => Err(Fault::new(Code::ProtocolError, format!("plugin `{}`: {why}", live.id))),
+        }
+    };
+    timeout_at(deadline, exchange).await.unwrap_or_else(|_| {
+        let text = format!("plugin `{}` did not answer within {} ms", live.id, limit.as_millis());
+        Err(Fault::new(Code::DeadlineExceeded, text))
+    })
+}

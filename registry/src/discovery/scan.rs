@@ -1,0 +1,173 @@
+//! Reads the plugin directory: one `readdir`, one `fstatat` per file, and the content of what changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Dir, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::examine::{examine_at, stamp_of, status_of};
+use super::{Confinement, Entry, Examined, Flaw, Refusal, ScanOptions, Snapshot};
+use crate::words::show;
+
+/// Longer than a tick of the clock that stamps files on any kernel: two writes within one tick may have equal stamps.
+const TICK: Duration = Duration::from_millis(20);
+
+type Entries = BTreeMap<Arc<Path>, Entry>;
+
+/// Reads the directory as it is now. Blocking; 10,000 files that did not change since `previous` cost a `readdir` and an
+/// `fstatat` each.
+pub(crate) fn scan(options: &ScanOptions, previous: Option<&Snapshot>) -> Snapshot {
+    let before = previous.map(|snapshot| Arc::clone(&snapshot.entries)).unwrap_or_default();
+    match read_directory(options, &before) {
+        Ok(snapshot) => snapshot,
+        Err(reason) => {
+            let truncated = previous.is_some_and(|snapshot| snapshot.truncated);
+            Snapshot { directory: Err(reason), entries: before, truncated, warnings: Vec::new() }
+        }
+    }
+}
+
+/// Whether a file of this name is looked at: the extension fits exactly, there is a stem, and no dot begins it.
+pub(crate) fn is_candidate(name: &OsStr, extension: &str) -> bool {
+    let name = name.as_bytes();
+    name.len() > extension.len() && name.ends_with(extension.as_bytes()) && !name.starts_with(b".")
+}
+
+/// What there is to say about a directory itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DirectoryFacts {
+    pub(crate) uid: u32,
+    /// The lower twelve bits: permissions, sticky, set-id.
+    pub(crate) mode: u32,
+}
+
+impl DirectoryFacts {
+    /// Others than its owner may put files into it, and nothing keeps them from renaming or removing ours.
+    pub(crate) fn is_open_to_others(&self) -> bool {
+        self.mode & 0o022 != 0 && self.mode & 0o1000 == 0
+    }
+}
+
+/// Opens and describes the directory; the reason why not is a fragment that fits after its path.
+pub(crate) fn directory_facts(directory: &Path) -> Result<DirectoryFacts, String> {
+    open_directory(directory).map(|(_, facts)| facts)
+}
+
+fn open_directory(directory: &Path) -> Result<(OwnedFd, DirectoryFacts), String> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let handle = rustix::fs::open(directory, flags, Mode::empty()).map_err(|error| match error {
+        Errno::NOENT => "does not exist".to_owned(),
+        Errno::NOTDIR => "is not a directory".to_owned(),
+        Errno::ACCESS => format!("cannot be opened: {error}: we run as uid {}", rustix::process::geteuid().as_raw()),
+        error => format!("cannot be opened: {error}"),
+    })?;
+    let status = rustix::fs::fstat(&handle).map_err(|error| format!("cannot be looked at: {error}"))?;
+    Ok((handle, DirectoryFacts { uid: status.st_uid, mode: status.st_mode & 0o7777 }))
+}
+
+fn read_directory(options: &ScanOptions, before: &Arc<Entries>) -> Result<Snapshot, String> {
+    let in_directory = |reason: String| format!("directory {} {reason}", show(&options.directory));
+    let folder = std::path::absolute(&options.directory).map_err(|error| in_directory(error.to_string()))?;
+    let (handle, facts) = open_directory(&folder).map_err(in_directory)?;
+    let (names, truncated) = list(&handle, options, &folder, before).map_err(|error| {
+        // Half a list is not the truth.
+        in_directory(format!("cannot be read: {error}"))
+    })?;
+    let confinement = Confinement::new(&folder, &options.socket_dirs);
+    let mut entries = Entries::new();
+    let mut all_reused = names.len() == before.len();
+    for name in names {
+        let path = folder.join(&name);
+        let old = before.get_key_value(path.as_path());
+        let status = match status_of(handle.as_fd(), name.as_ref()) {
+            Ok(status) => status,
+            // Removed since it was listed.
+            Err(Errno::NOENT) => {
+                all_reused = false;
+                continue;
+            }
+            Err(error) => return Err(in_directory(format!("cannot be searched: {error}"))),
+        };
+        if let Some((path, entry)) = old.filter(|(_, entry)| entry.stamp == stamp_of(&status) && !must_confirm(entry)) {
+            entries.insert(Arc::clone(path), entry.clone());
+            continue;
+        }
+        all_reused = false;
+        let examined = examine_at(handle.as_fd(), &folder, name.as_ref(), &status, &confinement);
+        entries.insert(Arc::from(path), succeed(old.map(|(_, entry)| entry), examined));
+    }
+    let entries = if all_reused { Arc::clone(before) } else { Arc::new(entries) };
+    Ok(Snapshot { directory: Ok(()), entries, truncated, warnings: directory_warnings(&facts) })
+}
+
+/// The names that are looked at, at most `max_plugins`: those known before stay, so that a flood of new files does not push
+/// out plugins that work; of the new ones the lowest.
+fn list(
+    handle: &OwnedFd,
+    options: &ScanOptions,
+    folder: &Path,
+    before: &Entries,
+) -> Result<(BTreeSet<OsString>, bool), Errno> {
+    let (mut known, mut new, mut truncated) = (BTreeSet::new(), BTreeSet::new(), false);
+    for entry in Dir::read_from(handle)? {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if !is_candidate(name, &options.extension) {
+            continue;
+        }
+        let is_known = !before.is_empty() && before.contains_key(folder.join(name).as_path());
+        if is_known { &mut known } else { &mut new }.insert(name.to_owned());
+        if known.len() + new.len() > options.max_plugins {
+            truncated = true;
+            _ = new.pop_last().or_else(|| known.pop_last());
+        }
+    }
+    known.append(&mut new);
+    Ok((known, truncated))
+}
+
+/// Whether an entry must be read once more although its stamp is the same.
+fn must_confirm(entry: &Entry) -> bool {
+    !entry.confirmed && entry.first_read.elapsed() >= TICK
+}
+
+/// The entry that follows `old`: what did not change keeps its age.
+fn succeed(old: Option<&Entry>, examined: Examined) -> Entry {
+    let now = Instant::now();
+    let Some(old) = old else {
+        return Entry { stamp: examined.stamp, read: examined.read, first_read: now, confirmed: false };
+    };
+    let same_stamp = old.stamp == examined.stamp;
+    match (&old.read, &examined.read) {
+        // A passing trouble of ours (no descriptor left) says nothing about the file: what was known stays, and the old
+        // stamp makes the next scan try again only if the file did change.
+        (Ok(_), Err(refusal)) if refusal.flaw == Flaw::Unreadable => old.clone(),
+        (Ok(before), Ok(after)) if before == after => {
+            let first_read = if same_stamp { old.first_read } else { now };
+            Entry { stamp: examined.stamp, read: old.read.clone(), first_read, confirmed: same_stamp }
+        }
+        (Err(before), Err(after)) if same_stamp && before.says_the_same(after) => {
+            Entry { stamp: examined.stamp, read: old.read.clone(), first_read: old.first_read, confirmed: true }
+        }
+        (Err(before), Err(after)) if !after.may_be_half_written() && before.says_the_same(after) => {
+            let read = Err(Arc::new(Refusal { since: before.since, ..Refusal::clone(after) }));
+            Entry { stamp: examined.stamp, read, first_read: now, confirmed: false }
+        }
+        _ => Entry { stamp: examined.stamp, read: examined.read, first_read: now, confirmed: false },
+    }
+}
+
+fn directory_warnings(facts: &DirectoryFacts) -> Vec<String> {
+    let open = facts.is_open_to_others();
+    let text = || format!("others may put files into the plugin directory (mode {:04o}): chmod go-w", facts.mode);
+    open.then(text).into_iter().collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests;

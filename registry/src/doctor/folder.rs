@@ -1,0 +1,140 @@
+//! The plugin directory.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use goplug_pconf_schema::admin::Link;
+use goplug_pconf_schema::{MAX_NAME_BYTES, MAX_SOCKET_PATH_BYTES};
+
+use super::{broken, ok, skipped, warning};
+use crate::discovery::{DirectoryFacts, ScanOptions, Watch, directory_facts, scan};
+use crate::options::{DEFAULT_EXTENSION, DEFAULT_MAX_PLUGINS};
+use crate::words::{show, word};
+
+/// `/`, a dot, eight digits of the epoch, and `.sock`: what a socket's name has besides the plugin's.
+const SOCKET_NAME_EXTRA: usize = 1 + 1 + 8 + 5;
+/// Names up to this length are usual.
+const USUAL_NAME_BYTES: usize = 32;
+/// File systems on which another machine's, or the host's, changes cause no event here: NFS, SMB, CIFS, FUSE, 9P.
+const REMOTE: [i64; 5] = [0x6969, 0x517b, 0xff53_4d42, 0x6573_5546, 0x0102_1997];
+
+/// Every check of the directory, and how many files it holds.
+pub(super) fn check(directory: &Path) -> (Vec<Link>, usize) {
+    let sockets = sockets(directory);
+    let facts = match directory_facts(directory) {
+        Ok(facts) => facts,
+        Err(reason) => {
+            let command = if directory.exists() { "chmod u+rx" } else { "mkdir -p" };
+            let text = format!("{} {reason}: {command} {}", show(directory), word(directory));
+            let rest = ["owner", "mode", "path", "files", "watch"].map(skipped);
+            return ([vec![broken("directory", text)], rest.to_vec(), vec![sockets]].concat(), 0);
+        }
+    };
+    let (files, count) = files(directory);
+    let links = vec![
+        ok("directory", show(directory)),
+        owner(directory, &facts),
+        mode(directory, &facts),
+        path(directory),
+        files,
+        watch(directory),
+        sockets,
+    ];
+    (links, count)
+}
+
+fn owner(directory: &Path, facts: &DirectoryFacts) -> Link {
+    let us = rustix::process::geteuid().as_raw();
+    if facts.uid == us || facts.uid == 0 {
+        return ok("owner", format!("uid {}", facts.uid));
+    }
+    let text = format!("belongs to uid {}, who can replace every plugin: chown {us} {}", facts.uid, word(directory));
+    warning("owner", text)
+}
+
+pub(super) fn mode(directory: &Path, facts: &DirectoryFacts) -> Link {
+    let mode = facts.mode;
+    if facts.is_open_to_others() {
+        let text = format!("mode {mode:04o}: others may put plugins here, and rename or remove ours: chmod go-w");
+        return warning("mode", format!("{text} {}", word(directory)));
+    }
+    if mode & 0o022 != 0 {
+        return ok("mode", format!("mode {mode:04o}: others may put plugins here, and not touch ours (sticky)"));
+    }
+    ok("mode", format!("mode {mode:04o}"))
+}
+
+/// Whoever may write a folder on the way can put another plugin directory in the place of ours.
+fn path(directory: &Path) -> Link {
+    let us = rustix::process::geteuid().as_raw();
+    for folder in directory.ancestors().skip(1) {
+        let Ok(status) = std::fs::metadata(folder) else { continue };
+        let mode = status.mode() & 0o7777;
+        if status.uid() != us && status.uid() != 0 {
+            let text = format!("{} belongs to uid {}, who can replace what is in it", show(folder), status.uid());
+            return warning("path", format!("{text}: chown {us} {}", word(folder)));
+        }
+        if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+            let text = format!("{} may be written by others (mode {mode:04o}): chmod go-w {}", show(folder), word(folder));
+            return warning("path", text);
+        }
+    }
+    ok("path", "every folder above is ours or root's")
+}
+
+fn files(directory: &Path) -> (Link, usize) {
+    let options = ScanOptions {
+        directory: directory.to_owned(),
+        extension: DEFAULT_EXTENSION.to_owned(),
+        socket_dirs: Vec::new(),
+        max_plugins: DEFAULT_MAX_PLUGINS,
+    };
+    let snapshot = scan(&options, None);
+    let count = snapshot.entries.len();
+    let refused = snapshot.entries.values().filter(|entry| entry.read.is_err()).count();
+    let lint = format!("goplugctl lint {}", word(directory));
+    let link = if let Err(reason) = &snapshot.directory {
+        broken("files", format!("{reason}: chmod u+rx {}", word(directory)))
+    } else if snapshot.truncated {
+        warning("files", format!("more than {DEFAULT_MAX_PLUGINS} files *{DEFAULT_EXTENSION}: raise max_plugins"))
+    } else if refused > 0 {
+        warning("files", format!("{refused} of {count} files cannot be used: {lint}"))
+    } else {
+        ok("files", format!("{count} files, all can be used"))
+    };
+    (link, count)
+}
+
+/// Tries what the registry will do.
+fn watch(directory: &Path) -> Link {
+    let (_watch, signals) = Watch::new(directory, DEFAULT_EXTENSION);
+    if let Some(problem) = signals.problem() {
+        return warning("watch", problem);
+    }
+    let kind = rustix::fs::statfs(directory).map(|status| i64::from(status.f_type));
+    if kind.is_ok_and(|kind| REMOTE.contains(&kind)) {
+        return warning("watch", "a network file system: other machines' changes are found by the periodic scan only");
+    }
+    ok("watch", "file events arrive")
+}
+
+fn sockets(directory: &Path) -> Link {
+    judge_socket_room(directory, MAX_SOCKET_PATH_BYTES.checked_sub(directory.as_os_str().len() + SOCKET_NAME_EXTRA))
+}
+
+/// `room`: bytes left for namespace and name.
+pub(super) fn judge_socket_room(directory: &Path, room: Option<usize>) -> Link {
+    let length = directory.as_os_str().len();
+    let limit = format!("the path of a socket is at most {MAX_SOCKET_PATH_BYTES} bytes");
+    match room {
+        None | Some(0) => {
+            let text = format!("the directory's path is {length} bytes, {limit}: use a shorter directory");
+            broken("sockets", text)
+        }
+        Some(room) if room < USUAL_NAME_BYTES => {
+            let text = format!("{room} bytes are left for namespace and name ({limit}): use a shorter directory");
+            warning("sockets", text)
+        }
+        Some(room) => ok("sockets", format!("{} bytes are left for namespace and name", room.min(2 * MAX_NAME_BYTES))),
+    }
+}

@@ -1,0 +1,85 @@
+use super::*;
+use crate::discovery::DirectoryFacts;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+fn find<'a>(links: &'a [Link], name: &str) -> &'a Link {
+    links.iter().find(|link| link.name == name).unwrap_or_else(|| panic!("no check {name}: {links:#?}"))
+}
+
+#[tokio::test]
+async fn a_good_directory_passes() {
+    let directory = tempfile::tempdir().unwrap();
+    let links = doctor(directory.path()).await;
+    let names: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
+    let expected = [
+        "directory",
+        "owner",
+        "mode",
+        "path",
+        "files",
+        "watch",
+        "sockets",
+        "runtime",
+        "open files",
+        "kernel",
+        "pidfd",
+        "identity",
+    ];
+    assert_eq!(names, expected);
+    for name in ["directory", "owner", "mode", "files", "kernel"] {
+        assert_eq!(find(&links, name).state, LinkState::Ok, "{links:#?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_directory_is_told_with_the_command() {
+    let parent = tempfile::tempdir().unwrap();
+    let missing = parent.path().join("plug ins");
+    let links = doctor(&missing).await;
+    let first = find(&links, "directory");
+    assert_eq!(first.state, LinkState::Broken);
+    assert!(first.detail.ends_with("plug ins'") && first.detail.contains("mkdir -p '"), "{first:?}");
+    assert_eq!(find(&links, "files").state, LinkState::Skipped);
+    assert_eq!(find(&links, "pidfd").state, find(&doctor(parent.path()).await, "pidfd").state, "the machine is looked at");
+
+    fs::create_dir(&missing).unwrap();
+    fs::set_permissions(&missing, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::write(missing.join("a.pconf"), "{").unwrap();
+    let links = doctor(&missing).await;
+    assert!(find(&links, "mode").detail.contains("chmod go-w"), "{links:#?}");
+    assert!(find(&links, "files").detail.starts_with("1 of 1 files cannot be used: goplugctl lint"), "{links:#?}");
+    let inner = missing.join("inner");
+    fs::create_dir(&inner).unwrap();
+    assert!(find(&doctor(&inner).await, "path").detail.contains("chmod go-w"));
+}
+
+#[test]
+fn limits_are_judged() {
+    for (soft, hard, plugins, state, words) in [
+        (None, None, 10_000, LinkState::Ok, "no limit"),
+        (Some(1_024), Some(1_024), 96, LinkState::Ok, "need about 1024"),
+        (Some(1_024), Some(1_048_576), 97, LinkState::Warning, "ulimit -n 1032"),
+        (Some(1_024), Some(4_096), 10_000, LinkState::Warning, "LimitNOFILE=80256"),
+        (Some(1_024), None, 10_000, LinkState::Warning, ": ulimit -n 80256"),
+    ] {
+        let link = machine::judge_open_files(soft, hard, plugins);
+        assert_eq!(link.state, state, "{link:?}");
+        assert!(link.detail.contains(words), "{link:?}");
+    }
+    for (room, state, words) in [
+        (None, LinkState::Broken, "at most 107 bytes: use a shorter directory"),
+        (Some(0), LinkState::Broken, "use a shorter directory"),
+        (Some(31), LinkState::Warning, "31 bytes are left"),
+        (Some(32), LinkState::Ok, "32 bytes are left"),
+    ] {
+        let link = folder::judge_socket_room(Path::new("/p"), room);
+        assert_eq!(link.state, state, "{link:?}");
+        assert!(link.detail.contains(words), "{link:?}");
+    }
+    for (mode, state) in
+        [(0o755, LinkState::Ok), (0o775, LinkState::Warning), (0o777, LinkState::Warning), (0o1777, LinkState::Ok)]
+    {
+        assert_eq!(folder::mode(Path::new("/p"), &DirectoryFacts { uid: 0, mode }).state, state, "{mode:o}");
+    }
+}

@@ -1,0 +1,165 @@
+//! What can be set, with units, defaults and reasons.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use goplug_pconf_schema::{Code, Fault};
+
+use crate::Registry;
+
+/// The extension of the files that are looked for, with its dot.
+pub(crate) const DEFAULT_EXTENSION: &str = ".pconf";
+/// The largest reply that is taken from a plugin.
+pub(crate) const DEFAULT_MAX_REPLY_BYTES: usize = 64 * 1024 * 1024;
+/// A bound for the view; more files are ignored and said so.
+pub(crate) const DEFAULT_MAX_PLUGINS: usize = 16_384;
+/// How long the view may be behind when every file event is lost.
+pub(crate) const DEFAULT_RESCAN: Duration = Duration::from_secs(1);
+/// Calls that may wait for a place per plugin; beyond it `overloaded`.
+pub(crate) const MAX_QUEUED_CALLS: usize = 4_096;
+/// Plugins that are connected and asked for their hello at once.
+pub(crate) const MAX_CONCURRENT_STARTS: usize = 64;
+/// How long a connection may stay unused in a plugin's pool.
+pub(crate) const POOL_IDLE: Duration = Duration::from_millis(1_000);
+
+/// How a [`Registry`] behaves; made by [`Registry::builder`].
+///
+/// # Example: an application that loads plugins as they appear
+/// ```no_run
+/// # async fn example() -> Result<(), goplug_registry::Error> {
+/// let registry = goplug_registry::Registry::builder("plugins").auto_discover(true).open().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Builder {
+    pub(crate) directory: PathBuf,
+    pub(crate) auto_discover: bool,
+    pub(crate) extension: String,
+    pub(crate) socket_dirs: Vec<PathBuf>,
+    pub(crate) allow_uids: Vec<u32>,
+    pub(crate) max_reply_bytes: usize,
+    pub(crate) max_plugins: usize,
+    pub(crate) max_concurrent_calls: u32,
+    pub(crate) rescan_interval: Duration,
+    pub(crate) call_deadline: Duration,
+    pub(crate) drain: Duration,
+    pub(crate) caller: Option<String>,
+}
+
+impl Builder {
+    pub(crate) fn new(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            auto_discover: false,
+            extension: DEFAULT_EXTENSION.to_owned(),
+            socket_dirs: Vec::new(),
+            allow_uids: Vec::new(),
+            max_reply_bytes: DEFAULT_MAX_REPLY_BYTES,
+            max_plugins: DEFAULT_MAX_PLUGINS,
+            max_concurrent_calls: 256,
+            rescan_interval: DEFAULT_RESCAN,
+            call_deadline: Duration::from_millis(goplug_pconf_schema::wire::call::DEFAULT_DEADLINE_MS),
+            drain: Duration::from_millis(goplug_pconf_schema::wire::life::DEFAULT_DRAIN_MS),
+            caller: None,
+        }
+    }
+
+    /// Whether the directory is watched, and every plugin that is not lazy is loaded when it appears (default: no, then
+    /// nothing is watched and [`Registry::load`] finds the pair on disk).
+    #[must_use]
+    pub fn auto_discover(mut self, on: bool) -> Self {
+        self.auto_discover = on;
+        self
+    }
+
+    /// The extension of the files, with its dot (default `.pconf`).
+    #[must_use]
+    pub fn extension(mut self, extension: impl Into<String>) -> Self {
+        self.extension = extension.into();
+        self
+    }
+
+    /// Folders in which sockets may lie besides the plugin directory and the runtime folder (default: none).
+    #[must_use]
+    pub fn socket_dirs(mut self, dirs: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.socket_dirs = dirs.into_iter().collect();
+        self
+    }
+
+    /// Users whose processes may be plugins besides our own user and root (default: none).
+    #[must_use]
+    pub fn allow_uids(mut self, uids: impl IntoIterator<Item = u32>) -> Self {
+        self.allow_uids = uids.into_iter().collect();
+        self
+    }
+
+    /// The largest reply in bytes; beyond it a call ends with `too_large` and `ran: yes` (default 64 MiB).
+    #[must_use]
+    pub fn max_reply_bytes(mut self, bytes: usize) -> Self {
+        self.max_reply_bytes = bytes;
+        self
+    }
+
+    /// The most files that are looked at (default 16,384).
+    #[must_use]
+    pub fn max_plugins(mut self, count: usize) -> Self {
+        self.max_plugins = count;
+        self
+    }
+
+    /// The most calls under way per plugin, if the plugin does not allow less (default 256); up to 4,096 more wait inside
+    /// their deadlines.
+    #[must_use]
+    pub fn max_concurrent_calls(mut self, calls: u32) -> Self {
+        self.max_concurrent_calls = calls.max(1);
+        self
+    }
+
+    /// How often the directory is read even without a file event (default 1 s).
+    #[must_use]
+    pub fn rescan_interval(mut self, interval: Duration) -> Self {
+        self.rescan_interval = interval.max(Duration::from_millis(10));
+        self
+    }
+
+    /// The deadline of a call that names none and whose method names none (default 30 s).
+    #[must_use]
+    pub fn call_deadline(mut self, deadline: Duration) -> Self {
+        self.call_deadline = deadline;
+        self
+    }
+
+    /// How long an unload waits for calls and acknowledgements (default 10 s).
+    #[must_use]
+    pub fn drain(mut self, drain: Duration) -> Self {
+        self.drain = drain;
+        self
+    }
+
+    /// What plugins are told about who calls (`Goplug-Caller`); visible ASCII (default: nothing).
+    #[must_use]
+    pub fn caller(mut self, caller: impl Into<String>) -> Self {
+        self.caller = Some(caller.into());
+        self
+    }
+
+    /// Opens the registry: with auto-discover, everything that is in the directory now is known when this returns (and is
+    /// being loaded).
+    ///
+    /// # Errors
+    /// `invalid_argument` for settings that cannot work. A directory that is missing is no error: it may come.
+    pub async fn open(self) -> Result<Registry, Fault> {
+        let extension = self.extension.as_str();
+        if extension.len() < 2 || !extension.starts_with('.') || extension.contains('/') {
+            let shown = goplug_pconf_schema::printable(extension);
+            return Err(Fault::new(Code::InvalidArgument, format!("extension `{shown}` is not a dot and a word: use `.pconf`")));
+        }
+        if self.directory.as_os_str().is_empty() {
+            return Err(Fault::new(Code::InvalidArgument, "the plugin directory is empty: name a folder"));
+        }
+        if self.caller.as_deref().is_some_and(|caller| !caller.bytes().all(|b| b.is_ascii_graphic())) {
+            return Err(Fault::new(Code::InvalidArgument, "the caller's name is not visible ASCII"));
+        }
+        Registry::start(self).await
+    }
+}

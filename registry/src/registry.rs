@@ -1,0 +1,540 @@
+//! The registry: the map from name to plugin, and everything that can be asked of it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use goplug_pconf_schema::admin::{
+    Activation, CallbackList, DeadLetter, EventKind, MethodList, Ping, PluginDetail, PluginSummary, State, Unloaded, Why,
+};
+use goplug_pconf_schema::wire::event::Position;
+use goplug_pconf_schema::{Code, Fault, PluginId, printable};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::call::{self, Answer, CallOptions};
+use crate::callback::{self, DeadLetters, Feed, Notice, Subscribe, Subscription};
+use crate::event::{EventLog, Events};
+use crate::finder::{self, Finder, Request};
+use crate::options::Builder;
+use crate::plugin::Plugin;
+use crate::supervisor::{Command, FileNews, Shared, Slot, spawn};
+use crate::{ask, show};
+
+/// How long [`Registry::close`] waits for its tasks.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// Requests that may wait for a scan.
+const MAX_SCAN_REQUESTS: usize = 256;
+
+/// Plugins of one directory. Cloning gives another handle on the same registry.
+///
+/// Wherever a plugin is named, `namespace/name`, `-/name` (no namespace) and a bare `name` are understood; a bare name that
+/// fits several namespaces is a `conflict` whose `data` lists the candidates. The whole name is the fast one: it is looked
+/// up as it is.
+///
+/// Dropping the last handle, or [`Registry::close`], leaves every plugin running and active.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    slots: DashMap<Arc<str>, Arc<Slot>>,
+    pub(crate) shared: Arc<Shared>,
+    /// What the directory holds besides usable plugins.
+    finder: Arc<Finder>,
+    scans: mpsc::Sender<Request>,
+    pub(crate) dead_letters: Arc<DeadLetters>,
+}
+
+/// How to unload.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unload {
+    /// How long calls and acknowledgements may take to finish before the rest is cancelled; `None`: the registry's own.
+    pub drain: Option<Duration>,
+    /// Whether the process is told to leave, too.
+    pub stop: bool,
+}
+
+/// What to wait for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wait {
+    /// It can be called.
+    Loaded,
+    /// Its file was found.
+    Discovered,
+    /// Its file was removed, or never was there.
+    Gone,
+    /// It is loaded and has this callback.
+    Callback(String),
+}
+
+impl Registry {
+    /// Opens the registry of `directory` with every default: nothing is watched or loaded until asked.
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub async fn open(directory: impl AsRef<Path>) -> Result<Self, Fault> {
+        Self::builder(directory).open().await
+    }
+
+    /// What can be set before a registry is opened.
+    pub fn builder(directory: impl AsRef<Path>) -> Builder {
+        Builder::new(directory.as_ref())
+    }
+
+    pub(crate) async fn start(options: Builder) -> Result<Self, Fault> {
+        let auto = options.auto_discover;
+        let (scans, requests) = mpsc::channel(MAX_SCAN_REQUESTS);
+        let (dead_ends, dead_end_inbox) = mpsc::channel(MAX_SCAN_REQUESTS);
+        let shared = Arc::new(Shared::new(options, EventLog::new(), dead_ends));
+        let finder = Arc::new(Finder::default());
+        let inner = Inner {
+            slots: DashMap::new(),
+            shared: Arc::clone(&shared),
+            finder: Arc::clone(&finder),
+            scans,
+            dead_letters: Arc::default(),
+        };
+        let registry = Self { inner: Arc::new(inner) };
+        let task = finder::run(Arc::downgrade(&registry.inner), shared.clone(), finder, requests, dead_end_inbox);
+        shared.tasks.spawn(task);
+        if auto {
+            registry.rescan().await?;
+        }
+        Ok(registry)
+    }
+
+    /// The plugin directory.
+    pub fn directory(&self) -> PathBuf {
+        self.inner.shared.options.load().directory.clone()
+    }
+
+    /// Whether the directory is watched and plugins are loaded as they appear.
+    pub fn auto_discover(&self) -> bool {
+        self.inner.shared.options.load().auto_discover
+    }
+
+    /// Why file events do not arrive, so that only the periodic scan finds changes; `None` when they do, or when nothing is
+    /// watched.
+    pub fn watch_problem(&self) -> Option<String> {
+        self.inner.finder.watch_problem()
+    }
+
+    /// Every plugin and every file that cannot be used, by name.
+    pub fn plugins(&self) -> Vec<PluginSummary> {
+        let mut rows: Vec<_> = self.inner.all().iter().map(|slot| show::summary(slot)).collect();
+        rows.extend(self.inner.finder.refused());
+        rows.sort_by(|a, b| (&a.namespace, &a.name, &a.pconf).cmp(&(&b.namespace, &b.name, &b.pconf)));
+        rows
+    }
+
+    /// The plugins whose `namespace/name` (with `-` for none) matches the shell pattern `glob`; a pattern without `/` is
+    /// matched with the name alone.
+    ///
+    /// # Errors
+    /// `invalid_argument` for a pattern that is none.
+    pub fn search(&self, glob: &str) -> Result<Vec<PluginSummary>, Fault> {
+        let wrong = |error: globset::Error| {
+            Fault::new(Code::InvalidArgument, format!("pattern `{}`: {}", printable(glob), error.kind()))
+        };
+        let matcher = globset::GlobBuilder::new(glob).literal_separator(true).build().map_err(wrong)?.compile_matcher();
+        let fits = |row: &PluginSummary| {
+            let namespace = if row.namespace.is_empty() { "-" } else { &row.namespace };
+            if glob.contains('/') { matcher.is_match(format!("{namespace}/{}", row.name)) } else { matcher.is_match(&row.name) }
+        };
+        Ok(self.plugins().into_iter().filter(fits).collect())
+    }
+
+    /// A handle on a plugin, loaded or not, that needs no lookup for its calls.
+    ///
+    /// # Errors
+    /// `not_found`, or `conflict` for an ambiguous name.
+    pub fn get(&self, plugin: &str) -> Result<Plugin, Fault> {
+        Ok(Plugin::new(self.inner.resolve(plugin)?, Arc::clone(&self.inner)))
+    }
+
+    /// Reads the directory now and applies what changed; also without auto-discover (then nothing is loaded by it).
+    ///
+    /// # Errors
+    /// `unavailable` when the registry is closed.
+    ///
+    /// # Cancel safety
+    /// Safe; the scan goes on.
+    pub async fn rescan(&self) -> Result<(), Fault> {
+        self.inner.rescan().await
+    }
+
+    /// Asks every plugin that is not loaded for its hello, without activating anything; one that says that it is active is
+    /// taken as loaded. What was learnt is in [`Registry::plugins`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn look(&self) {
+        let mut answers = Vec::new();
+        for slot in self.inner.all() {
+            answers.push(async move { slot.ask(Command::Look).await });
+        }
+        // Asked one after another, answered at the same time: every supervisor works by itself.
+        let tasks: Vec<_> = answers.into_iter().map(tokio::spawn).collect();
+        for task in tasks {
+            _ = task.await;
+        }
+    }
+
+    /// Loads a plugin: connects, checks who it is, activates it. Without auto-discover, the pair is looked for on disk.
+    ///
+    /// A failed load is tried again with growing pauses until [`Registry::unload`].
+    ///
+    /// # Errors
+    /// `conflict` when it is loaded already; `not_found`; else what went wrong.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the load.
+    pub async fn load(&self, plugin: &str) -> Result<Activation, Fault> {
+        let slot = match self.inner.resolve(plugin) {
+            Ok(slot) if self.auto_discover() => slot,
+            // Nothing is watched, or not yet seen: look at the disk.
+            _ => {
+                self.inner.rescan().await?;
+                self.inner.resolve(plugin)?
+            }
+        };
+        slot.ask(Command::Load).await?
+    }
+
+    /// Ends a plugin's activation: its calls finish, at most for the drain, and its stopper runs. A v1 process goes on
+    /// listening, unless it is told to stop; a v0 process is told to stop. It is not loaded again until asked, or until its
+    /// file changes.
+    ///
+    /// # Errors
+    /// `wrong_state` when it is not loaded; else what the plugin answered.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the unload.
+    pub async fn unload(&self, plugin: &str, how: Unload) -> Result<Unloaded, Fault> {
+        let slot = self.inner.resolve(plugin)?;
+        let drain = how.drain.unwrap_or(self.inner.shared.options.load().drain);
+        slot.ask(|reply| Command::Unload { drain, stop: how.stop, reply }).await?
+    }
+
+    /// Ends a plugin's activation and begins another, in the same process.
+    ///
+    /// # Errors
+    /// As [`Registry::load`].
+    pub async fn reload(&self, plugin: &str) -> Result<Activation, Fault> {
+        if !self.auto_discover() {
+            self.inner.rescan().await?;
+        }
+        self.inner.resolve(plugin)?.ask(Command::Reload).await?
+    }
+
+    /// Whether there is a usable file for it.
+    pub fn is_discovered(&self, plugin: &str) -> bool {
+        self.inner.resolve(plugin).is_ok()
+    }
+
+    /// Whether it can be called.
+    pub fn is_loaded(&self, plugin: &str) -> bool {
+        self.inner.resolve(plugin).is_ok_and(|slot| slot.view().state == State::Loaded)
+    }
+
+    /// What the activator returned (of the first activation, if the plugin was found active); `None` when it is not loaded.
+    pub fn activation_output(&self, plugin: &str) -> Option<Bytes> {
+        Some(self.inner.resolve(plugin).ok()?.live()?.output.clone())
+    }
+
+    /// The plugin's methods.
+    ///
+    /// # Errors
+    /// `wrong_state` while nobody told them: a v0 plugin tells them when it is loaded, a v1 plugin when it is looked at.
+    pub fn methods(&self, plugin: &str) -> Result<MethodList, Fault> {
+        show::methods(&*self.inner.resolve(plugin)?)
+    }
+
+    /// The plugin's callbacks and who subscribed to them. A v0 plugin tells nothing of its callbacks.
+    ///
+    /// # Errors
+    /// `wrong_state` or `unavailable` when it is not loaded.
+    pub async fn callbacks(&self, plugin: &str) -> Result<CallbackList, Fault> {
+        callback::list(&*self.inner.resolve(plugin)?).await
+    }
+
+    /// All that is known of a plugin.
+    ///
+    /// # Errors
+    /// `not_found`, or `conflict` for an ambiguous name.
+    pub async fn inspect(&self, plugin: &str) -> Result<PluginDetail, Fault> {
+        let slot = self.inner.resolve(plugin)?;
+        let mut detail = show::detail(&slot, self.inner.finder.losers(&slot.id));
+        detail.health = call::health(&slot).await;
+        Ok(detail)
+    }
+
+    /// Calls `method` with `body` and waits for the reply, at most for the method's own deadline or [`Builder::call_deadline`].
+    ///
+    /// # Errors
+    /// Each carries a code and whether the method ran; see `docs/errors.md`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection; the method may still have run.
+    pub async fn execute(&self, plugin: &str, method: &str, body: impl Into<Bytes>) -> Result<Bytes, Fault> {
+        Ok(self.execute_with(plugin, method, body, CallOptions::default()).await?.body)
+    }
+
+    /// As [`Registry::execute`], with what the caller has to say about the call.
+    ///
+    /// # Errors
+    /// As [`Registry::execute`].
+    pub async fn execute_with(
+        &self,
+        plugin: &str,
+        method: &str,
+        body: impl Into<Bytes>,
+        options: CallOptions,
+    ) -> Result<Answer, Fault> {
+        let slot = self.inner.resolve(plugin)?;
+        let defaults = self.inner.shared.options.load();
+        call::execute(&slot, &defaults, method, body.into(), &options).await
+    }
+
+    /// Asks a plugin for an echo, within a second. Runs none of its author's code in v1.
+    ///
+    /// # Errors
+    /// `wrong_state` or `unavailable` when it is not loaded; `deadline_exceeded`; `protocol_error` for another echo.
+    pub async fn ping(&self, plugin: &str) -> Result<Ping, Fault> {
+        call::ping(&*self.inner.resolve(plugin)?).await
+    }
+
+    /// Why a plugin, or a file, is callable or not: the chain from the directory to the activation, its first broken link,
+    /// and the command that mends it. Explains also what is not there.
+    pub async fn why(&self, subject: &str) -> Why {
+        ask::why(&self.inner, subject).await
+    }
+
+    /// Everything that happens from now on.
+    pub fn events(&self) -> Events {
+        self.inner.shared.events.follow()
+    }
+
+    /// Everything that happened after the event `seq`; 0 for all that is remembered when nothing was forgotten.
+    ///
+    /// # Errors
+    /// `not_found` when that is no longer remembered (4,096 events are).
+    pub fn events_after(&self, seq: u64) -> Result<Events, Fault> {
+        self.inner.shared.events.follow_after(seq)
+    }
+
+    /// Counts everything that happened: two equal versions are the same view.
+    pub fn version(&self) -> u64 {
+        self.inner.shared.events.version()
+    }
+
+    /// Waits until `what` is true of a plugin, at most `timeout`. Without auto-discover the directory is read again now and
+    /// then meanwhile.
+    ///
+    /// # Errors
+    /// `deadline_exceeded`; `conflict` for an ambiguous name.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn wait_for(&self, plugin: &str, what: Wait, timeout: Duration) -> Result<(), Fault> {
+        let mut events = self.events();
+        let until = Instant::now() + timeout;
+        loop {
+            match self.inner.resolve(plugin) {
+                Ok(slot) if is_so(&slot, &what) => return Ok(()),
+                Err(fault) if fault.code == Code::NotFound && what == Wait::Gone => return Ok(()),
+                Err(fault) if fault.code != Code::NotFound => return Err(fault),
+                _ => {}
+            }
+            let auto = self.auto_discover();
+            let pause = if auto { timeout } else { self.inner.shared.options.load().rescan_interval };
+            let next = until.min(Instant::now() + pause);
+            if tokio::time::timeout_at(next, events.next()).await.is_ok() {
+                continue;
+            }
+            if Instant::now() >= until {
+                let text = format!("plugin `{}` was not {} in time", printable(plugin), wording(&what));
+                return Err(Fault::new(Code::DeadlineExceeded, text));
+            }
+            self.rescan().await?;
+            if matches!(what, Wait::Loaded | Wait::Callback(_)) {
+                self.look().await;
+            }
+        }
+    }
+
+    /// Runs `handler` for every notification of `callback`, one at a time and in order, until the subscription is closed or
+    /// dropped. A notification is acknowledged when its handler has returned; one whose handler fails is tried again after
+    /// 100 ms, 1 s and 10 s, then it goes to the [dead letters](Registry::dead_letters). Survives the plugin: a successor is
+    /// subscribed to in turn.
+    ///
+    /// # Errors
+    /// `not_found` for a plugin, or a loaded plugin's callback, that does not exist; `invalid_argument` for a bad name.
+    pub async fn register_callback<H, F>(
+        &self,
+        plugin: &str,
+        callback: &str,
+        how: Subscribe,
+        handler: H,
+    ) -> Result<Subscription, Fault>
+    where
+        H: FnMut(Notice) -> F + Send + 'static,
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        callback::register(&self.inner, self.inner.resolve(plugin)?, callback, how, handler)
+    }
+
+    /// Attaches the subscription `name` and gives its notifications one by one; the caller acknowledges. Whoever attaches
+    /// the same name later ends this feed.
+    ///
+    /// # Errors
+    /// As [`Registry::register_callback`].
+    pub async fn subscribe(&self, plugin: &str, callback: &str, name: &str) -> Result<Feed, Fault> {
+        callback::subscribe(&self.inner, self.inner.resolve(plugin)?, callback, name)
+    }
+
+    /// Watches a callback without a subscription: from `after`, else from now; holds nothing back, is told of gaps.
+    ///
+    /// # Errors
+    /// As [`Registry::register_callback`].
+    pub async fn observe(&self, plugin: &str, callback: &str, after: Option<Position>) -> Result<Feed, Fault> {
+        callback::observe(&self.inner, self.inner.resolve(plugin)?, callback, after)
+    }
+
+    /// Passes an acknowledgement on: everything of `callback` up to `position` was handled by `subscription`.
+    ///
+    /// # Errors
+    /// What the plugin answers: `invalid_argument` beyond what was sent, `conflict` for another epoch, `not_found` for an
+    /// unknown subscription.
+    pub async fn ack(&self, plugin: &str, callback: &str, subscription: &str, position: &Position) -> Result<(), Fault> {
+        callback::ack(&*self.inner.resolve(plugin)?, callback, subscription, position).await
+    }
+
+    /// The last 100 notifications whose handler failed every time.
+    pub fn dead_letters(&self) -> Vec<DeadLetter> {
+        self.inner.dead_letters.list()
+    }
+
+    /// Applies other options; the directory stays the same one. What they allow now begins at once: with auto-discover
+    /// switched on, plugins that wait to be loaded are loaded.
+    ///
+    /// # Errors
+    /// As [`Registry::rescan`].
+    pub async fn reconfigure(&self, options: Builder) -> Result<(), Fault> {
+        let before = self.inner.shared.options.load_full();
+        let options = Builder { directory: before.directory.clone(), ..options };
+        let begins = options.auto_discover && !before.auto_discover;
+        self.inner.shared.options.store(Arc::new(options));
+        self.rescan().await?;
+        if begins {
+            for slot in self.inner.all().into_iter().filter(|slot| !slot.view().unloaded) {
+                slot.tell(FileNews::Appeared).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the registry: calls under way end, connections close, tasks stop; plugins go on running, and active.
+    ///
+    /// # Cancel safety
+    /// Safe; the rest ends by itself.
+    pub async fn close(&self) {
+        self.inner.shared.closed.send_replace(true);
+        for slot in self.inner.all() {
+            _ = slot.ask(Command::Close).await;
+        }
+        self.inner.slots.clear();
+        _ = self.inner.scans.send(Request::Close).await;
+        self.inner.shared.tasks.end(CLOSE_WAIT).await;
+    }
+}
+
+fn is_so(slot: &Slot, what: &Wait) -> bool {
+    let view = slot.view();
+    match what {
+        Wait::Loaded => view.state == State::Loaded,
+        Wait::Discovered => true,
+        Wait::Gone => false,
+        Wait::Callback(name) => slot.live().is_some_and(|live| live.hello.callback(name).is_some()),
+    }
+}
+
+fn wording(what: &Wait) -> String {
+    match what {
+        Wait::Loaded => "loaded".into(),
+        Wait::Discovered => "discovered".into(),
+        Wait::Gone => "gone".into(),
+        Wait::Callback(name) => format!("loaded with callback `{}`", printable(name)),
+    }
+}
+
+impl Inner {
+    /// The plugin of that name.
+    pub(crate) fn resolve(&self, plugin: &str) -> Result<Arc<Slot>, Fault> {
+        if let Some(slot) = self.slots.get(plugin).map(|entry| Arc::clone(entry.value())) {
+            return Ok(slot);
+        }
+        if plugin.contains('/') {
+            let id = PluginId::parse(plugin).map_err(|error| Fault::new(Code::InvalidArgument, error.to_string()))?;
+            let found = self.slots.get(id.as_str()).map(|entry| Arc::clone(entry.value()));
+            return found.ok_or_else(|| self.no_such(plugin));
+        }
+        let mut fits: Vec<_> = self.all().into_iter().filter(|slot| slot.id.name() == plugin).collect();
+        match fits.len() {
+            0 => Err(self.no_such(plugin)),
+            1 => Ok(fits.remove(0)),
+            _ => {
+                let mut candidates: Vec<_> = fits.iter().map(|slot| slot.id.as_str().to_owned()).collect();
+                candidates.sort();
+                let text = format!("`{}` fits several plugins: {}", printable(plugin), candidates.join(", "));
+                Err(Fault::new(Code::Conflict, text).with_data(serde_json::json!({"candidates": candidates})))
+            }
+        }
+    }
+
+    fn no_such(&self, plugin: &str) -> Fault {
+        let directory = show::text(&self.shared.options.load().directory);
+        Fault::new(Code::NotFound, format!("there is no plugin `{}` in {directory}", printable(plugin)))
+    }
+
+    /// Every plugin, at one moment.
+    pub(crate) fn all(&self) -> Vec<Arc<Slot>> {
+        self.slots.iter().map(|entry| Arc::clone(entry.value())).collect()
+    }
+
+    pub(crate) fn finder(&self) -> &Finder {
+        &self.finder
+    }
+
+    pub(crate) async fn rescan(&self) -> Result<(), Fault> {
+        let closed = || Fault::new(Code::Unavailable, "the registry is closed");
+        let (reply, answer) = oneshot::channel();
+        self.scans.send(Request::Scan(reply)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())
+    }
+
+    /// A plugin's file was found: a supervisor begins its work.
+    pub(crate) async fn appeared(&self, id: PluginId, file: PathBuf, found: Arc<crate::discovery::Found>) {
+        self.shared.events.record(EventKind::Discovered, Some(&id), Some(State::Discovered), Some(show::text(&file)));
+        let slot = spawn(&self.shared, id.clone(), file, found);
+        self.slots.insert(id.to_arc(), Arc::clone(&slot));
+        slot.tell(FileNews::Appeared).await;
+    }
+
+    /// Tells a plugin's supervisor what became of its file.
+    pub(crate) async fn news(&self, id: &PluginId, news: FileNews) {
+        let removed = matches!(news, FileNews::Removed);
+        let slot = match removed {
+            true => self.slots.remove(id.as_str()).map(|(_, slot)| slot),
+            false => self.slots.get(id.as_str()).map(|entry| Arc::clone(entry.value())),
+        };
+        if let Some(slot) = slot {
+            slot.tell(news).await;
+        }
+    }
+}

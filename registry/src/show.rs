@@ -1,0 +1,122 @@
+//! A plugin as users see it: from what its supervisor publishes to the answers of `list` and `inspect`.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use goplug_pconf_schema::admin::{MethodList, PluginDetail, PluginSummary, State};
+use goplug_pconf_schema::wire::hello::Hello;
+use goplug_pconf_schema::{Code, Fault};
+
+use crate::discovery::{Refusal, RefusalKind};
+use crate::supervisor::{Slot, View, Wire};
+
+/// The row of a plugin.
+pub(crate) fn summary(slot: &Slot) -> PluginSummary {
+    summary_of(slot, &slot.view())
+}
+
+fn summary_of(slot: &Slot, view: &View) -> PluginSummary {
+    let live = slot.live();
+    let seen = view.seen.as_deref();
+    let (pconf, hello) = (&view.found.pconf, seen.and_then(|seen| seen.hello.as_ref()));
+    // A pid is shown only while it is known to belong to the plugin.
+    let pid = match view.state {
+        State::Loaded | State::Draining => live.as_ref().map(|live| live.peer.pid()),
+        State::Discovered => seen.map(|seen| seen.pid),
+        _ => None,
+    };
+    let wire = live.as_ref().map(|live| live.wire).or(seen.map(|seen| seen.wire));
+    PluginSummary {
+        namespace: slot.id.namespace().to_owned(),
+        name: slot.id.name().to_owned(),
+        version: hello.and_then(|hello| hello.version.clone()).or_else(|| pconf.version.clone()),
+        state: view.state,
+        lazy_load: pconf.lazy_load,
+        pid,
+        socket: Some(text(&view.found.socket)),
+        pconf: Some(text(&view.file)),
+        methods: hello.map(|hello| hello.methods.iter().map(|method| method.name.clone()).collect()),
+        protocol: wire.map(Wire::number),
+        since: view.since.clone(),
+        last_error: view.last_error.as_ref().map(ToString::to_string),
+    }
+}
+
+/// The row of a file that is not used.
+pub(crate) fn refused(file: &Path, refusal: &Refusal, since: &str) -> PluginSummary {
+    let file_name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let (namespace, name) = match &refusal.id {
+        Some(id) => (id.namespace().to_owned(), id.name().to_owned()),
+        None => (String::new(), file_name),
+    };
+    PluginSummary {
+        namespace,
+        name,
+        version: None,
+        state: match refusal.kind {
+            RefusalKind::Invalid => State::Invalid,
+            RefusalKind::Denied => State::Denied,
+        },
+        lazy_load: false,
+        pid: None,
+        socket: None,
+        pconf: Some(text(file)),
+        methods: None,
+        protocol: None,
+        since: since.to_owned(),
+        last_error: Some(refusal.reason.clone()),
+    }
+}
+
+/// All that is known of a plugin; `conflicts` are other files that claim its pair.
+pub(crate) fn detail(slot: &Slot, conflicts: Vec<String>) -> PluginDetail {
+    let view = slot.view();
+    let live = slot.live();
+    let seen = view.seen.as_deref();
+    let hello: Option<&Hello> = seen.and_then(|seen| seen.hello.as_ref());
+    let summary = summary_of(slot, &view);
+    let is_v1 = summary.protocol.is_some_and(|protocol| protocol > 0);
+    let pconf = &view.found.pconf;
+    PluginDetail {
+        description: hello.and_then(|hello| hello.description.clone()).or_else(|| pconf.description.clone()),
+        url: Some(pconf.url.clone()),
+        epoch: hello.filter(|_| is_v1).map(|hello| hello.epoch.clone()).or_else(|| pconf.epoch.clone()),
+        active: match view.state {
+            State::Loaded | State::Draining if is_v1 => Some(true),
+            State::Discovered if is_v1 => Some(false),
+            _ => None,
+        },
+        health: None,
+        uid: summary.pid.and(seen.map(|seen| seen.uid)),
+        method_details: hello.map(|hello| hello.methods.clone()).unwrap_or_default(),
+        callbacks: hello.map(|hello| hello.callbacks.clone()).unwrap_or_default(),
+        limits: hello.filter(|_| is_v1).map(|hello| hello.limits),
+        unknown: pconf.unknown.clone(),
+        warnings: view.found.warnings.clone(),
+        conflicts,
+        in_flight: live.as_ref().map_or(0, |live| live.in_flight.load(Ordering::Relaxed)),
+        calls: live.as_ref().map_or(0, |live| live.calls.load(Ordering::Relaxed)),
+        summary,
+    }
+}
+
+/// The methods, when somebody told them: a v1 plugin's hello, or a v0 plugin's activation.
+pub(crate) fn methods(slot: &Slot) -> Result<MethodList, Fault> {
+    let view = slot.view();
+    let seen = view.seen.as_deref().and_then(|seen| Some((seen.wire, seen.hello.as_ref()?)));
+    let told = seen.filter(|(wire, _)| *wire == Wire::V1 || slot.live().is_some());
+    match told {
+        Some((wire, hello)) => {
+            Ok(MethodList { plugin: slot.id.clone(), protocol: wire.number(), methods: hello.methods.clone() })
+        }
+        None if view.state == State::Discovered || view.state == State::Stopped => {
+            let text = format!("plugin `{}` is {}: its methods are known once it is loaded", slot.id, view.state);
+            Err(Fault::new(Code::WrongState, text))
+        }
+        None => Err(slot.not_callable()),
+    }
+}
+
+pub(crate) fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,191 @@
+//! A process that serves: what its hello said, the connections to it, and who is waiting.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use goplug_pconf_schema::wire::call::{escape, method_path};
+use goplug_pconf_schema::wire::hello::{Hello, MethodInfo};
+use goplug_pconf_schema::{Code, Fault, PluginId};
+use goplug_transport::Peer;
+use tokio::sync::{Notify, Semaphore};
+
+use crate::call::Pool;
+
+/// The protocol that a plugin speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// The original GoPlug of 2015.
+    V0,
+    /// v1 over HTTP.
+    V1,
+}
+
+impl Wire {
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Self::V0 => 0,
+            Self::V1 => 1,
+        }
+    }
+}
+
+/// One method, ready to be called.
+#[derive(Debug)]
+pub(crate) struct Method {
+    pub info: MethodInfo,
+    /// Its escaped path.
+    pub target: String,
+    /// Present when calls of it run one at a time; its queue is fair, so they run in call order.
+    pub serial: Option<Semaphore>,
+}
+
+/// A process that was activated. Shared by its supervisor and by the calls under way.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub id: PluginId,
+    pub wire: Wire,
+    /// `Host` of every request.
+    pub host: String,
+    /// For v0, made from the answer to `Activate`.
+    pub hello: Hello,
+    pub methods: HashMap<String, Method>,
+    pub peer: Peer,
+    /// What the activator returned, or what trailed the list of a v0 plugin.
+    pub output: Bytes,
+    pub pool: Pool,
+    /// Places for calls under way.
+    pub admission: Semaphore,
+    places: usize,
+    pub queued: AtomicUsize,
+    pub in_flight: AtomicU64,
+    pub calls: AtomicU64,
+    accepting: AtomicBool,
+    gone: AtomicBool,
+    gone_signal: Notify,
+    /// Rings when a call learns something that the supervisor has to know.
+    pub doubt: Notify,
+    doubted: AtomicUsize,
+}
+
+/// What a call may report of the process behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    None,
+    /// It is no longer active.
+    Inactive,
+    /// Another process, or nobody, answers.
+    Lost,
+}
+
+/// Everything that a start found out.
+pub(crate) struct Introduction {
+    pub id: PluginId,
+    pub wire: Wire,
+    pub socket: PathBuf,
+    pub host: String,
+    pub hello: Hello,
+    pub peer: Peer,
+    pub output: Bytes,
+    pub max_concurrent_calls: u32,
+}
+
+impl Live {
+    pub(crate) fn new(intro: Introduction) -> Self {
+        let methods = intro.hello.methods.iter().map(|info| {
+            let target = match intro.wire {
+                Wire::V0 => format!("/{}", escape(&info.name)),
+                Wire::V1 => method_path(&info.name),
+            };
+            let serial = info.serial.then(|| Semaphore::new(1));
+            (info.name.clone(), Method { info: info.clone(), target, serial })
+        });
+        let methods = methods.collect();
+        let places = intro.hello.limits.max_concurrent_calls.min(intro.max_concurrent_calls).max(1);
+        Self {
+            pool: Pool::new(intro.socket, intro.peer.clone()),
+            id: intro.id,
+            wire: intro.wire,
+            host: intro.host,
+            hello: intro.hello,
+            methods,
+            peer: intro.peer,
+            output: intro.output,
+            admission: Semaphore::new(places as usize),
+            places: places as usize,
+            queued: AtomicUsize::new(0),
+            in_flight: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            accepting: AtomicBool::new(true),
+            gone: AtomicBool::new(false),
+            gone_signal: Notify::new(),
+            doubt: Notify::new(),
+            doubted: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether it is the v1 process of that epoch.
+    pub(crate) fn epoch(&self) -> &str {
+        &self.hello.epoch
+    }
+
+    /// How many calls may be under way at once.
+    pub(crate) fn places(&self) -> usize {
+        self.places
+    }
+
+    pub(crate) fn is_accepting(&self) -> bool {
+        self.accepting.load(Ordering::Acquire)
+    }
+
+    /// From here on new calls are `unavailable`.
+    pub(crate) fn stop_accepting(&self) {
+        self.accepting.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// The process is gone, or we are done with it: every call and stream ends.
+    pub(crate) fn set_gone(&self) {
+        self.stop_accepting();
+        self.gone.store(true, Ordering::Release);
+        self.gone_signal.notify_waiters();
+        self.admission.close();
+        self.pool.close();
+    }
+
+    /// Returns when [`Live::set_gone`] was called. Cancel safe.
+    pub(crate) async fn wait_gone(&self) {
+        let signal = self.gone_signal.notified();
+        tokio::pin!(signal);
+        signal.as_mut().enable();
+        if !self.is_gone() {
+            signal.await;
+        }
+    }
+
+    /// Tells the supervisor to look at what became of the process.
+    pub(crate) fn report(&self, doubt: Doubt) {
+        self.doubted.fetch_max(doubt as usize, Ordering::AcqRel);
+        self.doubt.notify_one();
+    }
+
+    pub(crate) fn take_doubt(&self) -> Doubt {
+        match self.doubted.swap(0, Ordering::AcqRel) {
+            0 => Doubt::None,
+            1 => Doubt::Inactive,
+            _ => Doubt::Lost,
+        }
+    }
+
+    pub(crate) fn method(&self, name: &str) -> Result<&Method, Fault> {
+        self.methods.get(name).ok_or_else(|| {
+            let shown = goplug_pconf_schema::printable(name);
+            let text = format!("plugin `{}` has no method `{shown}`: `goplugctl methods {}` lists them", self.id, self.id);
+            Fault::new(Code::NotFound, text)
+        })
+    }
+}

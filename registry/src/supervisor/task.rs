@@ -1,0 +1,543 @@
+//! Carries out what `state` decides: one task per plugin.
+
+use std::collections::VecDeque;
+use std::future::{Future, pending};
+use std::hash::{BuildHasher, Hasher};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use goplug_pconf_schema::admin::{Activation, EventKind, State, Unloaded};
+use goplug_pconf_schema::wire::event::to_base64;
+use goplug_pconf_schema::{Code, Fault, PluginId};
+use goplug_transport::Connection;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::introduce::{Met, Mode, NotMet, meet};
+use super::live::{Doubt, Live};
+use super::part::{Parted, part};
+use super::state::{Effect, Input, Machine, Phase, Successor, step};
+use super::{Command, FileNews, MAX_COMMANDS, Seen, Slot, View};
+use crate::discovery::Found;
+use crate::event::{EventLog, now_text};
+use crate::options::{Builder, MAX_CONCURRENT_STARTS, POOL_IDLE};
+use crate::tasks::Tasks;
+
+/// Callers that may wait for one start.
+const MAX_WAITING: usize = 1_024;
+
+/// What the supervisors of one registry have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub options: ArcSwap<Builder>,
+    pub events: Arc<EventLog>,
+    /// Bounds how many plugins are met at once.
+    starts: Semaphore,
+    pub tasks: Tasks,
+    /// True once the registry is closed.
+    pub closed: watch::Sender<bool>,
+    /// Plugins whose file leads to nobody: another file may claim the same pair.
+    pub dead_ends: mpsc::Sender<PluginId>,
+}
+
+impl Shared {
+    pub(crate) fn new(options: Builder, events: Arc<EventLog>, dead_ends: mpsc::Sender<PluginId>) -> Self {
+        let starts = Semaphore::new(MAX_CONCURRENT_STARTS);
+        Self { options: ArcSwap::from_pointee(options), events, starts, tasks: Tasks::default(), closed: watch::Sender::new(false), dead_ends }
+    }
+}
+
+/// Starts the supervisor of a plugin whose file was found.
+pub(crate) fn spawn(shared: &Arc<Shared>, id: PluginId, file: PathBuf, found: Arc<Found>) -> Arc<Slot> {
+    let (commands, inbox) = mpsc::channel(MAX_COMMANDS);
+    let view = View {
+        state: State::Discovered,
+        since: now_text(),
+        last_error: None,
+        file,
+        found,
+        seen: None,
+        retry_at: None,
+        unloaded: false,
+    };
+    let slot = Slot { id, live: ArcSwapOption::empty(), view: watch::Sender::new(Arc::new(view.clone())), commands };
+    let slot = Arc::new(slot);
+    // The task must not keep its own inbox open: it ends when the registry lets go of the slot.
+    let weak = Arc::downgrade(&slot);
+    let task = Task {
+        shared: Arc::clone(shared),
+        outlet: weak,
+        id: slot.id.clone(),
+        view,
+        machine: Machine::new(),
+        start: None,
+        look: None,
+        arrived: None,
+        live: None,
+        standing: None,
+        drain: None,
+        drain_wish: None,
+        timer: None,
+        loading: VecDeque::new(),
+        unloading: None,
+        looking: VecDeque::new(),
+    };
+    shared.tasks.spawn(task.run(inbox));
+    slot
+}
+
+type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+struct Task {
+    shared: Arc<Shared>,
+    outlet: std::sync::Weak<Slot>,
+    id: PluginId,
+    view: View,
+    machine: Machine,
+    start: Option<Work<Result<Met, NotMet>>>,
+    look: Option<Work<Result<Met, NotMet>>>,
+    /// A process that was met and may serve.
+    arrived: Option<(Arc<Live>, Connection)>,
+    live: Option<Arc<Live>>,
+    /// Stands as long as the process serves; its end is the process's end.
+    standing: Option<(Connection, PathBuf)>,
+    drain: Option<Work<Result<Parted, Fault>>>,
+    drain_wish: Option<(Duration, bool)>,
+    timer: Option<Instant>,
+    loading: VecDeque<oneshot::Sender<Result<Activation, Fault>>>,
+    unloading: Option<oneshot::Sender<Result<Unloaded, Fault>>>,
+    looking: VecDeque<oneshot::Sender<()>>,
+}
+
+/// What woke the task.
+enum Woken {
+    Command(Option<Command>),
+    Started(Result<Met, NotMet>),
+    Looked(Result<Met, NotMet>),
+    Drained(Result<Parted, Fault>),
+    Lost,
+    Doubt(Doubt),
+    Timer,
+}
+
+impl Task {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        loop {
+            match self.wait(&mut inbox).await {
+                Woken::Command(None) => break,
+                Woken::Command(Some(Command::Close(reply))) => {
+                    self.end();
+                    _ = reply.send(());
+                    return;
+                }
+                Woken::Command(Some(command)) => self.obey(command),
+                Woken::Started(met) => self.started(met),
+                Woken::Looked(met) => self.looked(met),
+                Woken::Drained(parted) => self.drained(parted),
+                Woken::Lost | Woken::Doubt(Doubt::Lost) => self.lost(),
+                Woken::Doubt(Doubt::Inactive) => {
+                    let text = "it was deactivated by somebody else";
+                    self.view.last_error = Some(Fault::new(Code::WrongState, text));
+                    self.feed(Input::Inactive);
+                }
+                Woken::Doubt(Doubt::None) => {}
+                Woken::Timer => {
+                    self.timer = None;
+                    self.feed(Input::Timer);
+                }
+            }
+            if self.machine.phase == Phase::Gone {
+                break;
+            }
+        }
+        self.end();
+        if self.machine.phase == Phase::Gone {
+            let why = Some("its file was removed".to_owned());
+            self.shared.events.record(EventKind::Gone, Some(&self.id), Some(State::Gone), why);
+        }
+    }
+
+    /// The process goes on running, and active; only our connections to it end.
+    fn end(&mut self) {
+        self.store_live(None);
+        if let Some(live) = self.live.take() {
+            live.set_gone();
+        }
+        self.standing = None;
+    }
+
+    async fn wait(&mut self, inbox: &mut mpsc::Receiver<Command>) -> Woken {
+        let live = self.live.as_deref();
+        let standing = self.standing.as_ref().map(|(connection, _)| connection);
+        tokio::select! {
+            biased;
+            met = work(&mut self.start) => Woken::Started(met),
+            parted = work(&mut self.drain) => Woken::Drained(parted),
+            () = end_of(live, standing) => Woken::Lost,
+            doubt = doubt_of(live) => Woken::Doubt(doubt),
+            command = inbox.recv() => Woken::Command(command),
+            met = work(&mut self.look) => Woken::Looked(met),
+            () = timer(self.timer) => Woken::Timer,
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::File(news) => self.file_news(news),
+            Command::Load(reply) => self.load(reply),
+            Command::Reload(reply) => self.reload(reply),
+            Command::Unload { drain, stop, reply } => self.unload(drain, stop, reply),
+            Command::Look(reply) => self.begin_look(reply),
+            Command::Close(_) => {}
+        }
+    }
+
+    fn file_news(&mut self, news: FileNews) {
+        let input = match news {
+            FileNews::Appeared => Input::Found { auto: self.auto() },
+            FileNews::Replaced { file, found } => {
+                (self.view.file, self.view.found) = (file, found);
+                self.view.unloaded = false;
+                Input::Replaced { auto: self.auto() }
+            }
+            FileNews::Changed { file, found } => {
+                (self.view.file, self.view.found) = (file, found);
+                self.shared.events.record(EventKind::Changed, Some(&self.id), Some(self.machine.state()), None);
+                self.view.unloaded = false;
+                Input::Found { auto: self.auto() }
+            }
+            // A v0 plugin that was started again writes the same words: the pause has no reason any more.
+            FileNews::Rewritten => match self.machine.phase {
+                Phase::Starting | Phase::Loaded(_) | Phase::Draining { .. } => return,
+                _ => Input::Replaced { auto: self.auto() },
+            },
+            FileNews::Removed => Input::Removed,
+        };
+        self.feed(input);
+    }
+
+    fn auto(&self) -> bool {
+        self.shared.options.load().auto_discover && !self.view.found.pconf.lazy_load
+    }
+
+    fn load(&mut self, reply: oneshot::Sender<Result<Activation, Fault>>) {
+        let refusal = match self.machine.phase {
+            Phase::Loaded(_) => Some(Fault::new(Code::Conflict, format!("plugin `{}` is loaded already", self.id))),
+            Phase::Draining { .. } => Some(Fault::new(Code::Unavailable, format!("plugin `{}` is draining", self.id))),
+            _ if self.loading.len() == MAX_WAITING => {
+                let text = format!("{MAX_WAITING} callers wait for plugin `{}` already", self.id);
+                Some(Fault::new(Code::Overloaded, text))
+            }
+            _ => None,
+        };
+        if let Some(fault) = refusal {
+            _ = reply.send(Err(fault));
+            return;
+        }
+        self.view.unloaded = false;
+        self.loading.push_back(reply);
+        self.feed(Input::Load);
+    }
+
+    fn reload(&mut self, reply: oneshot::Sender<Result<Activation, Fault>>) {
+        if self.loading.len() == MAX_WAITING || matches!(self.machine.phase, Phase::Draining { .. } | Phase::Starting) {
+            let text = format!("plugin `{}` is {}", self.id, self.machine.state());
+            _ = reply.send(Err(Fault::new(Code::Unavailable, text)));
+            return;
+        }
+        self.view.unloaded = false;
+        self.drain_wish = Some((self.shared.options.load().drain, false));
+        self.loading.push_back(reply);
+        self.feed(Input::Reload);
+    }
+
+    fn unload(&mut self, drain: Duration, stop: bool, reply: oneshot::Sender<Result<Unloaded, Fault>>) {
+        let state = self.machine.state();
+        let refusal = match self.machine.phase {
+            Phase::Loaded(_) | Phase::Backoff { .. } | Phase::Failed | Phase::Denied => None,
+            Phase::Discovered | Phase::Stopped | Phase::Gone => Some(Code::WrongState),
+            Phase::Starting | Phase::Draining { .. } => Some(Code::Unavailable),
+        };
+        if let Some(code) = refusal {
+            _ = reply.send(Err(Fault::new(code, format!("plugin `{}` is {state}, not loaded", self.id))));
+            return;
+        }
+        self.view.unloaded = true;
+        self.drain_wish = Some((drain, stop));
+        self.unloading = Some(reply);
+        self.feed(Input::Unload);
+        if !matches!(self.machine.phase, Phase::Draining { .. }) {
+            self.answer_unload(Ok(Parted::default()));
+        }
+    }
+
+    fn begin_look(&mut self, reply: oneshot::Sender<()>) {
+        if self.live.is_some() || self.start.is_some() || self.looking.len() == MAX_WAITING {
+            _ = reply.send(());
+            return;
+        }
+        self.looking.push_back(reply);
+        if self.look.is_none() {
+            self.look = Some(self.meeting(Mode::Look));
+        }
+    }
+
+    fn meeting(&self, mode: Mode) -> Work<Result<Met, NotMet>> {
+        let (shared, found) = (Arc::clone(&self.shared), Arc::clone(&self.view.found));
+        Box::pin(async move {
+            // The semaphore is never closed; without a permit the start would only be less polite.
+            let _permit = shared.starts.acquire().await.ok();
+            let options = shared.options.load_full();
+            meet(&found, &options, mode).await
+        })
+    }
+
+    fn started(&mut self, met: Result<Met, NotMet>) {
+        self.start = None;
+        match met {
+            Ok(Met::Active(live, connection)) => {
+                self.arrived = Some((Arc::new(*live), *connection));
+                self.feed(Input::Up);
+            }
+            Ok(Met::Seen { .. }) => self.feed(Input::Timer),
+            Err(not_met) => {
+                if not_met.dead {
+                    // If nobody takes note now, the next failure says it again.
+                    _ = self.shared.dead_ends.try_send(self.id.clone());
+                }
+                self.view.last_error = Some(not_met.fault);
+                self.feed(Input::NotUp(not_met.verdict));
+            }
+        }
+    }
+
+    fn looked(&mut self, met: Result<Met, NotMet>) {
+        self.look = None;
+        match met {
+            Ok(Met::Active(live, connection)) => {
+                self.arrived = Some((Arc::new(*live), *connection));
+                self.feed(Input::Adopted);
+            }
+            Ok(Met::Seen { wire, hello, pid, uid }) => {
+                self.view.seen = Some(Arc::new(Seen { wire, hello: hello.map(|hello| *hello), pid, uid }));
+                self.view.last_error = None;
+            }
+            Err(not_met) => self.view.last_error = Some(not_met.fault),
+        }
+        self.publish();
+        for reply in self.looking.drain(..) {
+            _ = reply.send(());
+        }
+    }
+
+    fn lost(&mut self) {
+        if let Some(live) = &self.live {
+            let what = if live.peer.is_alive() { "closed its connection" } else { "died" };
+            let text = format!("the process (pid {}) {what}", live.peer.pid());
+            self.view.last_error = Some(Fault::new(Code::PluginGone, text));
+        }
+        self.feed(Input::Lost);
+    }
+
+    fn drained(&mut self, parted: Result<Parted, Fault>) {
+        self.drain = None;
+        let stopped = parted.as_ref().is_ok_and(|parted| parted.stopped);
+        if let Err(fault) = &parted {
+            self.view.last_error = Some(fault.clone());
+        }
+        self.feed(Input::Drained { stopped });
+        self.answer_unload(parted);
+    }
+
+    fn answer_unload(&mut self, parted: Result<Parted, Fault>) {
+        let Some(reply) = self.unloading.take() else { return };
+        let unloaded = parted.map(|parted| Unloaded {
+            plugin: self.id.clone(),
+            cancelled: parted.cancelled,
+            unacknowledged: parted.unacknowledged,
+            output_base64: to_base64(&parted.output),
+        });
+        _ = reply.send(unloaded);
+    }
+
+    /// One step of the machine, and everything that follows from it.
+    fn feed(&mut self, input: Input) {
+        let before = self.machine;
+        let (machine, effects) = step(before, input, std::time::Instant::now(), jitter());
+        self.machine = machine;
+        for effect in effects {
+            self.carry_out(effect);
+        }
+        self.arrived = None;
+        self.view.retry_at = match machine.phase {
+            Phase::Backoff { until } | Phase::Loaded(Successor::Waiting { until }) => Some(until),
+            _ => None,
+        };
+        self.publish();
+        if machine.phase != Phase::Starting && !matches!(machine.phase, Phase::Draining { reload: true, .. }) {
+            self.answer_loads();
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Start => {
+                self.timer = None;
+                self.start = Some(self.meeting(Mode::Activate));
+            }
+            Effect::AbandonStart => self.start = None,
+            Effect::Serve => self.serve(),
+            Effect::Drop => {
+                self.standing = None;
+                if let Some(live) = self.live.take() {
+                    self.store_live(None);
+                    live.set_gone();
+                }
+            }
+            Effect::Drain => {
+                let (Some(live), Some((connection, _))) = (self.live.clone(), self.standing.take()) else { return };
+                let (drain, stop) = self.drain_wish.take().unwrap_or((self.shared.options.load().drain, false));
+                live.stop_accepting();
+                self.drain = Some(Box::pin(async move { part(&live, connection, drain, stop).await }));
+            }
+            Effect::Arm(at) => self.timer = Some(Instant::from_std(at)),
+        }
+    }
+
+    fn serve(&mut self) {
+        let Some((live, connection)) = self.arrived.take() else { return };
+        let (pid, uid) = (live.peer.pid(), live.peer.uid());
+        self.view.seen = Some(Arc::new(Seen { wire: live.wire, hello: Some(live.hello.clone()), pid, uid }));
+        self.view.last_error = None;
+        let before = self.live.replace(Arc::clone(&live));
+        let standing = self.standing.replace((connection, self.view.file.clone()));
+        self.store_live(Some(Arc::clone(&live)));
+        self.shared.tasks.spawn(keep_pool_small(live));
+        let (Some(old), Some((connection, file))) = (before, standing) else { return };
+        let detail = Some(format!("pid {} follows pid {}", pid, old.peer.pid()));
+        self.shared.events.record(EventKind::Replaced, Some(&self.id), Some(State::Loaded), detail);
+        // Only a predecessor that its own file names no more is told to stop; one whose file merely lost against
+        // another file goes on running.
+        let stop = file == self.view.file;
+        self.shared.tasks.spawn(retire(old, connection, self.shared.options.load().drain, stop));
+    }
+
+    fn store_live(&self, live: Option<Arc<Live>>) {
+        if let Some(slot) = self.outlet.upgrade() {
+            slot.live.store(live);
+        }
+    }
+
+    fn answer_loads(&mut self) {
+        if self.loading.is_empty() {
+            return;
+        }
+        let answer = match (&self.live, self.machine.phase) {
+            (Some(live), Phase::Loaded(_)) => {
+                Ok(Activation { plugin: self.id.clone(), output_base64: to_base64(&live.output) })
+            }
+            _ => Err(self.view.last_error.clone().unwrap_or_else(|| {
+                Fault::new(Code::Unavailable, format!("plugin `{}` is {}", self.id, self.machine.state()))
+            })),
+        };
+        for reply in self.loading.drain(..) {
+            _ = reply.send(answer.clone().map_err(|fault| {
+                let message = format!("plugin `{}`: {fault}", self.id);
+                Fault { message, ..fault }
+            }));
+        }
+    }
+
+    /// Shows the machine to everybody else; an event tells of each new state.
+    fn publish(&mut self) {
+        let state = self.machine.state();
+        let news = state != self.view.state;
+        if news {
+            self.view.state = state;
+            self.view.since = now_text();
+        }
+        if let Some(slot) = self.outlet.upgrade() {
+            slot.view.send_replace(Arc::new(self.view.clone()));
+        }
+        if news && state != State::Gone {
+            let why = self.view.last_error.as_ref().map(ToString::to_string);
+            self.shared.events.record(EventKind::State, Some(&self.id), Some(state), why);
+        }
+    }
+}
+
+/// A predecessor's end: its calls finish, then it is told to stop, or merely left.
+async fn retire(old: Arc<Live>, connection: Connection, drain: Duration, stop: bool) {
+    old.stop_accepting();
+    if stop {
+        if let Err(fault) = part(&old, connection, drain, true).await {
+            tracing::warn!(plugin = %old.id, %fault, "the predecessor could not be stopped");
+        }
+    } else {
+        super::part::wait_for_calls(&old, drain).await;
+    }
+    old.set_gone();
+}
+
+/// Closes connections that nobody used for a while.
+async fn keep_pool_small(live: Arc<Live>) {
+    let sweep = async {
+        loop {
+            live.pool.sweep.notified().await;
+            loop {
+                tokio::time::sleep(POOL_IDLE).await;
+                if !live.pool.sweep_older_than(POOL_IDLE) {
+                    break;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = sweep => {}
+        () = live.wait_gone() => {}
+    }
+}
+
+async fn work<T>(work: &mut Option<Work<T>>) -> T {
+    match work {
+        Some(work) => work.await,
+        None => pending().await,
+    }
+}
+
+/// The end of the process, or of its standing connection.
+async fn end_of(live: Option<&Live>, standing: Option<&Connection>) {
+    match (live, standing) {
+        (Some(live), Some(standing)) => tokio::select! {
+            () = live.peer.exited() => {}
+            () = standing.disturbed() => {}
+        },
+        _ => pending().await,
+    }
+}
+
+async fn doubt_of(live: Option<&Live>) -> Doubt {
+    match live {
+        Some(live) => {
+            live.doubt.notified().await;
+            live.take_doubt()
+        }
+        None => pending().await,
+    }
+}
+
+async fn timer(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => pending().await,
+    }
+}
+
+/// 0 to 1000, different each time.
+fn jitter() -> u32 {
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    u32::try_from(random % 1001).unwrap_or(0)
+}

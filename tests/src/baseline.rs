@@ -1,0 +1,95 @@
+//! What a process holds, before and after: descriptors, threads, children, memory.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::wait_until;
+
+/// What must be back when everything is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Baseline {
+    descriptors: usize,
+    threads: usize,
+    children: usize,
+}
+
+impl Baseline {
+    /// How long what was used may take to be given back.
+    pub const SETTLE: Duration = Duration::from_secs(2);
+
+    /// What this process holds now.
+    pub fn now() -> Self {
+        Self { descriptors: entries("/proc/self/fd"), threads: entries("/proc/self/task"), children: children() }
+    }
+
+    /// Waits until this process holds no more than it did then.
+    ///
+    /// # Panics
+    /// When it still does after [`Baseline::SETTLE`].
+    #[track_caller]
+    pub fn is_back(&self) {
+        let mut now = Self::now();
+        let back = |now: &Self| {
+            now.descriptors <= self.descriptors && now.threads <= self.threads && now.children <= self.children
+        };
+        wait_until(&format!("back at {self:?}"), Self::SETTLE, || {
+            now = Self::now();
+            back(&now)
+        });
+    }
+}
+
+fn entries(folder: &str) -> usize {
+    std::fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
+/// Children of every thread, dead ones that nobody reaped included.
+fn children() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists.map(|list| list.split_whitespace().count()).sum()
+}
+
+/// Runs `body` in a process of its own: for what a test measures of its own process, where other tests would disturb it.
+///
+/// `test` is the full name of the calling test, such as `leaks::all_is_given_back`. The test binary starts itself with
+/// that one test; inside, `body` runs.
+///
+/// # Panics
+/// When the inner run fails.
+pub fn isolated(test: &str, body: impl FnOnce()) {
+    const INSIDE: &str = "GOPLUG_ISOLATED";
+    if std::env::var_os(INSIDE).is_some_and(|inside| inside == test) {
+        return body();
+    }
+    let own = std::env::current_exe().expect("the test binary");
+    let arguments = ["--exact", test, "--test-threads=1", "--include-ignored"];
+    let run = Command::new(own).args(arguments).env(INSIDE, test).output().expect("the test binary, once more");
+    // Figures and seeds of the inner run are shown as if they were ours.
+    let errors = String::from_utf8_lossy(&run.stderr);
+    errors.lines().filter(|line| is_shown(line)).for_each(crate::say);
+    let output = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success(), "{test} in a process of its own: {}\n{output}\n{errors}", run.status);
+    assert!(output.contains("1 passed"), "no test `{test}`:\n{output}");
+}
+
+fn is_shown(line: &str) -> bool {
+    ["figure: ", "seed: ", "SKIPPED"].iter().any(|start| line.starts_with(start))
+}
+
+/// Forgets the highest memory use so far and returns the present one in bytes.
+pub fn peak_memory_reset() -> u64 {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    status_bytes("VmRSS:")
+}
+
+/// How far memory went above `before` since [`peak_memory_reset`], in bytes.
+pub fn peak_memory_since(before: u64) -> u64 {
+    status_bytes("VmHWM:").saturating_sub(before)
+}
+
+fn status_bytes(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}

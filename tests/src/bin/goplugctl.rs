@@ -1,0 +1,5 @@
+//! The command line, built for the tests.
+
+fn main() -> std::process::ExitCode {
+    goplugctl::main()
+}

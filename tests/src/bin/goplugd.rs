@@ -1,0 +1,5 @@
+//! The daemon, built for the tests.
+
+fn main() -> std::process::ExitCode {
+    goplugd::main()
+}

@@ -1,0 +1,144 @@
+//! A Unix-socket proxy that makes bad weather: slices, delays and cuts what goes through, from a seed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::runtime::Runtime;
+use tokio::sync::broadcast;
+
+use crate::Random;
+
+/// What happens to the bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Weather {
+    /// Where the random numbers begin.
+    pub seed: u64,
+    /// Pieces have 1 to this many bytes; 0: as they come.
+    pub slice: usize,
+    /// This many percent of the pieces wait.
+    pub delay_percent: usize,
+    /// How long a piece waits at most.
+    pub delay: Duration,
+    /// Cut the connection when this many `message` events of a stream went through; 0: never.
+    pub cut_after_events: u64,
+}
+
+/// A running proxy. Dropping it cuts everything and waits until its threads are gone.
+#[derive(Debug)]
+pub struct Proxy {
+    socket: PathBuf,
+    runtime: Option<Runtime>,
+    cut: broadcast::Sender<()>,
+    connections: Arc<AtomicU64>,
+    cuts: Arc<AtomicU64>,
+}
+
+impl Proxy {
+    /// Listens on `socket` and passes everything on to `upstream`.
+    ///
+    /// # Panics
+    /// When it cannot listen.
+    pub fn start(socket: &Path, upstream: &Path, weather: Weather) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let (cut, _) = broadcast::channel(1);
+        let (connections, cuts) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let listener = runtime.block_on(async { UnixListener::bind(socket) }).expect("a socket for the proxy");
+        let shared = Shared { upstream: upstream.to_owned(), weather, cut: cut.clone(), connections: Arc::clone(&connections), cuts: Arc::clone(&cuts) };
+        runtime.spawn(accept(listener, Arc::new(shared)));
+        Self { socket: socket.to_owned(), runtime: Some(runtime), cut, connections, cuts }
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Cuts every connection that is open now.
+    pub fn cut_all(&self) {
+        let _ = self.cut.send(());
+    }
+
+    /// Connections taken so far.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Connections cut by [`Weather::cut_after_events`] so far.
+    pub fn cuts(&self) -> u64 {
+        self.cuts.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(1));
+        }
+        let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+struct Shared {
+    upstream: PathBuf,
+    weather: Weather,
+    cut: broadcast::Sender<()>,
+    connections: Arc<AtomicU64>,
+    cuts: Arc<AtomicU64>,
+}
+
+async fn accept(listener: UnixListener, shared: Arc<Shared>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let number = shared.connections.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(pass(client, number, Arc::clone(&shared)));
+    }
+}
+
+/// Both directions of one connection; when one ends in an error, or is cut, both do.
+async fn pass(client: UnixStream, number: u64, shared: Arc<Shared>) {
+    let mut cut = shared.cut.subscribe();
+    let Ok(plugin) = UnixStream::connect(&shared.upstream).await else { return };
+    let ((client_in, client_out), (plugin_in, plugin_out)) = (client.into_split(), plugin.into_split());
+    let random = |direction| Random::new(shared.weather.seed ^ (number << 1 | direction));
+    let both = async {
+        tokio::try_join!(
+            carry(client_in, plugin_out, random(0), &shared, false),
+            carry(plugin_in, client_out, random(1), &shared, true)
+        )
+    };
+    tokio::select! {
+        _ = both => {}
+        _ = cut.recv() => {}
+    }
+}
+
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut random: Random, shared: &Shared, events: bool) -> io::Result<()> {
+    let (weather, mut buffer, mut seen) = (shared.weather, vec![0; 16 * 1024], 0);
+    loop {
+        let count = from.read(&mut buffer).await?;
+        if count == 0 {
+            return to.shutdown().await;
+        }
+        let mut rest = &buffer[..count];
+        while !rest.is_empty() {
+            let size = if weather.slice == 0 { rest.len() } else { (1 + random.below(weather.slice)).min(rest.len()) };
+            if random.percent(weather.delay_percent) {
+                tokio::time::sleep(weather.delay.mul_f64(random.below(1000) as f64 / 1000.0)).await;
+            }
+            to.write_all(&rest[..size]).await?;
+            rest = &rest[size..];
+        }
+        if events && weather.cut_after_events > 0 {
+            seen += buffer[..count].windows(15).filter(|piece| piece == b"event: message\n").count() as u64;
+            if seen >= weather.cut_after_events {
+                shared.cuts.fetch_add(1, Ordering::Relaxed);
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+        }
+    }
+}
