@@ -42,14 +42,14 @@ pub(crate) struct Global {
     /// Work on the daemon that listens here [env: GOPLUG_SOCKET]
     #[arg(short = 'S', long, global = true, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
-    /// How results are written
-    #[arg(short, long, global = true, value_name = "FORMAT")]
+    /// How results are written: table, wide, json, jsonl, yaml or name
+    #[arg(short, long, global = true, value_name = "FORMAT", hide_possible_values = true)]
     pub(crate) output: Option<Format>,
     /// Say nothing about what was changed
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
-    /// When to use colour
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    /// When to use colour: auto, always or never
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     pub(crate) color: ColorChoice,
     /// Give up after this time, such as 500ms, 10s or 1m; of `execute`, the call's deadline
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration::parse)]

@@ -13,7 +13,7 @@ use crate::output::escape;
 #[derive(Debug)]
 pub(crate) struct Failure {
     what: String,
-    fault: Fault,
+    fault: Box<Fault>,
     plugin: Option<String>,
     hint: Option<String>,
     exit: u8,
@@ -24,7 +24,7 @@ impl Failure {
     /// `what` failed because of `fault`; `what` fits after "error: ", such as "cannot load `Test/Do`".
     pub(crate) fn new(what: impl Into<String>, fault: Fault) -> Self {
         let exit = exit_code::of(fault.code);
-        Self { what: what.into(), fault, plugin: None, hint: None, exit, reader_left: false }
+        Self { what: what.into(), fault: Box::new(fault), plugin: None, hint: None, exit, reader_left: false }
     }
 
     /// The command line asks for something that makes no sense: exit code 2.
@@ -50,7 +50,7 @@ impl Failure {
 
     /// The same failure with exit code 2: the name, not the plugin, is the problem.
     #[must_use]
-    pub(crate) fn as_usage(mut self) -> Self {
+    pub(crate) fn into_usage(mut self) -> Self {
         self.exit = exit_code::USAGE;
         self
     }

@@ -1,4 +1,4 @@
-//! The command line: turns arguments into calls of a [daemon](target::Daemon) or, with `--dir`, of the registry library.
+//! The command line: turns arguments into calls of a daemon or, with `--dir`, of the registry library.
 //!
 //! In reading order: `args` (what can be said), `target` (where it works), `commands` (the verbs, each written once),
 //! `output` and `exit_code` (what comes out), `demo` (everything at work).
@@ -12,6 +12,7 @@ mod failure;
 mod notification;
 mod output;
 mod pick;
+mod pidfd;
 mod session;
 mod stats;
 mod target;
@@ -23,6 +24,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use goplug_pconf_schema::{Code, Fault};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 use args::{Cli, DaemonVerb, Global, Verb};
 use failure::Failure;
@@ -63,11 +66,13 @@ fn run(cli: Cli) -> ExitCode {
             return ExitCode::from(tell(&cli.global, &Failure::new("cannot start the runtime", fault)));
         }
     };
+    let goes_on = matches!(cli.verb, Verb::Events(_) | Verb::Listen(_));
     let exit = runtime.block_on(async {
         // A task of its own: Ctrl-C ends the program even while a write to a full pipe blocks the verb.
         let mut verb = tokio::spawn(verb(cli));
         tokio::select! {
             ended = &mut verb => ended.unwrap_or(exit_code::UNEXPECTED),
+            () = reader_left(), if goes_on => exit_code::DONE,
             _ = tokio::signal::ctrl_c() => {
                 verb.abort();
                 // What the verb made (calls, processes, folders) is taken back when its future is dropped.
@@ -78,6 +83,25 @@ fn run(cli: Cli) -> ExitCode {
     });
     runtime.shutdown_background();
     ExitCode::from(exit)
+}
+
+/// Waits until nobody can read standard output any more: a verb that goes on but has nothing to write would never
+/// notice.
+async fn reader_left() {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    // A thread, since a pipe that somebody else made must not be switched to non-blocking.
+    std::thread::spawn(move || {
+        let stdout = io::stdout();
+        let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+        while matches!(poll(&mut watched, None), Err(Errno::INTR)) {}
+        if watched[0].revents().contains(PollFlags::ERR) {
+            // Nobody listens when the verb has ended first.
+            let _ = tell.send(());
+        }
+    });
+    if told.await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Carries out a verb within `--timeout` and tells its failure.

@@ -54,7 +54,7 @@ pub(crate) fn bare(what: &str, name: &str, known: &[PluginSummary]) -> Result<Pl
             let names: Vec<_> = several.iter().map(PluginId::as_str).collect();
             let text = format!("`{name}` is the name of {} plugins: {}", several.len(), names.join(", "));
             let fault = Fault::new(Code::Conflict, text).with_data(serde_json::json!({ "candidates": names }));
-            Err(Failure::new(what, fault).as_usage().hint("write NAMESPACE/NAME"))
+            Err(Failure::new(what, fault).into_usage().hint("write NAMESPACE/NAME"))
         }
     }
 }

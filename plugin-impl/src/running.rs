@@ -25,9 +25,6 @@ use crate::service::Service;
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 /// Connections at once besides one for each call: event streams, polls, and idle ones.
 const SPARE_CONNECTIONS: usize = 1024;
-/// How long the stopper of a plugin that is told to stop by a signal or its author is waited for, beyond the drain.
-const STOP_GRACE: Duration = Duration::from_millis(goplug_pconf_schema::wire::life::STOP_GRACE_MS);
-
 /// A started plugin. Dropping it ends it at once: files removed, connections closed, nothing drained.
 #[derive(Debug)]
 pub struct Running {
@@ -182,22 +179,11 @@ impl Running {
     }
 
     async fn stop_in_place(&self, drain: Duration) -> Drained {
-        let stopping = timeout(drain.saturating_add(STOP_GRACE), self.service.stop(drain));
-        let drained = match stopping.await {
-            // Dropping `leaving` here is the word to leave; somebody else may have it.
-            Ok((wound, leaving)) => {
-                drop(leaving);
-                wound.to_drained()
-            }
-            Err(_) => {
-                tracing::warn!("the stopper is not done {STOP_GRACE:?} after the drain; the plugin leaves without it");
-                self.service.notifier().end();
-                self.service.leave_now();
-                Drained::default()
-            }
-        };
+        let (wound, leaving) = self.service.stop(drain).await;
+        // Dropping it is the word to leave; if somebody else has it, theirs.
+        drop(leaving);
         self.wait().await;
-        drained
+        wound.to_drained()
     }
 }
 

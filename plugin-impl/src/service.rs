@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use goplug_pconf_schema::wire::event::to_base64;
 use goplug_pconf_schema::wire::hello::{Hello, MethodInfo};
-use goplug_pconf_schema::wire::life::{Drained, Health, HealthStatus};
+use goplug_pconf_schema::wire::life::{Drained, Health, HealthStatus, STOP_GRACE_MS};
 use goplug_pconf_schema::{Code, Fault, Ran, printable};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -21,6 +21,9 @@ use crate::notify::Notifier;
 
 /// How long calls that were cut off may take to clean up before the stopper runs.
 const CANCEL_GRACE: Duration = Duration::from_millis(100);
+/// How long an activator or a stopper may take beyond the drain before whoever asked is answered without it. Less than
+/// what a registry waits beyond the drain, so that it hears of it.
+const STOPPER_GRACE: Duration = Duration::from_millis(STOP_GRACE_MS - 1_000);
 /// How long the author's health function may take before its silence is the answer.
 const HEALTH_LIMIT: Duration = Duration::from_secs(5);
 
@@ -93,7 +96,7 @@ pub(crate) struct Leaving(Arc<Service>);
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        self.0.leave_now();
+        self.0.leave.send_replace(true);
     }
 }
 
@@ -153,10 +156,6 @@ impl Service {
         self.leave.subscribe()
     }
 
-    pub(crate) fn leave_now(&self) {
-        self.leave.send_replace(true);
-    }
-
     /// Calls under way.
     pub(crate) fn in_flight(&self) -> u32 {
         self.life().in_flight()
@@ -195,14 +194,23 @@ impl Service {
     }
 
     /// Ends the activation: no new calls, at most `drain` for those under way and for acknowledgements, then the stopper.
-    pub(crate) async fn deactivate(self: &Arc<Self>, drain: Duration) -> Wound {
-        self.wind_down(drain, false).await.0
+    pub(crate) async fn deactivate(self: &Arc<Self>, drain: Duration) -> Result<Wound, Fault> {
+        let limit = drain.saturating_add(STOPPER_GRACE);
+        timeout(limit, self.wind_down(drain, false)).await.map(|(wound, _)| wound).map_err(|_| {
+            let text = "the activator or the stopper is not done yet; ask again";
+            Fault::new(Code::DeadlineExceeded, text)
+        })
     }
 
-    /// Ends the activation and the streams. The process leaves when the second value is dropped; it is `None` for all
-    /// but the first who asks.
+    /// Ends the activation and the streams. The process leaves when the second value is dropped; it is `None` for
+    /// whoever is not the first to ask. An activator or a stopper that hangs does not keep the process from leaving.
     pub(crate) async fn stop(self: &Arc<Self>, drain: Duration) -> (Wound, Option<Leaving>) {
-        self.wind_down(drain, true).await
+        let limit = drain.saturating_add(STOPPER_GRACE);
+        timeout(limit, self.wind_down(drain, true)).await.unwrap_or_else(|_| {
+            tracing::warn!("the activator or the stopper is not done {limit:?} after the stop; leaving without it");
+            self.notifier.end();
+            (Wound::default(), Some(Leaving(Arc::clone(self))))
+        })
     }
 
     /// The author's verdict on the plugin.

@@ -1,6 +1,7 @@
 //! What happened: a bounded log that any number of readers follow at their own speed.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use goplug_pconf_schema::admin::{EventKind, RegistryEvent, State};
@@ -15,15 +16,22 @@ const REMEMBERED: usize = 4_096;
 pub(crate) struct EventLog {
     ring: Mutex<VecDeque<RegistryEvent>>,
     version: watch::Sender<u64>,
+    closed: AtomicBool,
 }
 
 impl EventLog {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { ring: Mutex::new(VecDeque::new()), version: watch::Sender::new(0) })
+        Arc::new(Self { ring: Mutex::default(), version: watch::Sender::new(0), closed: AtomicBool::new(false) })
     }
 
     /// Appends an event; the oldest is forgotten when the log is full.
-    pub(crate) fn record(&self, kind: EventKind, plugin: Option<&PluginId>, state: Option<State>, detail: Option<String>) {
+    pub(crate) fn record(
+        &self,
+        kind: EventKind,
+        plugin: Option<&PluginId>,
+        state: Option<State>,
+        detail: Option<String>,
+    ) {
         tracing::debug!(?kind, plugin = plugin.map(PluginId::as_str), ?state, detail = detail.as_deref(), "event");
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let seq = *self.version.borrow() + 1;
@@ -34,6 +42,13 @@ impl EventLog {
         ring.push_back(RegistryEvent { seq, time: now_text(), kind, plugin: plugin.cloned(), state, detail });
         // Still under the lock: the version and the ring never disagree.
         self.version.send_replace(seq);
+    }
+
+    /// Readers that have read everything end.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        // Wakes the readers; the version stays.
+        self.version.send_modify(|_| {});
     }
 
     pub(crate) fn version(&self) -> u64 {
@@ -50,7 +65,10 @@ impl EventLog {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let oldest = ring.front().map_or(self.version() + 1, |event| event.seq);
         if seq + 1 < oldest {
-            let text = format!("event {} is no longer remembered, the oldest is {oldest}: list the plugins and follow from now", seq + 1);
+            let text = format!(
+                "event {} is no longer remembered, the oldest is {oldest}: list the plugins and follow from now",
+                seq + 1
+            );
             return Err(Fault::new(Code::NotFound, text));
         }
         drop(ring);
@@ -63,7 +81,10 @@ impl EventLog {
         let Some(oldest) = ring.front().map(|event| event.seq) else { return Read::NotYet };
         match seq.checked_sub(oldest) {
             None => Read::Forgotten { oldest },
-            Some(index) => usize::try_from(index).ok().and_then(|index| ring.get(index)).map_or(Read::NotYet, |event| Read::Event(event.clone())),
+            Some(index) => usize::try_from(index)
+                .ok()
+                .and_then(|index| ring.get(index))
+                .map_or(Read::NotYet, |event| Read::Event(event.clone())),
         }
     }
 }
@@ -95,9 +116,11 @@ impl Events {
             if let Some(event) = self.try_next() {
                 return Some(event);
             }
-            if self.changed.changed().await.is_err() {
-                return self.try_next();
+            if self.log.closed.load(Ordering::Acquire) {
+                return None;
             }
+            // The log, which this reader holds, holds the sender: this cannot fail.
+            _ = self.changed.changed().await;
         }
     }
 
@@ -141,5 +164,9 @@ mod tests {
         assert_eq!(log.follow_after(9).unwrap_err().code, Code::NotFound);
         let mut back = log.follow_after(10).unwrap();
         assert_eq!(back.next().await.unwrap().seq, 11);
+        let mut last = log.follow_after(REMEMBERED as u64 + 9).unwrap();
+        log.close();
+        assert_eq!(last.next().await.unwrap().seq, REMEMBERED as u64 + 10);
+        assert_eq!(last.next().await, None);
     }
 }

@@ -58,7 +58,8 @@ impl Finder {
     /// The rows of files that are not used.
     pub(crate) fn refused(&self) -> Vec<PluginSummary> {
         let known = self.lock().clone();
-        let since = |file: &Path| known.refused.iter().find(|(path, _)| path == file).map_or("", |(_, since)| since.as_str());
+        let since =
+            |file: &Path| known.refused.iter().find(|(path, _)| path == file).map_or("", |(_, since)| since.as_str());
         known.view.invalid().map(|(file, refusal)| show::refused(file, refusal, since(file))).collect()
     }
 
@@ -190,7 +191,8 @@ impl Looker {
         }
         self.overflows = overflows;
         if snapshot.truncated && !self.truncated {
-            let detail = Some(format!("there are more than {max_plugins} files, the rest is ignored: raise `max_plugins`"));
+            let detail =
+                Some(format!("there are more than {max_plugins} files, the rest is ignored: raise `max_plugins`"));
             self.shared.events.record(EventKind::Overflow, None, None, detail);
         }
         self.truncated = snapshot.truncated;

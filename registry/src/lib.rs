@@ -14,22 +14,22 @@
 //!
 //! Needs a tokio runtime with I/O and time. Every failure is an [`Error`] with a [`Code`] and an answer to "did it run?".
 
-mod options;
-mod registry;
-mod plugin;
-mod event;
-mod finder;
-mod discovery;
-mod supervisor;
+mod ask;
 mod call;
 mod callback;
+mod discovery;
+mod doctor;
+mod event;
+mod finder;
 mod lint;
+mod options;
+mod plugin;
+mod registry;
+mod show;
+mod supervisor;
+mod tasks;
 mod why;
 mod words;
-mod ask;
-mod doctor;
-mod show;
-mod tasks;
 
 pub use call::{Answer, CallOptions};
 pub use callback::{Feed, FeedItem, Notice, Subscribe, Subscription};

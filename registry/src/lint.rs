@@ -72,7 +72,10 @@ fn lint_directory(directory: &Path) -> LintReport {
     match directory_facts(directory) {
         Err(reason) => whole.problem(reason),
         Ok(facts) if facts.is_open_to_others() => {
-            whole.warnings.push(LintNote::about_file(format!("others may put files into it (mode {:04o}): chmod go-w", facts.mode)));
+            whole.warnings.push(LintNote::about_file(format!(
+                "others may put files into it (mode {:04o}): chmod go-w",
+                facts.mode
+            )));
         }
         Ok(_) => {}
     }

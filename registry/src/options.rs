@@ -149,10 +149,18 @@ impl Builder {
     /// # Errors
     /// `invalid_argument` for settings that cannot work. A directory that is missing is no error: it may come.
     pub async fn open(self) -> Result<Registry, Fault> {
+        self.check()?;
+        Registry::start(self).await
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Fault> {
         let extension = self.extension.as_str();
         if extension.len() < 2 || !extension.starts_with('.') || extension.contains('/') {
             let shown = goplug_pconf_schema::printable(extension);
-            return Err(Fault::new(Code::InvalidArgument, format!("extension `{shown}` is not a dot and a word: use `.pconf`")));
+            return Err(Fault::new(
+                Code::InvalidArgument,
+                format!("extension `{shown}` is not a dot and a word: use `.pconf`"),
+            ));
         }
         if self.directory.as_os_str().is_empty() {
             return Err(Fault::new(Code::InvalidArgument, "the plugin directory is empty: name a folder"));
@@ -160,6 +168,6 @@ impl Builder {
         if self.caller.as_deref().is_some_and(|caller| !caller.bytes().all(|b| b.is_ascii_graphic())) {
             return Err(Fault::new(Code::InvalidArgument, "the caller's name is not visible ASCII"));
         }
-        Registry::start(self).await
+        Ok(())
     }
 }

@@ -49,7 +49,12 @@ impl Plugin {
     ///
     /// # Errors
     /// As there.
-    pub async fn execute_with(&self, method: &str, body: impl Into<Bytes>, options: CallOptions) -> Result<Answer, Fault> {
+    pub async fn execute_with(
+        &self,
+        method: &str,
+        body: impl Into<Bytes>,
+        options: CallOptions,
+    ) -> Result<Answer, Fault> {
         let defaults = self.registry.shared.options.load();
         call::execute(&self.slot, &defaults, method, body.into(), &options).await
     }

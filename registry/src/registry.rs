@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use dashmap::DashMap;
 use goplug_pconf_schema::admin::{
-    Activation, CallbackList, DeadLetter, EventKind, MethodList, Ping, PluginDetail, PluginSummary, State, Unloaded, Why,
+    Activation, CallbackList, DeadLetter, EventKind, MethodList, Ping, PluginDetail, PluginSummary, State, Unloaded,
+    Why,
 };
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Code, Fault, PluginId, printable};
@@ -144,7 +145,11 @@ impl Registry {
         let matcher = globset::GlobBuilder::new(glob).literal_separator(true).build().map_err(wrong)?.compile_matcher();
         let fits = |row: &PluginSummary| {
             let namespace = if row.namespace.is_empty() { "-" } else { &row.namespace };
-            if glob.contains('/') { matcher.is_match(format!("{namespace}/{}", row.name)) } else { matcher.is_match(&row.name) }
+            if glob.contains('/') {
+                matcher.is_match(format!("{namespace}/{}", row.name))
+            } else {
+                matcher.is_match(&row.name)
+            }
         };
         Ok(self.plugins().into_iter().filter(fits).collect())
     }
@@ -183,6 +188,14 @@ impl Registry {
         for task in tasks {
             _ = task.await;
         }
+    }
+
+    /// As [`Registry::look`], of one plugin.
+    ///
+    /// # Errors
+    /// `not_found`, or `conflict` for an ambiguous name.
+    pub async fn look_at(&self, plugin: &str) -> Result<(), Fault> {
+        self.inner.resolve(plugin)?.ask(Command::Look).await
     }
 
     /// Loads a plugin: connects, checks who it is, activates it. Without auto-discover, the pair is looked for on disk.
@@ -363,7 +376,7 @@ impl Registry {
             }
             self.rescan().await?;
             if matches!(what, Wait::Loaded | Wait::Callback(_)) {
-                self.look().await;
+                _ = self.look_at(plugin).await;
             }
         }
     }
@@ -373,8 +386,12 @@ impl Registry {
     /// 100 ms, 1 s and 10 s, then it goes to the [dead letters](Registry::dead_letters). Survives the plugin: a successor is
     /// subscribed to in turn.
     ///
+    /// When this returns and the plugin serves, the subscription is attached: what is notified from then on arrives. (A v0
+    /// plugin is asked a moment later.)
+    ///
     /// # Errors
-    /// `not_found` for a plugin, or a loaded plugin's callback, that does not exist; `invalid_argument` for a bad name.
+    /// `not_found` for a plugin, or a loaded plugin's callback, that does not exist; `invalid_argument` for a bad name;
+    /// `overloaded` when the callback has 64 subscriptions.
     pub async fn register_callback<H, F>(
         &self,
         plugin: &str,
@@ -386,7 +403,7 @@ impl Registry {
         H: FnMut(Notice) -> F + Send + 'static,
         F: Future<Output = Result<(), String>> + Send + 'static,
     {
-        callback::register(&self.inner, self.inner.resolve(plugin)?, callback, how, handler)
+        callback::register(&self.inner, self.inner.resolve(plugin)?, callback, how, handler).await
     }
 
     /// Attaches the subscription `name` and gives its notifications one by one; the caller acknowledges. Whoever attaches
@@ -395,7 +412,7 @@ impl Registry {
     /// # Errors
     /// As [`Registry::register_callback`].
     pub async fn subscribe(&self, plugin: &str, callback: &str, name: &str) -> Result<Feed, Fault> {
-        callback::subscribe(&self.inner, self.inner.resolve(plugin)?, callback, name)
+        callback::subscribe(&self.inner, self.inner.resolve(plugin)?, callback, name).await
     }
 
     /// Watches a callback without a subscription: from `after`, else from now; holds nothing back, is told of gaps.
@@ -403,7 +420,7 @@ impl Registry {
     /// # Errors
     /// As [`Registry::register_callback`].
     pub async fn observe(&self, plugin: &str, callback: &str, after: Option<Position>) -> Result<Feed, Fault> {
-        callback::observe(&self.inner, self.inner.resolve(plugin)?, callback, after)
+        callback::observe(&self.inner, self.inner.resolve(plugin)?, callback, after).await
     }
 
     /// Passes an acknowledgement on: everything of `callback` up to `position` was handled by `subscription`.
@@ -411,7 +428,13 @@ impl Registry {
     /// # Errors
     /// What the plugin answers: `invalid_argument` beyond what was sent, `conflict` for another epoch, `not_found` for an
     /// unknown subscription.
-    pub async fn ack(&self, plugin: &str, callback: &str, subscription: &str, position: &Position) -> Result<(), Fault> {
+    pub async fn ack(
+        &self,
+        plugin: &str,
+        callback: &str,
+        subscription: &str,
+        position: &Position,
+    ) -> Result<(), Fault> {
         callback::ack(&*self.inner.resolve(plugin)?, callback, subscription, position).await
     }
 
@@ -424,10 +447,11 @@ impl Registry {
     /// switched on, plugins that wait to be loaded are loaded.
     ///
     /// # Errors
-    /// As [`Registry::rescan`].
+    /// As [`Builder::open`], and nothing is changed then; as [`Registry::rescan`].
     pub async fn reconfigure(&self, options: Builder) -> Result<(), Fault> {
         let before = self.inner.shared.options.load_full();
         let options = Builder { directory: before.directory.clone(), ..options };
+        options.check()?;
         let begins = options.auto_discover && !before.auto_discover;
         self.inner.shared.options.store(Arc::new(options));
         self.rescan().await?;
@@ -451,6 +475,7 @@ impl Registry {
         self.inner.slots.clear();
         _ = self.inner.scans.send(Request::Close).await;
         self.inner.shared.tasks.end(CLOSE_WAIT).await;
+        self.inner.shared.events.close();
     }
 }
 

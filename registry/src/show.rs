@@ -7,7 +7,7 @@ use goplug_pconf_schema::admin::{MethodList, PluginDetail, PluginSummary, State}
 use goplug_pconf_schema::wire::hello::Hello;
 use goplug_pconf_schema::{Code, Fault};
 
-use crate::discovery::{Refusal, RefusalKind};
+use crate::discovery::Refusal;
 use crate::supervisor::{Slot, View, Wire};
 
 /// The row of a plugin.
@@ -53,10 +53,7 @@ pub(crate) fn refused(file: &Path, refusal: &Refusal, since: &str) -> PluginSumm
         namespace,
         name,
         version: None,
-        state: match refusal.kind {
-            RefusalKind::Invalid => State::Invalid,
-            RefusalKind::Denied => State::Denied,
-        },
+        state: refusal.kind.state(),
         lazy_load: false,
         pid: None,
         socket: None,

@@ -50,8 +50,20 @@ impl Random {
     /// `valid` with one to four wounds: bits flipped, pieces cut out, doubled, swapped, or replaced by what parsers fear.
     pub fn mutate(&mut self, valid: &[u8]) -> Vec<u8> {
         const FEARED: [&[u8]; 14] = [
-            b"\0", b"\r\n\r\n", b"\n", b"-1", b"18446744073709551616", b"99999999999999999999999", b"{", b"[[[[[[[[", b"\"",
-            b"\xff\xfe", b"\\u0000", b"%00", b": ", b"\r",
+            b"\0",
+            b"\r\n\r\n",
+            b"\n",
+            b"-1",
+            b"18446744073709551616",
+            b"99999999999999999999999",
+            b"{",
+            b"[[[[[[[[",
+            b"\"",
+            b"\xff\xfe",
+            b"\\u0000",
+            b"%00",
+            b": ",
+            b"\r",
         ];
         let mut out = valid.to_vec();
         for _ in 0..=self.below(4) {

@@ -92,7 +92,11 @@ impl Peer {
 ///
 /// # Errors
 /// When the socket cannot be bound.
-pub fn listen(socket: &Path, published: impl FnOnce(), serve: impl Fn(Peer) + Clone + Send + 'static) -> io::Result<()> {
+pub fn listen(
+    socket: &Path,
+    published: impl FnOnce(),
+    serve: impl Fn(Peer) + Clone + Send + 'static,
+) -> io::Result<()> {
     let _ = std::fs::remove_file(socket);
     let listener = UnixListener::bind(socket)?;
     published();

@@ -26,7 +26,11 @@ pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
 ///
 /// # Panics
 /// At the deadline, with `what`.
-pub async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, limit: Duration, mut condition: impl FnMut() -> F) -> T {
+pub async fn wait_for<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    limit: Duration,
+    mut condition: impl FnMut() -> F,
+) -> T {
     let begin = Instant::now();
     loop {
         if let Some(value) = condition().await {

@@ -5,17 +5,16 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use goplug_pconf_schema::admin::DaemonStatus;
 use goplug_pconf_schema::{Code, Fault};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::args::{DaemonRunArgs, Global};
 use crate::failure::Failure;
 use crate::output::{Out, escape};
+use crate::pidfd;
 use crate::target::{Daemon, Place, Target, choose};
 
 /// How long the daemon may take to drain and leave when nothing is said.
@@ -74,7 +73,8 @@ pub(crate) async fn stop(global: &Global) -> Result<(), Failure> {
     let status = ask(&socket).await.map_err(failed)?;
     let process = listener(&socket, status.pid).map_err(failed)?;
     pidfd_send_signal(&process, Signal::TERM).map_err(|error| failed(denied(&error.into())))?;
-    let left = tokio::task::spawn_blocking(move || ended(&process, patience)).await;
+    // Its socket is gone with it at the latest.
+    let left = tokio::task::spawn_blocking(move || pidfd::ended(&process, patience)).await;
     if !left.is_ok_and(|left| left) {
         let text = format!("it is still draining after {} ms", patience.as_millis());
         return Err(failed(Fault::new(Code::DeadlineExceeded, text)));
@@ -99,23 +99,6 @@ fn socket(global: &Global) -> Result<PathBuf, Failure> {
 async fn ask(socket: &Path) -> Result<DaemonStatus, Fault> {
     let status = Daemon::new(socket.to_owned()).status().await?;
     status.ok_or_else(|| Fault::new(Code::Internal, "the daemon has no status"))
-}
-
-/// Waits at most `patience` for the process to end: then its pidfd becomes readable. Its socket is gone with it at the
-/// latest.
-fn ended(process: &OwnedFd, patience: Duration) -> bool {
-    let limit = Timespec {
-        tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: patience.subsec_nanos().into(),
-    };
-    let until = Instant::now() + patience;
-    loop {
-        match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&limit)) {
-            Ok(ready) => return ready > 0,
-            Err(Errno::INTR) if Instant::now() < until => {}
-            Err(_) => return false,
-        }
-    }
 }
 
 /// The process that listens, as the kernel tells: pinned, so that no other one can be hit.

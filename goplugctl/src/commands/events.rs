@@ -33,11 +33,25 @@ pub(super) async fn events(session: &mut Session, args: &EventsArgs) -> Result<(
 }
 
 pub(super) async fn listen(session: &mut Session, args: &ListenArgs) -> Result<(), Failure> {
-    let what = format!("cannot listen to `{}` of `{}`", args.callback, args.plugin);
-    let plugin = session.one(&what, &args.plugin).await?;
+    let what = |plugin: &str| format!("cannot listen to `{}` of `{plugin}`", args.callback);
+    let plugin = session.one(&what(&args.plugin), &args.plugin).await?;
     let listening = session.target.listen(&plugin, &args.callback, args.after.clone());
-    let items = listening.await.map_err(|fault| needs_load(what, fault, &plugin))?;
+    let items = match listening.await {
+        Ok(items) => items,
+        Err(fault) => return Err(cannot_listen(session, what(plugin.as_str()), fault, &plugin).await),
+    };
     listen_to(session, args, &plugin, items).await
+}
+
+/// Says what helps: to load the plugin, or to look at what there is.
+async fn cannot_listen(session: &Session, what: String, fault: Fault, plugin: &PluginId) -> Failure {
+    let known = if fault.code == Code::NotFound { session.target.known().await } else { Ok(Vec::new()) };
+    let is_known = known.unwrap_or_default().iter().any(|summary| summary.id().as_ref() == Some(plugin));
+    match is_known {
+        // The plugin is there, its callback is not.
+        true => Failure::new(what, fault).hint(format!("goplugctl callbacks {}", escape(plugin.as_str()))).about(plugin),
+        false => needs_load(what, fault, plugin),
+    }
 }
 
 /// Prints a stream that is open.

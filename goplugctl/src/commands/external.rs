@@ -4,7 +4,10 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use crate::args::Global;
+use clap::CommandFactory;
+use goplug_pconf_schema::nearest;
+
+use crate::args::{Cli, Global};
 use crate::failure::Failure;
 use crate::output::escape;
 
@@ -25,10 +28,15 @@ pub(crate) fn run(global: &Global, words: &[OsString]) -> Failure {
     // A name with a slash would be a path, not a program in PATH.
     let is_name = !verb.is_empty() && !verb.to_string_lossy().contains('/');
     let error = if is_name { command.exec() } else { std::io::ErrorKind::NotFound.into() };
-    let what = format!("unknown verb `{}`", escape(&verb.to_string_lossy()));
+    let shown = verb.to_string_lossy();
+    let command = Cli::command();
+    let verbs: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+    let hint =
+        nearest(&shown, &verbs).map_or_else(|| "goplugctl --help".to_owned(), |verb| format!("goplugctl {verb}"));
+    let what = format!("unknown verb `{}`", escape(&shown));
     let why = match error.kind() {
         std::io::ErrorKind::NotFound => format!("there is no `{}` in PATH either", escape(&program.to_string_lossy())),
         _ => format!("`{}` cannot be run: {error}", escape(&program.to_string_lossy())),
     };
-    Failure::usage(what, why).hint("goplugctl --help")
+    Failure::usage(what, why).hint(hint)
 }

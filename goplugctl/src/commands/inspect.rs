@@ -31,9 +31,9 @@ pub(super) async fn inspect(session: &mut Session, args: &Plugins) -> Result<(),
 }
 
 pub(super) async fn cat(session: &mut Session, args: &OnePlugin) -> Result<(), Failure> {
-    let what = format!("cannot show the file of `{}`", args.plugin);
-    let plugin = session.one(&what, &args.plugin).await?;
-    let failed = |fault| Failure::new(what.clone(), fault).about(&plugin);
+    let what = |plugin: &str| format!("cannot show the file of `{plugin}`");
+    let plugin = session.one(&what(&args.plugin), &args.plugin).await?;
+    let failed = |fault| Failure::new(what(plugin.as_str()), fault).about(&plugin);
     let detail = session.target.inspect(&plugin).await.map_err(failed)?;
     let Some(path) = detail.summary.pconf else {
         return Err(failed(Fault::new(Code::NotFound, "it has no `.pconf`")));

@@ -169,8 +169,9 @@ fn status_text(status: &Status, style: Style) -> String {
     let counted = |(state, count): (&State, &u64)| format!("{count} {}", style.paint(of_state(*state), state.as_str()));
     let counts: Vec<_> = status.plugins.iter().map(counted).collect();
     out.push_str(&format!(
-        "{} plugins{}{}\n",
+        "{} {}{}{}\n",
         status.total,
+        if status.total == 1 { "plugin" } else { "plugins" },
         if counts.is_empty() { "" } else { ": " },
         counts.join(", ")
     ));

@@ -10,17 +10,19 @@ use crate::output::{Style, Table, escape};
 use crate::session::Session;
 
 pub(super) async fn methods(session: &mut Session, args: &OnePlugin) -> Result<(), Failure> {
-    let what = format!("cannot list the methods of `{}`", args.plugin);
-    let plugin = session.one(&what, &args.plugin).await?;
-    let list = session.target.methods(&plugin).await.map_err(|fault| needs_load(what, fault, &plugin))?;
+    let what = |plugin: &str| format!("cannot list the methods of `{plugin}`");
+    let plugin = session.one(&what(&args.plugin), &args.plugin).await?;
+    let list =
+        session.target.methods(&plugin).await.map_err(|fault| needs_load(what(plugin.as_str()), fault, &plugin))?;
     let names = || list.methods.iter().map(|method| method.name.clone()).collect();
     Ok(session.out.show(std::slice::from_ref(&list), true, names, |style, wide| methods_text(&list, style, wide))?)
 }
 
 pub(super) async fn callbacks(session: &mut Session, args: &OnePlugin) -> Result<(), Failure> {
-    let what = format!("cannot list the callbacks of `{}`", args.plugin);
-    let plugin = session.one(&what, &args.plugin).await?;
-    let list = session.target.callbacks(&plugin).await.map_err(|fault| needs_load(what, fault, &plugin))?;
+    let what = |plugin: &str| format!("cannot list the callbacks of `{plugin}`");
+    let plugin = session.one(&what(&args.plugin), &args.plugin).await?;
+    let list =
+        session.target.callbacks(&plugin).await.map_err(|fault| needs_load(what(plugin.as_str()), fault, &plugin))?;
     let names = || list.callbacks.iter().map(|callback| callback.name.clone()).collect();
     Ok(session.out.show(std::slice::from_ref(&list), true, names, |style, _| callbacks_text(&list, style))?)
 }

@@ -4,6 +4,7 @@
 pub(crate) mod plugin;
 
 mod curl;
+mod process;
 mod script;
 mod stage;
 
@@ -42,10 +43,10 @@ pub(crate) async fn run(args: &DemoArgs) -> Result<u8, Failure> {
         let what = format!("step {} of the demo, \"{}\"", index + 1, step.title);
         return Err(mismatch.into_failure(what));
     }
-    if args.keep {
-        stage.keep()?;
-    }
     stage.print(&format!("\nall {} steps were as they must be, {}\n", steps.len(), show(begun.elapsed())))?;
+    if args.keep {
+        stage.keep().await?;
+    }
     Ok(exit_code::DONE)
 }
 

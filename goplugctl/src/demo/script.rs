@@ -110,6 +110,7 @@ async fn panics(stage: &mut Stage) -> Result<(), Mismatch> {
 
 async fn killed(stage: &mut Stage) -> Result<(), Mismatch> {
     let process = stage.process.take().ok_or_else(|| "there is no process".to_owned())?;
+    stage.dead_socket = Some(stage.socket().await?);
     let line = format!("kill -KILL {}", process.pid());
     let mut events = stage.registry.events();
     let begun = Instant::now();
@@ -135,7 +136,14 @@ async fn again(stage: &mut Stage) -> Result<(), Mismatch> {
     stage.registry.wait_for(PLUGIN, Wait::Loaded, SOON).await?;
     let line = stage.line(&["wait", PLUGIN, "--for=loaded"]);
     stage.show(&line, PLUGIN, &format!("loaded {} after its process was started", show(begun.elapsed())))?;
-    stage.play(&["execute", PLUGIN, "Do", "back again"]).await?.expect(0, &["BACK AGAIN"])
+    stage.play(&["execute", PLUGIN, "Do", "back again"]).await?.expect(0, &["BACK AGAIN"])?;
+    // A process that was killed could not remove its socket; unless its successor did, somebody has to.
+    if let Some(socket) = stage.dead_socket.take().filter(|socket| socket.exists()) {
+        std::fs::remove_file(&socket).map_err(|error| error.to_string())?;
+        let line = format!("rm {}", super::stage::quoted(&socket.display().to_string()));
+        stage.show(&line, "", "the socket of the process that was killed")?;
+    }
+    Ok(())
 }
 
 async fn broken(stage: &mut Stage) -> Result<(), Mismatch> {

@@ -1,21 +1,20 @@
 //! What the demo works with: a fresh folder, a registry that watches it, and the plugin's processes.
 
+use std::fs::Permissions;
 use std::io::{self, Write};
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Parser;
 use goplug_pconf_schema::admin::Notification;
 use goplug_pconf_schema::{Code, Fault, PluginId};
 use goplug_registry::Registry;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tempfile::TempDir;
 
-use super::{cannot, curl, plugin};
+use super::process::Process;
+use super::{cannot, curl};
 use crate::args::{Cli, Verb};
 use crate::commands;
 use crate::duration::show;
@@ -36,6 +35,8 @@ pub(super) struct Stage {
     pub(super) registry: Registry,
     pub(super) target: Arc<dyn Target>,
     pub(super) process: Option<Process>,
+    /// What the process that was killed left behind.
+    pub(super) dead_socket: Option<PathBuf>,
     keep: bool,
     out: Out,
 }
@@ -104,7 +105,7 @@ impl Stage {
         let registry = opened.map_err(|fault| Failure::new("cannot open a registry for the demo", fault))?;
         let target = Arc::new(Directory::on(registry.clone()));
         let out = Out::stdout(None, false, ColorChoice::Never);
-        Ok(Self { folder: Some(folder), path, registry, target, process: None, keep, out })
+        Ok(Self { folder: Some(folder), path, registry, target, process: None, dead_socket: None, keep, out })
     }
 
     /// The plugin directory.
@@ -171,7 +172,7 @@ impl Stage {
     fn session(&self, cli: &Cli) -> (Session, Written) {
         let written = Written::default();
         let out = Out::to(written.clone(), cli.global.output);
-        (Session::with(Arc::clone(&self.target), out, written.clone()), written)
+        (Session::with(Arc::clone(&self.target), out, Aside(written.clone())), written)
     }
 
     /// Starts the plugin's process.
@@ -195,12 +196,10 @@ impl Stage {
     }
 
     /// Leaves everything as it is and says what to try.
-    pub(super) fn keep(&mut self) -> Result<(), Failure> {
+    pub(super) async fn keep(&mut self) -> Result<(), Failure> {
         let call = self.line(&["execute", PLUGIN, "Do", "hello"]);
         let why = self.line(&["why", PLUGIN]);
-        let socket = std::fs::read_dir(&self.path).map_err(|error| cannot("cannot read the folder", error))?;
-        let is_socket = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "sock");
-        let socket = socket.filter_map(Result::ok).map(|entry| entry.path()).find(is_socket).unwrap_or_default();
+        let socket = self.socket().await.map_err(|mismatch| mismatch.into_failure("cannot find the socket".into()))?;
         let end = format!(
             "{} && rm -r {}",
             self.line(&["unload", "--stop", PLUGIN]),
@@ -228,7 +227,7 @@ fn parsed(words: &[&str]) -> Result<Cli, Mismatch> {
 fn new_folder() -> io::Result<TempDir> {
     let builder = || {
         let mut builder = tempfile::Builder::new();
-        builder.prefix("goplug-demo-");
+        builder.prefix("goplug-demo-").permissions(Permissions::from_mode(0o700));
         builder
     };
     let folder = builder().tempdir()?;
@@ -266,67 +265,18 @@ impl Write for Written {
     }
 }
 
-/// A process of the plugin; dropped, it is killed and reaped.
-pub(super) struct Process {
-    child: Option<Child>,
-}
+/// What a verb wrote to stderr, on a line of its own.
+struct Aside(Written);
 
-impl Process {
-    fn start(folder: &Path, keep: bool) -> io::Result<Self> {
-        let mut command = Command::new("/proc/self/exe");
-        command.arg(plugin::HIDDEN).arg(folder).env_remove("GOPLUG_PLUGIN_SOCKET");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // Not ours alone to end: Ctrl-C in the terminal reaches the demo, which then ends its plugin itself.
-        command.process_group(0);
-        if !keep {
-            command.arg(plugin::LIFELINE).stdin(Stdio::piped());
+impl Write for Aside {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !matches!(self.0.text().as_bytes().last(), None | Some(b'\n')) {
+            self.0.write_all(b"\n")?;
         }
-        Ok(Self { child: Some(command.spawn()?) })
+        self.0.write(bytes)
     }
 
-    /// The number of the process.
-    pub(super) fn pid(&self) -> u32 {
-        self.child.as_ref().map_or(0, Child::id)
-    }
-
-    /// Kills it with SIGKILL and reaps it.
-    pub(super) fn kill(mut self) -> io::Result<ExitStatus> {
-        let mut child = self.child.take().ok_or(io::ErrorKind::NotFound)?;
-        child.kill()?;
-        child.wait()
-    }
-
-    /// Waits until it has ended by itself, at most `limit`.
-    pub(super) async fn ended(mut self, limit: Duration) -> io::Result<ExitStatus> {
-        let mut child = self.child.take().ok_or(io::ErrorKind::NotFound)?;
-        let waiting = tokio::task::spawn_blocking(move || {
-            let pid = Pid::from_child(&child);
-            let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-            let limit = Timespec {
-                tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: limit.subsec_nanos().into(),
-            };
-            let ready = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit))?;
-            if ready == 0 {
-                child.kill()?;
-                child.wait()?;
-                return Err(io::Error::from(io::ErrorKind::TimedOut));
-            }
-            child.wait()
-        });
-        waiting.await.map_err(io::Error::other)?
-    }
-
-    fn leave(mut self) {
-        self.child = None;
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -122,6 +122,6 @@ mod tests {
 
         let path = folder.path().join("yes.sock");
         let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        assert_eq!(running_daemon(&[path.clone()]).unwrap(), Place::Socket(path));
+        assert_eq!(running_daemon(std::slice::from_ref(&path)).unwrap(), Place::Socket(path));
     }
 }

@@ -1,23 +1,17 @@
 //! A daemon as the target: its HTTP API over its Unix socket. The only user of hyperlocal.
 
+mod routes;
+
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
-use goplug_pconf_schema::admin::{
-    Activation, CallbackList, DaemonStatus, MethodList, Notification, Ping, PluginDetail, PluginSummary, RegistryEvent,
-    Unloaded, Why,
-};
-use goplug_pconf_schema::wire::call::{DEADLINE_MS, HOST, MAX_DEADLINE_MS, escape};
-use goplug_pconf_schema::wire::event::Position;
-use goplug_pconf_schema::wire::life::{DEFAULT_DRAIN_MS, STOP_GRACE_MS};
+use goplug_pconf_schema::wire::call::{DEADLINE_MS, HOST};
 use goplug_pconf_schema::wire::sse::{SseEvent, SseReader};
-use goplug_pconf_schema::{Code, Fault, PluginId, Ran, printable};
+use goplug_pconf_schema::{Code, Fault, Ran, printable};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
@@ -25,9 +19,6 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyperlocal::UnixConnector;
 use serde::de::DeserializeOwned;
-
-use super::{Answer, Awaited, Call, Items, Target, Unload};
-use crate::notification;
 
 /// How long an answer may take that waits for no plugin beyond the registry's own deadlines.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -194,144 +185,6 @@ impl Stream {
             self.ready.extend(events);
         }
     }
-}
-
-impl Target for Daemon {
-    fn directories(&self) -> Answer<'_, Vec<String>> {
-        async { Ok(self.document::<DaemonStatus>(Ask::get("/healthz")).await?.directories) }.boxed()
-    }
-
-    fn status(&self) -> Answer<'_, Option<DaemonStatus>> {
-        async { self.document(Ask::get("/healthz")).await.map(Some) }.boxed()
-    }
-
-    fn known(&self) -> Answer<'_, Vec<PluginSummary>> {
-        self.list()
-    }
-
-    fn list(&self) -> Answer<'_, Vec<PluginSummary>> {
-        self.document(Ask::get("/v1/plugins")).boxed()
-    }
-
-    fn inspect<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, PluginDetail> {
-        self.document(Ask::get(path(plugin, ""))).boxed()
-    }
-
-    fn methods<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, MethodList> {
-        self.document(Ask::get(path(plugin, "/methods"))).boxed()
-    }
-
-    fn callbacks<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, CallbackList> {
-        self.document(Ask::get(path(plugin, "/callbacks"))).boxed()
-    }
-
-    fn why<'a>(&'a self, subject: &'a str) -> Answer<'a, Why> {
-        self.document(Ask::get(format!("/v1/why?subject={}", escape(subject)))).boxed()
-    }
-
-    fn load<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Activation> {
-        self.document(Ask::post(path(plugin, "/load"))).boxed()
-    }
-
-    fn unload<'a>(&'a self, plugin: &'a PluginId, how: Unload) -> Answer<'a, Unloaded> {
-        let mut body = serde_json::Map::new();
-        body.insert("stop".into(), how.stop.into());
-        if let Some(drain) = how.drain {
-            body.insert("drainMs".into(), milliseconds(drain).into());
-        }
-        let drain = how.drain.unwrap_or(Duration::from_millis(DEFAULT_DRAIN_MS));
-        self.document(Ask {
-            body: serde_json::Value::Object(body).to_string().into(),
-            content_type: Some("application/json"),
-            patience: PATIENCE + drain + Duration::from_millis(STOP_GRACE_MS),
-            ..Ask::post(path(plugin, "/unload"))
-        })
-        .boxed()
-    }
-
-    fn reload<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Activation> {
-        self.document(Ask::post(path(plugin, "/reload"))).boxed()
-    }
-
-    fn rescan(&self) -> Answer<'_, ()> {
-        async { self.ask(Ask::post("/v1/rescan"), MAX_DOCUMENT_BYTES).await.map(drop) }.boxed()
-    }
-
-    fn ping<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Ping> {
-        self.document(Ask::post(path(plugin, "/ping"))).boxed()
-    }
-
-    fn execute<'a>(&'a self, plugin: &'a PluginId, method: &'a str, body: Bytes, how: Call) -> Answer<'a, Bytes> {
-        let load = if how.load { "?load=true" } else { "" };
-        let ask = Ask {
-            body,
-            content_type: how.content_type,
-            deadline: how.deadline,
-            patience: how.deadline.unwrap_or(Duration::from_millis(MAX_DEADLINE_MS)) + GRACE,
-            ..Ask::post(path(plugin, &format!("/methods/{}{load}", escape(method))))
-        };
-        self.ask(ask, MAX_REPLY_BYTES).boxed()
-    }
-
-    fn listen<'a>(
-        &'a self,
-        plugin: &'a PluginId,
-        callback: &'a str,
-        after: Option<Position>,
-    ) -> Answer<'a, Items<Notification>> {
-        let query = after.map(|position| format!("?after={}", escape(&position.to_string()))).unwrap_or_default();
-        let path = path(plugin, &format!("/callbacks/{}{query}", escape(callback)));
-        async move {
-            let (plugin, callback) = (plugin.clone(), callback.to_owned());
-            let read = move |event: Result<SseEvent, Fault>| {
-                event.and_then(|event| notification::of_stream(&plugin, &callback, event))
-            };
-            Ok(self.stream(path).await?.map(read).boxed())
-        }
-        .boxed()
-    }
-
-    fn events(&self, follow: bool) -> Answer<'_, Items<RegistryEvent>> {
-        async move {
-            let stream = self.stream(format!("/v1/events?after=0&follow={follow}")).await;
-            let stream = match stream {
-                // The oldest are forgotten: what is left is still worth showing.
-                Err(fault) if fault.code == Code::NotFound => {
-                    self.stream(format!("/v1/events?follow={follow}")).await?
-                }
-                other => other?,
-            };
-            let read = |event: SseEvent| {
-                let wrong = |error| {
-                    Fault::new(Code::ProtocolError, format!("an event of the daemon is not understood: {error}"))
-                };
-                serde_json::from_str(&event.data).map_err(wrong)
-            };
-            Ok(stream.map(move |event| event.and_then(read)).boxed())
-        }
-        .boxed()
-    }
-
-    fn wait<'a>(&'a self, plugin: &'a PluginId, what: &'a Awaited, timeout: Duration) -> Answer<'a, ()> {
-        let what = match what {
-            Awaited::Loaded => "loaded".to_owned(),
-            Awaited::Discovered => "discovered".to_owned(),
-            Awaited::Gone => "gone".to_owned(),
-            Awaited::Callback(name) => format!("callback={name}"),
-        };
-        let query = format!("/wait?for={}&timeoutMs={}", escape(&what), milliseconds(timeout));
-        let ask = Ask { patience: timeout + GRACE, ..Ask::get(path(plugin, &query)) };
-        async { self.ask(ask, MAX_DOCUMENT_BYTES).await.map(drop) }.boxed()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        std::future::ready(()).boxed()
-    }
-}
-
-fn path(plugin: &PluginId, rest: &str) -> String {
-    let namespace = if plugin.namespace().is_empty() { "-" } else { plugin.namespace() };
-    format!("/v1/plugins/{}/{}{rest}", escape(namespace), escape(plugin.name()))
 }
 
 fn milliseconds(duration: Duration) -> u64 {

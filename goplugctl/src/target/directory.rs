@@ -73,7 +73,7 @@ impl Directory {
         if self.registry.is_loaded(plugin.as_str()) {
             return Ok(());
         }
-        self.registry.look().await;
+        _ = self.registry.look_at(plugin.as_str()).await;
         match self.registry.inspect(plugin.as_str()).await?.active {
             Some(false) => Ok(()),
             Some(true) | None => self.loaded(plugin).await,
@@ -91,7 +91,7 @@ impl Directory {
             Awaited::Loaded | Awaited::Callback(_) if !self.registry.is_discovered(name) => false,
             Awaited::Callback(_) => true,
             Awaited::Loaded => {
-                self.registry.look().await;
+                _ = self.registry.look_at(name).await;
                 self.registry.is_loaded(name) || self.registry.inspect(name).await?.active == Some(true)
             }
         })
@@ -121,7 +121,7 @@ impl Target for Directory {
 
     fn inspect<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, PluginDetail> {
         async {
-            self.registry.look().await;
+            _ = self.registry.look_at(plugin.as_str()).await;
             self.registry.inspect(plugin.as_str()).await
         }
         .boxed()
@@ -129,7 +129,7 @@ impl Target for Directory {
 
     fn methods<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, MethodList> {
         async {
-            self.registry.look().await;
+            _ = self.registry.look_at(plugin.as_str()).await;
             match self.registry.methods(plugin.as_str()) {
                 // A v0 plugin tells its methods only when it is activated.
                 Err(fault) if fault.code == Code::WrongState => {
@@ -151,15 +151,16 @@ impl Target for Directory {
     }
 
     fn why<'a>(&'a self, subject: &'a str) -> Answer<'a, Why> {
-        async {
-            self.registry.look().await;
-            Ok(self.registry.why(subject).await)
-        }
-        .boxed()
+        async { Ok(self.registry.why(subject).await) }.boxed()
     }
 
     fn load<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Activation> {
-        async { self.registry.load(plugin.as_str()).await }.boxed()
+        async {
+            // A plugin that is active already is loaded, and a second load is a conflict here as it is on a daemon.
+            _ = self.registry.look_at(plugin.as_str()).await;
+            self.registry.load(plugin.as_str()).await
+        }
+        .boxed()
     }
 
     fn unload<'a>(&'a self, plugin: &'a PluginId, how: Unload) -> Answer<'a, Unloaded> {
@@ -210,11 +211,9 @@ impl Target for Directory {
         async move {
             self.loaded(plugin).await?;
             let feed = self.registry.observe(plugin.as_str(), callback, after).await?;
-            let state = (feed, plugin.clone(), callback.to_owned());
-            let items = stream::unfold(state, |mut state| async {
-                let item = state.0.next().await?;
-                Some((Ok(notification::of_feed(&state.1, &state.2, item)), state))
-            });
+            let (owner, name) = (plugin.clone(), callback.to_owned());
+            let rest = stream::unfold(feed, |mut feed| async { feed.next().await.map(|item| (item, feed)) });
+            let items = rest.map(move |item| Ok(notification::of_feed(&owner, &name, item)));
             Ok(items.boxed())
         }
         .boxed()
@@ -262,7 +261,8 @@ impl Target for Directory {
                 Ok(())
             };
             match timeout_at(until, reached).await {
-                Err(_) => return Err(too_late(plugin, timeout)),
+                // In the words of the library, as a daemon would say it.
+                Err(_) => return self.registry.wait_for(plugin.as_str(), awaited(what), Duration::ZERO).await,
                 Ok(result) => result?,
             }
             if let Awaited::Callback(name) = what {
@@ -287,10 +287,6 @@ fn awaited(what: &Awaited) -> Wait {
         Awaited::Gone => Wait::Gone,
         Awaited::Callback(name) => Wait::Callback(name.clone()),
     }
-}
-
-fn too_late(plugin: &PluginId, timeout: Duration) -> Fault {
-    Fault::new(Code::DeadlineExceeded, format!("`{plugin}` is not there after {} ms", timeout.as_millis()))
 }
 
 /// The absolute path of a folder that can be read.

@@ -224,9 +224,14 @@ impl Fleet {
         Ok(merge::rows(self.members().into_iter().map(list).collect::<Result<_, _>>()?))
     }
 
-    /// Everything about one plugin; the same pair in a later directory is among its conflicts.
+    /// Everything about one plugin, which is asked for its hello if it is not loaded; the same pair in a later directory is
+    /// among its conflicts.
     pub(crate) async fn inspect(&self, plugin: &PluginId) -> Result<PluginDetail, Error> {
-        let mut detail = self.ask(plugin, async |registry| registry.inspect(plugin.as_str()).await).await?;
+        let look = async |registry: Registry| {
+            registry.look_at(plugin.as_str()).await?;
+            registry.inspect(plugin.as_str()).await
+        };
+        let mut detail = self.ask(plugin, look).await?;
         let having = self.members().into_iter().filter(|member| member.registry.is_discovered(plugin.as_str()));
         for other in having.skip(1) {
             let file = other.registry.inspect(plugin.as_str()).await.ok().and_then(|detail| detail.summary.pconf);
@@ -286,9 +291,14 @@ impl Fleet {
         self.ask(plugin, async |registry| registry.ping(plugin.as_str()).await).await
     }
 
-    /// The methods of a plugin.
+    /// The methods of a plugin. A v1 plugin that is not loaded is asked for them, which activates nothing; a v0 plugin
+    /// tells them only when it is activated.
     pub(crate) async fn methods(&self, plugin: &PluginId) -> Result<MethodList, Error> {
-        self.ask(plugin, async |registry| registry.methods(plugin.as_str())).await
+        let look = async |registry: Registry| {
+            registry.look_at(plugin.as_str()).await?;
+            registry.methods(plugin.as_str())
+        };
+        self.ask(plugin, look).await
     }
 
     /// The callbacks of a plugin and who subscribed to them.

@@ -28,7 +28,7 @@ pub(super) async fn answer(service: &Arc<Service>, asked: Asked) -> Result<Answe
         Route::Hello { negotiate: true } => negotiate(service, &document(&asked.body)?),
         Route::Activate => activate(service, asked).await,
         Route::Deactivate => {
-            let wound = service.deactivate(drain(&asked.body)?).await;
+            let wound = service.deactivate(drain(&asked.body)?).await?;
             Answer::json(&wound.to_drained())
         }
         Route::Stop => {
@@ -66,9 +66,6 @@ fn negotiate(service: &Service, request: &HelloRequest) -> Result<Answer, Fault>
 
 async fn activate(service: &Arc<Service>, asked: Asked) -> Result<Answer, Fault> {
     let settings: Value = if asked.body.is_empty() { json!({}) } else { document(&asked.body)? };
-    if !settings.is_object() {
-        return Err(Fault::new(Code::InvalidArgument, "the settings are not a JSON object; send {} for none"));
-    }
     let activation = service.activate(settings);
     let reply = match asked.terms.deadline {
         None => activation.await,
@@ -110,13 +107,17 @@ fn drain(body: &[u8]) -> Result<Duration, Fault> {
     Ok(Duration::from_millis(drain.drain_ms))
 }
 
-/// Reads a document of the protocol.
+/// Reads a document of the protocol, a JSON object.
 fn document<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
     if !depth_is_bounded(body) {
         let text = format!("the body is nested deeper than {MAX_JSON_DEPTH} levels");
         return Err(Fault::new(Code::InvalidArgument, text));
     }
-    serde_json::from_slice(body).map_err(|error| {
-        Fault::new(Code::InvalidArgument, format!("the body is not the JSON document of this path: {error}"))
-    })
+    let wrong =
+        |why: String| Fault::new(Code::InvalidArgument, format!("the body is not the document of this path: {why}"));
+    // An array of the fields' values would be read as the document too.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(wrong("it is no JSON object".into()));
+    }
+    serde_json::from_slice(body).map_err(|error| wrong(error.to_string()))
 }

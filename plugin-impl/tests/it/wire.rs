@@ -83,9 +83,8 @@ async fn a_bad_call_id_is_refused_and_not_echoed() {
 async fn a_call_for_another_epoch_or_without_time_has_not_run() {
     let plugin = plugin().await;
     let mut wire = Wire::connect(plugin.socket_path()).await;
-    let mut ask = async |fields: &str| {
-        wire.ask("POST /_goplug/methods/main.Do", &format!("{V1}{fields}\r\n"), "x").await
-    };
+    let mut ask =
+        async |fields: &str| wire.ask("POST /_goplug/methods/main.Do", &format!("{V1}{fields}\r\n"), "x").await;
     let other = ask("Goplug-Epoch: 0123456789abcdef0123456789abcdef").await;
     assert_eq!(other.problem(), (503, "unavailable".into(), "no".into()));
     assert_eq!(other.json()["retryAfterMs"], 0);

@@ -69,7 +69,10 @@ impl<'a> Queued<'a> {
     fn enter(live: &'a Live) -> Result<Self, Fault> {
         if live.queued.fetch_add(1, Ordering::Relaxed) >= MAX_QUEUED_CALLS {
             live.queued.fetch_sub(1, Ordering::Relaxed);
-            let text = format!("{MAX_QUEUED_CALLS} calls wait for plugin `{}` already: call less, or allow more calls at once", live.id);
+            let text = format!(
+                "{MAX_QUEUED_CALLS} calls wait for plugin `{}` already: call less, or allow more calls at once",
+                live.id
+            );
             return Err(Fault::new(Code::Overloaded, text));
         }
         Ok(Self(live))

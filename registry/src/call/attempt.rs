@@ -31,7 +31,12 @@ pub(crate) struct Outgoing<'a> {
 /// Sends the call to `live` and waits for the whole reply; ends within 50 ms of the plugin's death.
 ///
 /// Sets `sent` before the first byte may reach the plugin.
-pub(crate) async fn attempt(live: &Live, call: &Outgoing<'_>, deadline: Instant, sent: &AtomicBool) -> Result<Answer, Fault> {
+pub(crate) async fn attempt(
+    live: &Live,
+    call: &Outgoing<'_>,
+    deadline: Instant,
+    sent: &AtomicBool,
+) -> Result<Answer, Fault> {
     let mut connection = live.pool.take(deadline).await.map_err(|error| not_connected(live, error))?;
     sent.store(true, Ordering::Relaxed);
     let answer = {
@@ -50,14 +55,24 @@ pub(crate) async fn attempt(live: &Live, call: &Outgoing<'_>, deadline: Instant,
     answer
 }
 
-async fn exchange(live: &Live, connection: &mut Connection, call: &Outgoing<'_>, deadline: Instant) -> Result<Answer, Fault> {
+async fn exchange(
+    live: &Live,
+    connection: &mut Connection,
+    call: &Outgoing<'_>,
+    deadline: Instant,
+) -> Result<Answer, Fault> {
     match live.wire {
         Wire::V1 => exchange_v1(live, connection, call, deadline).await,
         Wire::V0 => exchange_v0(live, connection, call).await,
     }
 }
 
-async fn exchange_v1(live: &Live, connection: &mut Connection, call: &Outgoing<'_>, deadline: Instant) -> Result<Answer, Fault> {
+async fn exchange_v1(
+    live: &Live,
+    connection: &mut Connection,
+    call: &Outgoing<'_>,
+    deadline: Instant,
+) -> Result<Answer, Fault> {
     let call_id = next_call_id();
     let left = deadline.saturating_duration_since(Instant::now());
     let left_ms = left.as_millis().max(1).to_string();
@@ -98,9 +113,7 @@ async fn exchange_v1(live: &Live, connection: &mut Connection, call: &Outgoing<'
             }
             Err(fault)
         }
-        Verdict::Broken(why) => {
-            Err(Fault::new(Code::ProtocolError, format!("plugin `{}`: {why}", live.id)))
-        }
+        Verdict::Broken(why) => Err(Fault::new(Code::ProtocolError, format!("plugin `{}`: {why}", live.id))),
     }
 }
 
@@ -149,9 +162,12 @@ fn unsent_code(kind: ErrorKind) -> Code {
         ErrorKind::Denied => Code::Denied,
         ErrorKind::Exhausted => Code::Overloaded,
         ErrorKind::Protocol => Code::InvalidArgument,
-        ErrorKind::Missing | ErrorKind::Refused | ErrorKind::Busy | ErrorKind::Io | ErrorKind::Closed | ErrorKind::TooLarge => {
-            Code::Unavailable
-        }
+        ErrorKind::Missing
+        | ErrorKind::Refused
+        | ErrorKind::Busy
+        | ErrorKind::Io
+        | ErrorKind::Closed
+        | ErrorKind::TooLarge => Code::Unavailable,
     }
 }
 

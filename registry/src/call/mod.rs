@@ -59,7 +59,13 @@ pub struct Answer {
 
 /// Calls `method` and waits for its reply; at most two repeats, inside the deadline, and only of what certainly did not
 /// run or is declared idempotent by the process that is asked again.
-pub(crate) async fn execute(slot: &Slot, defaults: &Builder, method: &str, body: Bytes, options: &CallOptions) -> Result<Answer, Fault> {
+pub(crate) async fn execute(
+    slot: &Slot,
+    defaults: &Builder,
+    method: &str,
+    body: Bytes,
+    options: &CallOptions,
+) -> Result<Answer, Fault> {
     let started = Instant::now();
     let mut repeats = 0;
     let mut first_fault: Option<Fault> = None;

@@ -21,7 +21,9 @@ pub(crate) enum Novelty {
     /// It was seen before.
     Repeated,
     /// The first of another process.
-    NewEpoch { previous: String },
+    NewEpoch {
+        previous: String,
+    },
     /// More keys than a `state` callback may have.
     TooManyKeys,
 }

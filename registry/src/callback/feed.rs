@@ -91,6 +91,20 @@ impl Feed {
         &self.slot.id
     }
 
+    /// Attaches now if a process serves, so that nothing that is notified from here on is missed. What speaks against this
+    /// reader for good is an error; what may pass is tried again by [`Feed::next`].
+    pub(crate) async fn attach(&mut self) -> Result<(), Fault> {
+        let Some(live) = self.slot.live() else { return Ok(()) };
+        match self.open_on(live).await {
+            Err(fault)
+                if matches!(fault.code, Code::NotFound | Code::InvalidArgument | Code::Overloaded | Code::Denied) =>
+            {
+                Err(fault)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The next item; `None` when the registry is closed, or after [`FeedItem::Replaced`].
     ///
     /// # Cancel safety
@@ -139,6 +153,11 @@ impl Feed {
             tokio::time::sleep_until(at).await;
         }
         let Some(live) = self.another_live().await else { return false };
+        _ = self.open_on(live).await;
+        true
+    }
+
+    async fn open_on(&mut self, live: Arc<Live>) -> Result<(), Fault> {
         // Set before the attempt: a dropped future must not come back without a pause.
         self.open_at = Some(Instant::now() + self.pause);
         let class = live.hello.callback(&self.callback).map_or(Class::Event, |info| info.class);
@@ -149,15 +168,16 @@ impl Feed {
                 self.stream = Some(stream);
                 self.refused_by = None;
                 self.record(EventKind::StreamOpened, None);
+                Ok(())
             }
             Err(fault) => {
                 if matches!(fault.code, Code::NotFound | Code::InvalidArgument | Code::ProtocolError) {
                     self.refused_by = Some(live);
                 }
                 self.lost(&fault);
+                Err(fault)
             }
         }
-        true
     }
 
     /// A process that has not refused, of this plugin or of the next one of its name; `None` when the registry is closed.

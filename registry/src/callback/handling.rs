@@ -52,7 +52,7 @@ impl Drop for Subscription {
 }
 
 /// Starts to handle.
-pub(crate) fn register<H, F>(
+pub(crate) async fn register<H, F>(
     registry: &Arc<Inner>,
     slot: Arc<Slot>,
     callback: &str,
@@ -67,7 +67,7 @@ where
         Some(name) => name,
         None => random_name()?,
     };
-    let feed = subscribe(registry, Arc::clone(&slot), callback, &name)?;
+    let feed = subscribe(registry, Arc::clone(&slot), callback, &name).await?;
     let (closing, closed) = watch::channel(false);
     // A weak reference: a subscription that nobody closed must not keep its registry alive.
     let handling = Handling {
@@ -107,7 +107,12 @@ where
     F: Future<Output = Result<(), String>> + Send + 'static,
 {
     async fn run(mut self, mut closed: watch::Receiver<bool>) {
-        let acknowledging = acknowledge_latest(Arc::clone(&self.slot), self.callback.clone(), self.name.clone(), self.latest.subscribe());
+        let acknowledging = acknowledge_latest(
+            Arc::clone(&self.slot),
+            self.callback.clone(),
+            self.name.clone(),
+            self.latest.subscribe(),
+        );
         tokio::pin!(acknowledging);
         loop {
             let item = tokio::select! {
@@ -178,7 +183,12 @@ where
 
 /// Acknowledges the latest message handled, one request at a time, until nobody handles any more. What could not be
 /// acknowledged is sent again by the plugin, and acknowledged then.
-async fn acknowledge_latest(slot: Arc<Slot>, callback: String, name: String, mut latest: watch::Receiver<Option<Position>>) {
+async fn acknowledge_latest(
+    slot: Arc<Slot>,
+    callback: String,
+    name: String,
+    mut latest: watch::Receiver<Option<Position>>,
+) {
     loop {
         let over = latest.changed().await.is_err();
         let position = latest.borrow_and_update().clone();

@@ -23,8 +23,8 @@ use goplug_pconf_schema::{Code, Fault, PluginId, check_call_name, printable};
 
 pub(crate) use dead::DeadLetters;
 pub use feed::{Feed, FeedItem};
-pub(crate) use handling::register;
 pub use handling::Subscription;
+pub(crate) use handling::register;
 
 use crate::call::request;
 use crate::registry::Inner;
@@ -66,7 +66,8 @@ pub(crate) async fn list(slot: &Slot) -> Result<CallbackList, Fault> {
         return Ok(CallbackList { plugin: live.id.clone(), callbacks: Vec::new() });
     }
     let body = request(&live, "GET", path::CALLBACKS, b"", REQUEST_LIMIT, MAX_HELLO_BYTES).await?;
-    let broken = |why: String| Fault::new(Code::ProtocolError, format!("plugin `{}`: list of callbacks: {why}", live.id));
+    let broken =
+        |why: String| Fault::new(Code::ProtocolError, format!("plugin `{}`: list of callbacks: {why}", live.id));
     if !depth_is_bounded(&body) {
         return Err(broken("it is nested too deep".into()));
     }
@@ -75,16 +76,30 @@ pub(crate) async fn list(slot: &Slot) -> Result<CallbackList, Fault> {
 }
 
 /// Opens the feed of a subscription.
-pub(crate) fn subscribe(registry: &Arc<Inner>, slot: Arc<Slot>, callback: &str, name: &str) -> Result<Feed, Fault> {
+pub(crate) async fn subscribe(
+    registry: &Arc<Inner>,
+    slot: Arc<Slot>,
+    callback: &str,
+    name: &str,
+) -> Result<Feed, Fault> {
     check_subscription(name).map_err(|why| Fault::new(Code::InvalidArgument, why))?;
     check_callback(&slot, callback)?;
-    Ok(Feed::new(registry, slot, callback, Reader::Subscription(name.to_owned())))
+    let mut feed = Feed::new(registry, slot, callback, Reader::Subscription(name.to_owned()));
+    feed.attach().await?;
+    Ok(feed)
 }
 
 /// Opens the feed of an observer.
-pub(crate) fn observe(registry: &Arc<Inner>, slot: Arc<Slot>, callback: &str, after: Option<Position>) -> Result<Feed, Fault> {
+pub(crate) async fn observe(
+    registry: &Arc<Inner>,
+    slot: Arc<Slot>,
+    callback: &str,
+    after: Option<Position>,
+) -> Result<Feed, Fault> {
     check_callback(&slot, callback)?;
-    Ok(Feed::new(registry, slot, callback, Reader::Observer { after }))
+    let mut feed = Feed::new(registry, slot, callback, Reader::Observer { after });
+    feed.attach().await?;
+    Ok(feed)
 }
 
 /// Passes an acknowledgement on.
@@ -94,8 +109,7 @@ pub(crate) async fn ack(slot: &Slot, callback: &str, subscription: &str, positio
 }
 
 async fn acknowledge(live: &Live, callback: &str, subscription: &str, position: &Position) -> Result<(), Fault> {
-    let ack =
-        Ack { callback: callback.to_owned(), subscription: subscription.to_owned(), position: position.clone() };
+    let ack = Ack { callback: callback.to_owned(), subscription: subscription.to_owned(), position: position.clone() };
     let body = serde_json::to_vec(&ack).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
     request(live, "POST", path::ACK, &body, REQUEST_LIMIT, MAX_HELLO_BYTES).await.map(drop)
 }
@@ -108,6 +122,7 @@ fn check_callback(slot: &Slot, callback: &str) -> Result<(), Fault> {
         return Ok(());
     }
     let id = &slot.id;
-    let text = format!("plugin `{id}` has no callback `{}`: `goplugctl callbacks {id}` lists them", printable(callback));
+    let text =
+        format!("plugin `{id}` has no callback `{}`: `goplugctl callbacks {id}` lists them", printable(callback));
     Err(Fault::new(Code::NotFound, text))
 }

@@ -39,14 +39,26 @@ pub(crate) struct Stream {
 
 #[derive(Debug)]
 enum Kind {
-    V1 { reader: SseReader, pending: VecDeque<SseEvent> },
+    V1 {
+        reader: SseReader,
+        pending: VecDeque<SseEvent>,
+    },
     /// The body of the poll; whether its request was sent and its reply is awaited.
-    V0 { body: Vec<u8>, max_bytes: usize },
+    V0 {
+        body: Vec<u8>,
+        max_bytes: usize,
+    },
 }
 
 impl Stream {
     /// Attaches to `callback`. A connection of its own: streams and calls never wait for each other.
-    pub(crate) async fn open(live: Arc<Live>, callback: &str, reader: &Reader, last: Option<&Position>, max_bytes: usize) -> Result<Self, Fault> {
+    pub(crate) async fn open(
+        live: Arc<Live>,
+        callback: &str,
+        reader: &Reader,
+        last: Option<&Position>,
+        max_bytes: usize,
+    ) -> Result<Self, Fault> {
         let deadline = Instant::now() + Duration::from_millis(HELLO_MS);
         let late = |_| Fault::new(Code::Unavailable, format!("no answer to the subscription within {HELLO_MS} ms"));
         let connection = live.pool.connect(deadline).await.map_err(|error| not_connected(&live, error))?;
@@ -58,7 +70,8 @@ impl Stream {
             Reader::Subscription(name) => subscription_path(callback, name),
             Reader::Observer { .. } => observer_path(callback, last),
         };
-        let mut stream = Self { live, connection, kind: Kind::V1 { reader: line_reader(max_bytes), pending: VecDeque::new() } };
+        let mut stream =
+            Self { live, connection, kind: Kind::V1 { reader: line_reader(max_bytes), pending: VecDeque::new() } };
         timeout_at(deadline, stream.attach(&target)).await.map_err(late)??;
         Ok(stream)
     }
@@ -71,7 +84,8 @@ impl Stream {
         match judge_v1(&head, &call_id) {
             Verdict::Body => Ok(()),
             Verdict::Problem => {
-                let body = self.connection.read_body(MAX_PROBLEM_BYTES).await.map_err(|error| broken(&self.live, &error))?;
+                let body =
+                    self.connection.read_body(MAX_PROBLEM_BYTES).await.map_err(|error| broken(&self.live, &error))?;
                 Err(read_problem(head.status, &body))
             }
             Verdict::Broken(why) => Err(Fault::new(Code::ProtocolError, why)),
@@ -123,7 +137,8 @@ fn line_reader(max_bytes: usize) -> SseReader {
 
 async fn poll(live: &Live, connection: &mut Connection, body: &[u8], max_bytes: usize) -> Result<Raw, Fault> {
     let content_type = Some("application/json");
-    let request = Request { method: "POST", target: "/RegisterCallback", host: &live.host, headers: &[], content_type, body };
+    let request =
+        Request { method: "POST", target: "/RegisterCallback", host: &live.host, headers: &[], content_type, body };
     let reply = connection.exchange(&request, max_bytes).await.map_err(|error| broken(live, &error))?;
     judge_v0(&reply.head)?;
     Ok(Raw::Message { position: None, key: None, dropped: 0, data: reply.body })

@@ -46,7 +46,12 @@ impl Confinement {
         if let Ok(real) = std::fs::canonicalize(folder)
             && !self.roots.iter().any(|root| real.starts_with(root))
         {
-            return Err(format!("socket folder {} leads to {}, outside of {}", show(folder), show(&real), self.describe()));
+            return Err(format!(
+                "socket folder {} leads to {}, outside of {}",
+                show(folder),
+                show(&real),
+                self.describe()
+            ));
         }
         match std::fs::symlink_metadata(socket) {
             Ok(status) if status.file_type().is_symlink() => {

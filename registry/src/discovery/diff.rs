@@ -76,7 +76,10 @@ pub(crate) fn diff(view: &View, snapshot: &Snapshot, now: Instant) -> (View, Vec
     if let Err(reason) = &snapshot.directory {
         let news = old.lost.is_none();
         let lost = Inner { lost: Some(reason.clone()), ..old.clone() };
-        return (View(Arc::new(lost)), news.then(|| Change::DirectoryLost { reason: reason.clone() }).into_iter().collect());
+        return (
+            View(Arc::new(lost)),
+            news.then(|| Change::DirectoryLost { reason: reason.clone() }).into_iter().collect(),
+        );
     }
     let same = old.source.as_ref().is_some_and(|source| Arc::ptr_eq(source, &snapshot.entries));
     if same && old.lost.is_none() && old.next_look.is_none_or(|due| due > now) {
@@ -113,6 +116,7 @@ impl View {
     }
 
     /// Every pair with the file that is used.
+    #[cfg(test)]
     pub(crate) fn plugins(&self) -> impl Iterator<Item = (&PluginId, &Path, &Arc<Found>)> {
         self.0.pairs.keys().filter_map(|id| self.winner(id).map(|(file, found)| (id, file, found)))
     }
@@ -134,6 +138,7 @@ impl View {
     }
 
     /// Why the directory cannot be read.
+    #[cfg(test)]
     pub(crate) fn directory_lost(&self) -> Option<&str> {
         self.0.lost.as_deref()
     }

@@ -64,9 +64,12 @@ pub(super) fn examine_at(
     Examined { stamp, read: read.map(Arc::new).map_err(Arc::new) }
 }
 
+/// What is wrong with a file, and that in words.
+pub(crate) type Distrust = (Flaw, String);
+
 /// Every reason why the file at `path` is not to be trusted, and its text all the same if it has one: for those who ask
 /// what is wrong with it. `None` if there is no such file. Blocking.
-pub(crate) fn read_anyway(path: &Path) -> Option<(Vec<(Flaw, String)>, Option<Vec<u8>>)> {
+pub(crate) fn read_anyway(path: &Path) -> Option<(Vec<Distrust>, Option<Vec<u8>>)> {
     let status = status_of(rustix::fs::CWD, path).ok()?;
     let mut flaws = flaws_of(&status);
     match open_and_read(rustix::fs::CWD, path, Trust::Any) {

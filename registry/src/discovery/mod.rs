@@ -135,6 +135,16 @@ pub(crate) enum RefusalKind {
     Denied,
 }
 
+impl RefusalKind {
+    /// The state of its row.
+    pub(crate) fn state(self) -> State {
+        match self {
+            Self::Invalid => State::Invalid,
+            Self::Denied => State::Denied,
+        }
+    }
+}
+
 /// What is wrong with a file, so that `why` can name the command that mends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Flaw {

@@ -6,13 +6,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::examine::{examine_at, stamp_of, status_of};
-use super::{Confinement, Entry, Examined, Flaw, Refusal, ScanOptions, Snapshot};
+use super::{Confinement, Entry, Examined, Flaw, HALF_WRITTEN, Refusal, ScanOptions, Snapshot, Stamp};
 use crate::words::show;
 
 /// Longer than a tick of the clock that stamps files on any kernel: two writes within one tick may have equal stamps.
@@ -141,7 +141,8 @@ fn must_confirm(entry: &Entry) -> bool {
 fn succeed(old: Option<&Entry>, examined: Examined) -> Entry {
     let now = Instant::now();
     let Some(old) = old else {
-        return Entry { stamp: examined.stamp, read: examined.read, first_read: now, confirmed: false };
+        let read = examined.read.map_err(|refusal| aged(refusal, &examined.stamp));
+        return Entry { stamp: examined.stamp, read, first_read: now, confirmed: false };
     };
     let same_stamp = old.stamp == examined.stamp;
     match (&old.read, &examined.read) {
@@ -160,6 +161,16 @@ fn succeed(old: Option<&Entry>, examined: Examined) -> Entry {
             Entry { stamp: examined.stamp, read, first_read: now, confirmed: false }
         }
         _ => Entry { stamp: examined.stamp, read: examined.read, first_read: now, confirmed: false },
+    }
+}
+
+/// A text that is seen for the first time has stood since it was last written, so that whoever looks only once sees it too.
+fn aged(refusal: Arc<Refusal>, stamp: &Stamp) -> Arc<Refusal> {
+    let written = u64::try_from(stamp.mtime_ns).ok().map(|ns| SystemTime::UNIX_EPOCH + Duration::from_nanos(ns));
+    let age = written.and_then(|written| written.elapsed().ok()).unwrap_or_default().min(HALF_WRITTEN);
+    match refusal.since.checked_sub(age) {
+        Some(since) if refusal.flaw == Flaw::Text => Arc::new(Refusal { since, ..Refusal::clone(&refusal) }),
+        _ => refusal,
     }
 }
 

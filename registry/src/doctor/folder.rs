@@ -75,7 +75,8 @@ fn path(directory: &Path) -> Link {
             return warning("path", format!("{text}: chown {us} {}", word(folder)));
         }
         if mode & 0o022 != 0 && mode & 0o1000 == 0 {
-            let text = format!("{} may be written by others (mode {mode:04o}): chmod go-w {}", show(folder), word(folder));
+            let text =
+                format!("{} may be written by others (mode {mode:04o}): chmod go-w {}", show(folder), word(folder));
             return warning("path", text);
         }
     }
@@ -111,7 +112,7 @@ fn watch(directory: &Path) -> Link {
     if let Some(problem) = signals.problem() {
         return warning("watch", problem);
     }
-    let kind = rustix::fs::statfs(directory).map(|status| i64::from(status.f_type));
+    let kind = rustix::fs::statfs(directory).map(|status| status.f_type);
     if kind.is_ok_and(|kind| REMOTE.contains(&kind)) {
         return warning("watch", "a network file system: other machines' changes are found by the periodic scan only");
     }

@@ -30,7 +30,9 @@ fn runtime() -> Link {
             let text = format!("{shown}: {error}: mkdir -m 0700 {} or unset XDG_RUNTIME_DIR", word(&folder));
             warning("runtime", text)
         }
-        Ok(status) if !status.is_dir() => warning("runtime", format!("{shown} is not a directory: set XDG_RUNTIME_DIR")),
+        Ok(status) if !status.is_dir() => {
+            warning("runtime", format!("{shown} is not a directory: set XDG_RUNTIME_DIR"))
+        }
         Ok(status) if status.uid() != us && us != 0 => {
             let text = format!("{shown} belongs to uid {}: the daemon cannot listen there", status.uid());
             warning("runtime", format!("{text}: export XDG_RUNTIME_DIR=/run/user/{us}"))
@@ -50,7 +52,9 @@ pub(super) fn judge_open_files(soft: Option<u64>, hard: Option<u64>, plugins: u6
         return ok("open files", format!("limit {soft}, {plugins} plugins need about {needed}"));
     }
     let command = match hard {
-        Some(hard) if hard < needed => format!("LimitNOFILE={needed} in the service file, or as root: ulimit -Hn {needed}"),
+        Some(hard) if hard < needed => {
+            format!("LimitNOFILE={needed} in the service file, or as root: ulimit -Hn {needed}")
+        }
         _ => format!("ulimit -n {needed}"),
     };
     warning("open files", format!("limit {soft}, {plugins} plugins need about {needed}: {command}"))
@@ -67,7 +71,8 @@ fn pidfd() -> Link {
     match rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()) {
         Ok(_) => ok("pidfd", "the death of a plugin is seen at once"),
         Err(error) => {
-            let text = format!("not available ({error}): the death of a plugin is seen by the end of its connection only");
+            let text =
+                format!("not available ({error}): the death of a plugin is seen by the end of its connection only");
             warning("pidfd", format!("{text}: use Linux 5.3 or later, or allow pidfd_open in the container"))
         }
     }

@@ -41,7 +41,11 @@ async fn what_is_wrong_with_a_directory_is_told_with_the_command() {
     assert_eq!(first.state, LinkState::Broken);
     assert!(first.detail.ends_with("plug ins'") && first.detail.contains("mkdir -p '"), "{first:?}");
     assert_eq!(find(&links, "files").state, LinkState::Skipped);
-    assert_eq!(find(&links, "pidfd").state, find(&doctor(parent.path()).await, "pidfd").state, "the machine is looked at");
+    assert_eq!(
+        find(&links, "pidfd").state,
+        find(&doctor(parent.path()).await, "pidfd").state,
+        "the machine is looked at"
+    );
 
     fs::create_dir(&missing).unwrap();
     fs::set_permissions(&missing, fs::Permissions::from_mode(0o777)).unwrap();

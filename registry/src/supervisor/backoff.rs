@@ -22,7 +22,10 @@ mod tests {
     #[test]
     fn pauses_double_up_to_half_a_minute() {
         let ms = |failures| pause(failures, 0).as_millis();
-        assert_eq!([ms(0), ms(1), ms(2), ms(3), ms(9), ms(10), ms(u32::MAX)], [100, 100, 200, 400, 25_600, 30_000, 30_000]);
+        assert_eq!(
+            [ms(0), ms(1), ms(2), ms(3), ms(9), ms(10), ms(u32::MAX)],
+            [100, 100, 200, 400, 25_600, 30_000, 30_000]
+        );
         assert_eq!(pause(1, 1000), Duration::from_millis(80));
     }
 }

@@ -56,7 +56,8 @@ impl NotMet {
 pub(crate) async fn meet(found: &Found, options: &Builder, mode: Mode) -> Result<Met, NotMet> {
     let hello_deadline = Instant::now() + Duration::from_millis(HELLO_MS);
     confined(found, options).await?;
-    let mut connection = Connection::connect(&found.socket, hello_deadline).await.map_err(|error| unconnected(&error))?;
+    let mut connection =
+        Connection::connect(&found.socket, hello_deadline).await.map_err(|error| unconnected(&error))?;
     check_peer(&connection, options)?;
     let (pid, uid) = (connection.peer().pid(), connection.peer().uid());
     let Some(hello) = hello(&mut connection, found, hello_deadline).await? else {
@@ -65,7 +66,8 @@ pub(crate) async fn meet(found: &Found, options: &Builder, mode: Mode) -> Result
         }
         // What answered the hello may have closed the connection behind it.
         if !connection.is_reusable() {
-            connection = Connection::connect(&found.socket, hello_deadline).await.map_err(|error| unconnected(&error))?;
+            connection =
+                Connection::connect(&found.socket, hello_deadline).await.map_err(|error| unconnected(&error))?;
             check_peer(&connection, options)?;
         }
         let (hello, output) = activate_v0(&mut connection, found).await?;
@@ -81,7 +83,8 @@ pub(crate) async fn meet(found: &Found, options: &Builder, mode: Mode) -> Result
 
 /// The file's text was checked when it was read; here the path is followed on disk, where a link may lead elsewhere.
 async fn confined(found: &Found, options: &Builder) -> Result<(), NotMet> {
-    let (directory, socket_dirs, socket) = (options.directory.clone(), options.socket_dirs.clone(), found.socket.clone());
+    let (directory, socket_dirs, socket) =
+        (options.directory.clone(), options.socket_dirs.clone(), found.socket.clone());
     let check = move || Confinement::new(&directory, &socket_dirs).check_on_disk(&socket);
     match tokio::task::spawn_blocking(check).await {
         Ok(Err(reason)) => Err(NotMet::new(Verdict::Denied, Fault::new(Code::Denied, reason))),
@@ -114,7 +117,11 @@ fn unconnected(error: &Error) -> NotMet {
         ErrorKind::Exhausted => (Verdict::Retry, Code::Overloaded),
         _ => (Verdict::Retry, Code::Unavailable),
     };
-    let text = if dead { format!("{error}: the process that wrote the file is gone, or does not listen yet") } else { error.to_string() };
+    let text = if dead {
+        format!("{error}: the process that wrote the file is gone, or does not listen yet")
+    } else {
+        error.to_string()
+    };
     NotMet { dead, ..NotMet::new(verdict, Fault::new(code, text)) }
 }
 
@@ -130,12 +137,14 @@ fn check_peer(connection: &Connection, options: &Builder) -> Result<(), NotMet> 
 
 /// The hello of a v1 plugin; `None` from a v0 one.
 async fn hello(connection: &mut Connection, found: &Found, deadline: Instant) -> Result<Option<Hello>, NotMet> {
-    let request = Request { method: "GET", target: path::HELLO, host: HOST, headers: &[], content_type: None, body: &[] };
+    let request =
+        Request { method: "GET", target: path::HELLO, host: HOST, headers: &[], content_type: None, body: &[] };
     let late = || {
         let text = format!("no answer to the hello within {HELLO_MS} ms");
         NotMet::new(Verdict::Retry, Fault::new(Code::Unavailable, text))
     };
-    let reply = tokio::time::timeout_at(deadline, connection.exchange(&request, MAX_HELLO_BYTES)).await.map_err(|_| late())?;
+    let reply =
+        tokio::time::timeout_at(deadline, connection.exchange(&request, MAX_HELLO_BYTES)).await.map_err(|_| late())?;
     let not_v1 = match reply {
         Ok(reply) if reply.head.status == 200 => match Hello::read(&reply.body) {
             Ok(hello) => return Ok(Some(hello)),
@@ -164,7 +173,8 @@ fn refused(code: Code, why: impl Into<String>) -> NotMet {
 fn check_hello(hello: &Hello, found: &Found) -> Result<(), NotMet> {
     let id = &found.pconf.id;
     if (hello.namespace.as_str(), hello.name.as_str()) != (id.namespace(), id.name()) {
-        let (namespace, name) = (goplug_pconf_schema::printable(&hello.namespace), goplug_pconf_schema::printable(&hello.name));
+        let (namespace, name) =
+            (goplug_pconf_schema::printable(&hello.namespace), goplug_pconf_schema::printable(&hello.name));
         let text = format!("the process says that it is `{namespace}/{name}`, its file says `{id}`");
         return Err(refused(Code::InvalidArgument, text));
     }
@@ -184,7 +194,9 @@ async fn activate_v1(connection: &mut Connection, hello: &Hello) -> Result<Bytes
         Err(fault) if fault.code == Code::WrongState && hello.active => Ok(Bytes::new()),
         Err(fault) => {
             let verdict = match fault.code {
-                Code::ProtocolError | Code::InvalidArgument | Code::TooLarge | Code::NotFound | Code::Conflict => Verdict::Refused,
+                Code::ProtocolError | Code::InvalidArgument | Code::TooLarge | Code::NotFound | Code::Conflict => {
+                    Verdict::Refused
+                }
                 Code::Denied => Verdict::Denied,
                 _ => Verdict::Retry,
             };
@@ -195,7 +207,13 @@ async fn activate_v1(connection: &mut Connection, hello: &Hello) -> Result<Bytes
 }
 
 /// One v1 request on the standing connection, within `limit`.
-pub(crate) async fn control(connection: &mut Connection, epoch: &str, target: &str, body: &[u8], limit: Duration) -> Result<Bytes, Fault> {
+pub(crate) async fn control(
+    connection: &mut Connection,
+    epoch: &str,
+    target: &str,
+    body: &[u8],
+    limit: Duration,
+) -> Result<Bytes, Fault> {
     let call_id = next_call_id();
     let headers = [(CALL_ID, call_id.as_str()), (EPOCH, epoch)];
     let request =

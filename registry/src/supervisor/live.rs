@@ -184,7 +184,8 @@ impl Live {
     pub(crate) fn method(&self, name: &str) -> Result<&Method, Fault> {
         self.methods.get(name).ok_or_else(|| {
             let shown = goplug_pconf_schema::printable(name);
-            let text = format!("plugin `{}` has no method `{shown}`: `goplugctl methods {}` lists them", self.id, self.id);
+            let text =
+                format!("plugin `{}` has no method `{shown}`: `goplugctl methods {}` lists them", self.id, self.id);
             Fault::new(Code::NotFound, text)
         })
     }

@@ -72,7 +72,11 @@ pub(crate) enum Command {
     File(FileNews),
     Load(oneshot::Sender<Result<Activation, Fault>>),
     Reload(oneshot::Sender<Result<Activation, Fault>>),
-    Unload { drain: Duration, stop: bool, reply: oneshot::Sender<Result<Unloaded, Fault>> },
+    Unload {
+        drain: Duration,
+        stop: bool,
+        reply: oneshot::Sender<Result<Unloaded, Fault>>,
+    },
     Look(oneshot::Sender<()>),
     /// Let go of the process and end.
     Close(oneshot::Sender<()>),
@@ -83,9 +87,15 @@ pub(crate) enum Command {
 pub(crate) enum FileNews {
     Appeared,
     /// It names another process.
-    Replaced { file: PathBuf, found: Arc<Found> },
+    Replaced {
+        file: PathBuf,
+        found: Arc<Found>,
+    },
     /// Its other keys, or its name, changed.
-    Changed { file: PathBuf, found: Arc<Found> },
+    Changed {
+        file: PathBuf,
+        found: Arc<Found>,
+    },
     /// The same words were written again.
     Rewritten,
     Removed,

@@ -46,9 +46,8 @@ async fn part_v1(live: &Live, mut connection: Connection, drain: Duration, stop:
     let body = serde_json::to_vec(&Drain { drain_ms }).unwrap_or_default();
     let limit = drain.saturating_add(Duration::from_millis(STOP_GRACE_MS));
     let answer = control(&mut connection, live.epoch(), target, &body, limit).await?;
-    let drained: Drained = serde_json::from_slice(&answer).map_err(|error| {
-        Fault::new(Code::ProtocolError, format!("the answer to {target} cannot be read: {error}"))
-    })?;
+    let drained: Drained = serde_json::from_slice(&answer)
+        .map_err(|error| Fault::new(Code::ProtocolError, format!("the answer to {target} cannot be read: {error}")))?;
     let encoded = drained.output.as_ref().and_then(|output| output.get("dataBase64")?.as_str());
     let output = encoded.map(from_base64).transpose().map_err(|why| Fault::new(Code::ProtocolError, why))?;
     let stopped = stop && {
@@ -74,7 +73,9 @@ async fn part_v0(live: &Live, mut connection: Connection, drain: Duration) -> Re
         // The original's example exits inside its stopper: a broken connection is what success looks like.
         Ok(Err(error)) if error.kind == ErrorKind::Closed => Bytes::new(),
         Ok(Err(error)) => return Err(Fault::new(Code::PluginGone, format!("`Stop`: {error}"))),
-        Err(_) => return Err(Fault::new(Code::DeadlineExceeded, format!("no answer to `Stop` within {STOP_GRACE_MS} ms"))),
+        Err(_) => {
+            return Err(Fault::new(Code::DeadlineExceeded, format!("no answer to `Stop` within {STOP_GRACE_MS} ms")));
+        }
     };
     let stopped = timeout(EXIT_WATCH, live.peer.exited()).await.is_ok();
     Ok(Parted { cancelled, output, stopped, ..Parted::default() })

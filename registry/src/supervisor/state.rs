@@ -33,9 +33,14 @@ pub(crate) enum Phase {
     Starting,
     Loaded(Successor),
     /// Draining; `file_gone`: its file was removed meanwhile.
-    Draining { file_gone: bool, reload: bool },
+    Draining {
+        file_gone: bool,
+        reload: bool,
+    },
     Stopped,
-    Backoff { until: Instant },
+    Backoff {
+        until: Instant,
+    },
     Failed,
     Denied,
     Gone,
@@ -168,7 +173,9 @@ pub(crate) fn step(machine: Machine, input: Input, now: Instant, jitter: u32) ->
             if machine.wanted { start(machine) } else { (machine.to(Phase::Discovered), Vec::new()) }
         }
 
-        (Phase::Starting | Phase::Loaded(_) | Phase::Draining { .. }, Input::Load) => (machine.wanted(true), Vec::new()),
+        (Phase::Starting | Phase::Loaded(_) | Phase::Draining { .. }, Input::Load) => {
+            (machine.wanted(true), Vec::new())
+        }
         (_, Input::Load) => start(Machine { wanted: true, failures: 0, ..machine }),
 
         (Phase::Loaded(successor), Input::Unload | Input::Reload) => {

@@ -136,8 +136,16 @@ fn a_long_random_life_never_contradicts_itself() {
             }
             machine = next;
             let phase = machine.phase;
-            assert_eq!(world.starting, matches!(phase, Phase::Starting | Phase::Loaded(Successor::Starting)), "{phase:?} {input:?}");
-            assert_eq!(world.serving, matches!(phase, Phase::Loaded(_) | Phase::Draining { .. }), "{phase:?} {input:?}");
+            assert_eq!(
+                world.starting,
+                matches!(phase, Phase::Starting | Phase::Loaded(Successor::Starting)),
+                "{phase:?} {input:?}"
+            );
+            assert_eq!(
+                world.serving,
+                matches!(phase, Phase::Loaded(_) | Phase::Draining { .. }),
+                "{phase:?} {input:?}"
+            );
             assert_eq!(world.draining, matches!(phase, Phase::Draining { .. }), "{phase:?} {input:?}");
             if matches!(phase, Phase::Backoff { .. } | Phase::Starting | Phase::Failed | Phase::Denied) {
                 assert!(machine.wanted, "{phase:?} after {input:?} of a plugin that nobody wants");

@@ -46,7 +46,14 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(options: Builder, events: Arc<EventLog>, dead_ends: mpsc::Sender<PluginId>) -> Self {
         let starts = Semaphore::new(MAX_CONCURRENT_STARTS);
-        Self { options: ArcSwap::from_pointee(options), events, starts, tasks: Tasks::default(), closed: watch::Sender::new(false), dead_ends }
+        Self {
+            options: ArcSwap::from_pointee(options),
+            events,
+            starts,
+            tasks: Tasks::default(),
+            closed: watch::Sender::new(false),
+            dead_ends,
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use Finding::{Broken, Ok as Fine, Skipped, Warning};
 
 pub(super) fn explain(findings: &Findings) -> Why {
     let plugin = plugin(findings);
-    let state = findings.slot.as_ref().map(|slot| slot.state);
+    let state = findings.slot.as_ref().map(|slot| slot.state).or_else(|| refused(&findings.file));
     let loaded = state == Some(State::Loaded);
     let (mut links, mut fix, mut broken) = (Vec::new(), None, false);
     for name in LINKS {
@@ -55,6 +55,14 @@ fn plugin(findings: &Findings) -> Option<PluginId> {
         FileFinding::There { read: Err(refusal), .. } => refusal.id.clone(),
         FileFinding::NotNamed { id, .. } => id.clone(),
         FileFinding::BadName(_) | FileFinding::Ambiguous(_) | FileFinding::Missing { .. } => None,
+    }
+}
+
+/// The state in which a file is listed that is looked at and cannot be used.
+fn refused(file: &FileFinding) -> Option<State> {
+    match file {
+        FileFinding::There { place: Place::Seen, read: Err(refusal), .. } => Some(refusal.kind.state()),
+        _ => None,
     }
 }
 
@@ -101,7 +109,8 @@ fn file(findings: &Findings) -> Finding {
         FileFinding::NotNamed { id, near } => {
             let name = id.as_ref().map_or(findings.subject.as_str(), PluginId::as_str);
             let place = format!("at the top level of {}", show(directory));
-            let what = format!("no file *{} {place} names `{}`", findings.extension, goplug_pconf_schema::printable(name));
+            let what =
+                format!("no file *{} {place} names `{}`", findings.extension, goplug_pconf_schema::printable(name));
             nearby(&what, near, findings, "start the plugin: it writes the file itself")
         }
         FileFinding::Missing { path, near } => {
@@ -191,7 +200,11 @@ fn content(findings: &Findings) -> Finding {
                 None => "no Protocol: v0 or v1, the hello tells".into(),
             };
             let text = format!("names `{}`, {protocol}", goplug_pconf_schema::printable(found.pconf.id.as_str()));
-            if found.warnings.is_empty() { Fine(text) } else { Warning(format!("{text}; {}", found.warnings.join("; "))) }
+            if found.warnings.is_empty() {
+                Fine(text)
+            } else {
+                Warning(format!("{text}; {}", found.warnings.join("; ")))
+            }
         }
         _ => Fine("read".into()),
     }
@@ -222,9 +235,10 @@ fn socket(findings: &Findings) -> Finding {
     match &findings.knock {
         None => Fine(socket),
         Some(Knock::Answered { .. }) => Fine(format!("somebody listens on {socket}")),
-        Some(Knock::Missing) => {
-            Broken(format!("socket {socket} does not exist: the plugin has ended or has not bound it yet"), leftover(""))
-        }
+        Some(Knock::Missing) => Broken(
+            format!("socket {socket} does not exist: the plugin has ended or has not bound it yet"),
+            leftover(""),
+        ),
         Some(Knock::Refused) => {
             let text = format!("nobody listens on {socket}: the plugin was killed, or its process has ended");
             Broken(text, leftover(&format!(" {}", word(&found.socket))))
@@ -304,7 +318,8 @@ fn life(findings: &Findings, found: Option<&Found>, plugin: Option<&PluginId>) -
         State::Draining => Broken("is being unloaded: takes no new calls".into(), load),
         State::Stopped => Broken("was told to stop; its file is still there".into(), load),
         State::Backoff => {
-            let next = slot.retry_in.map(|pause| format!("; next try in {:.1} s", pause.as_secs_f64())).unwrap_or_default();
+            let next =
+                slot.retry_in.map(|pause| format!("; next try in {:.1} s", pause.as_secs_f64())).unwrap_or_default();
             Broken(format!("the last try failed{because}{next}"), load)
         }
         State::Failed => Broken(format!("failed{because}; tried again when its file changes or when asked"), load),

@@ -20,7 +20,13 @@ const MAX_SEARCHED: usize = 2_000;
 pub(crate) fn gather(subject: &str, options: &ScanOptions, view: &View, previous: Option<&Snapshot>) -> Findings {
     let snapshot = scan(options, previous);
     let directory = std::path::absolute(&options.directory).unwrap_or_else(|_| options.directory.clone());
-    let search = Search { options, snapshot: &snapshot, confinement: Confinement::new(&directory, &options.socket_dirs), view, directory };
+    let search = Search {
+        options,
+        snapshot: &snapshot,
+        confinement: Confinement::new(&directory, &options.socket_dirs),
+        view,
+        directory,
+    };
     let file = match search.as_file(subject) {
         Some(path) => search.file(path),
         None => search.plugin(subject),
@@ -92,12 +98,14 @@ impl Search<'_> {
             Err(error) => return FileFinding::BadName(error.to_string()),
         };
         let bare = !subject.contains('/');
-        let mut ids: Vec<_> = self.ids().filter(|other| if bare { other.name() == id.name() } else { **other == id }).collect();
+        let mut ids: Vec<_> =
+            self.ids().filter(|other| if bare { other.name() == id.name() } else { **other == id }).collect();
         ids.sort();
         ids.dedup();
         match ids.as_slice() {
             [] => {
-                let near = self.nearby(&if bare { Wanted::Name(id.name().to_owned()) } else { Wanted::Pair(id.clone()) });
+                let near =
+                    self.nearby(&if bare { Wanted::Name(id.name().to_owned()) } else { Wanted::Pair(id.clone()) });
                 FileFinding::NotNamed { id: (!bare).then_some(id), near }
             }
             [only] => self.used_file(only),
@@ -146,7 +154,8 @@ impl Search<'_> {
     fn place(&self, path: &Path) -> Place {
         let name = path.file_name().unwrap_or_default();
         let folder = path.parent().unwrap_or(path);
-        let same = |a: &Path, b: &Path| a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        let same =
+            |a: &Path, b: &Path| a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
         if same(folder, &self.directory) {
             if is_candidate(name, &self.options.extension) {
                 let known = self.snapshot.entries.contains_key(self.directory.join(name).as_path());
@@ -179,7 +188,9 @@ impl Search<'_> {
         }
         let refused = self.snapshot.entries.iter().filter_map(|(path, entry)| Some((path, entry.read.as_ref().err()?)));
         let unusable = refused.filter(|(path, refusal)| wanted.seems(path, refusal));
-        near.extend(unusable.map(|(path, refusal)| Near::Unusable { path: path.to_path_buf(), refusal: Arc::clone(refusal) }));
+        near.extend(
+            unusable.map(|(path, refusal)| Near::Unusable { path: path.to_path_buf(), refusal: Arc::clone(refusal) }),
+        );
         near.extend(self.similar(wanted).into_iter().map(Near::Similar));
         near
     }

@@ -148,7 +148,13 @@ fn each_link_breaks_with_its_reason_and_the_command_that_mends_it() {
             Some("goplugctl lint /p/a.pconf"),
         ),
         ("several", with_file(FileFinding::Ambiguous(ids)), "file", "fits m/a, n/a", Some("goplugctl why m/a")),
-        ("no name", with_file(FileFinding::BadName("name is empty".into())), "file", "name is empty", Some("goplugctl list")),
+        (
+            "no name",
+            with_file(FileFinding::BadName("name is empty".into())),
+            "file",
+            "name is empty",
+            Some("goplugctl list"),
+        ),
         (
             "no such file",
             with_file(FileFinding::Missing { path: "/p/x.pconf".into(), near: Vec::new() }),
@@ -163,7 +169,13 @@ fn each_link_breaks_with_its_reason_and_the_command_that_mends_it() {
             "does not end in .pconf",
             Some("mv /p/a.conf /p/a.pconf"),
         ),
-        ("elsewhere", in_place(Place::Outside, "/q/a.pconf"), "file", "not in the plugin", Some("mv /q/a.pconf /p/a.pconf")),
+        (
+            "elsewhere",
+            in_place(Place::Outside, "/q/a.pconf"),
+            "file",
+            "not in the plugin",
+            Some("mv /q/a.pconf /p/a.pconf"),
+        ),
         (
             "link",
             with_file(there(Err(Flaw::Symlink))),
@@ -174,7 +186,13 @@ fn each_link_breaks_with_its_reason_and_the_command_that_mends_it() {
         ("mode", with_file(there(Err(Flaw::Mode(0o666)))), "file", "/p/a.pconf", Some("chmod o-w /p/a.pconf")),
         ("FIFO", with_file(there(Err(Flaw::NotRegular("FIFO")))), "file", "/p/a.pconf", Some("rm /p/a.pconf")),
         ("folder", with_file(there(Err(Flaw::NotRegular("folder")))), "file", "/p/a.pconf", Some("rmdir /p/a.pconf")),
-        ("links", with_file(there(Err(Flaw::Links(2)))), "file", "", Some("cp -p /p/a.pconf /p/a.pconf.new && mv /p/a.pconf.new /p/a.pconf")),
+        (
+            "links",
+            with_file(there(Err(Flaw::Links(2)))),
+            "file",
+            "",
+            Some("cp -p /p/a.pconf /p/a.pconf.new && mv /p/a.pconf.new /p/a.pconf"),
+        ),
         ("size", with_file(there(Err(Flaw::Size(70_000)))), "file", "", Some("goplugctl lint /p/a.pconf")),
         ("closed file", with_file(there(Err(Flaw::Closed))), "file", "", Some("chmod u+r /p/a.pconf")),
         ("text", with_file(there(Err(Flaw::Text))), "content", "line 3 column 7", Some("goplugctl lint /p/a.pconf")),
@@ -195,8 +213,20 @@ fn each_link_breaks_with_its_reason_and_the_command_that_mends_it() {
             Some("rm /p/a.pconf /p/a.sock  # or start the plugin again"),
         ),
         ("socket denied", with_knock(Knock::Denied), "socket", "may not connect", Some("chown")),
-        ("link as socket", with_knock(Knock::Unusable("is a link".into())), "socket", "is a link", Some("goplugctl lint")),
-        ("stranger", with_knock(stranger), "peer", "runs as uid 54321", Some("add 54321 to allow_uids in goplugd.toml")),
+        (
+            "link as socket",
+            with_knock(Knock::Unusable("is a link".into())),
+            "socket",
+            "is a link",
+            Some("goplugctl lint"),
+        ),
+        (
+            "stranger",
+            with_knock(stranger),
+            "peer",
+            "runs as uid 54321",
+            Some("add 54321 to allow_uids in goplugd.toml"),
+        ),
         (
             "hello refused",
             down(State::Failed, fault(Code::ProtocolError, "the hello is no JSON")),
@@ -255,7 +285,8 @@ fn rivals_and_directory_warnings_are_mentioned() {
     findings.directory.warnings = vec!["others may put files".into()];
     let why = explain(&findings);
     assert!(why.callable);
-    let warnings: Vec<_> = why.links.iter().filter(|link| link.state == LinkState::Warning).map(|link| &link.name).collect();
+    let warnings: Vec<_> =
+        why.links.iter().filter(|link| link.state == LinkState::Warning).map(|link| &link.name).collect();
     assert_eq!(warnings, ["directory", "pair"]);
 }
 
@@ -374,7 +405,9 @@ mod on_disk {
         assert_eq!(knock(&at("live"), confinement.clone()).await, Knock::Answered { pid: std::process::id(), uid: us });
         assert_eq!(knock(&at("dead"), confinement.clone()).await, Knock::Refused);
         assert_eq!(knock(&at("none"), confinement.clone()).await, Knock::Missing);
-        assert!(matches!(knock(&at("link"), confinement).await, Knock::Unusable(reason) if reason.contains("symbolic")));
+        assert!(
+            matches!(knock(&at("link"), confinement).await, Knock::Unusable(reason) if reason.contains("symbolic"))
+        );
         drop(live);
     }
 }

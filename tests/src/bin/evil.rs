@@ -15,16 +15,59 @@ use serde_json::json;
 const EPOCH: &str = "0123456789abcdef0123456789abcdef";
 
 const METHODS: [&str; 36] = [
-    "good", "wrong-id", "no-id", "two-replies", "truncated", "truncated-chunks", "chunked-100mb", "declared-100mb", "declared-4gb",
-    "close-after", "early-reply", "byte-by-byte", "status-302", "status-204", "status-201", "status-599", "problem-without-code",
-    "problem-unknown-code", "problem-huge", "problem-deep", "trailing", "endless-head", "many-fields", "bare-lf", "two-lengths",
-    "length-and-chunked", "gzip", "eof", "half-head", "not-http", "length-negative", "chunk-size-bad", "silence", "continue-first",
-    "raw", "close-delimited",
+    "good",
+    "wrong-id",
+    "no-id",
+    "two-replies",
+    "truncated",
+    "truncated-chunks",
+    "chunked-100mb",
+    "declared-100mb",
+    "declared-4gb",
+    "close-after",
+    "early-reply",
+    "byte-by-byte",
+    "status-302",
+    "status-204",
+    "status-201",
+    "status-599",
+    "problem-without-code",
+    "problem-unknown-code",
+    "problem-huge",
+    "problem-deep",
+    "trailing",
+    "endless-head",
+    "many-fields",
+    "bare-lf",
+    "two-lengths",
+    "length-and-chunked",
+    "gzip",
+    "eof",
+    "half-head",
+    "not-http",
+    "length-negative",
+    "chunk-size-bad",
+    "silence",
+    "continue-first",
+    "raw",
+    "close-delimited",
 ];
 
 const CALLBACKS: [&str; 14] = [
-    "good", "no-position", "other-epoch", "backwards", "twice", "bad-base64", "not-json", "endless-line", "closes", "garbage",
-    "wrong-type", "status-500", "huge-gap", "file",
+    "good",
+    "no-position",
+    "other-epoch",
+    "backwards",
+    "twice",
+    "bad-base64",
+    "not-json",
+    "endless-line",
+    "closes",
+    "garbage",
+    "wrong-type",
+    "status-500",
+    "huge-gap",
+    "file",
 ];
 
 struct Plugin {
@@ -40,7 +83,8 @@ fn main() {
     let plugin = Arc::new(Plugin { name: next(), hello: next(), file: PathBuf::from(next()) });
     let socket = dir.join(format!("{}.sock", plugin.name));
     let published = || {
-        let mut pconf = json!({"Name": plugin.name, "NameSpace": "Evil", "Url": "unix://Evil", "Sock": socket, "LazyLoad": false});
+        let mut pconf =
+            json!({"Name": plugin.name, "NameSpace": "Evil", "Url": "unix://Evil", "Sock": socket, "LazyLoad": false});
         if !plugin.hello.starts_with("v0-") {
             pconf["Protocol"] = json!(1);
             pconf["Epoch"] = json!(EPOCH);
@@ -70,11 +114,14 @@ fn serve(mut peer: Peer, plugin: &Plugin) -> Option<()> {
             "/_goplug/activate" if plugin.hello == "activate-garbage" => peer.send(b"\0\0\0\0")?,
             "/_goplug/activate" if plugin.hello == "activate-silence" => peer.until_closed(),
             "/_goplug/activate" if plugin.hello == "activate-fails" => {
-                let problem = json!({"code": "method_failed", "ran": "yes", "detail": "no \u{1b}[31mdatabase\u{1b}[0m"});
+                let problem =
+                    json!({"code": "method_failed", "ran": "yes", "detail": "no \u{1b}[31mdatabase\u{1b}[0m"});
                 answer(&mut peer, &request, "422 No", "application/problem+json", problem.to_string().as_bytes())?;
             }
             "/_goplug/activate" => ok(&mut peer, &request, b"active")?,
-            "/_goplug/deactivate" | "/_goplug/stop" => ok(&mut peer, &request, br#"{"cancelled":0,"unacknowledged":0}"#)?,
+            "/_goplug/deactivate" | "/_goplug/stop" => {
+                ok(&mut peer, &request, br#"{"cancelled":0,"unacknowledged":0}"#)?
+            }
             "/_goplug/ping" => ok(&mut peer, &request, &request.body)?,
             "/_goplug/health" => ok(&mut peer, &request, br#"{"status":"ok"}"#)?,
             "/_goplug/callbacks" => ok(&mut peer, &request, b"[]")?,
@@ -98,7 +145,8 @@ fn ok(peer: &mut Peer, request: &Request, body: &[u8]) -> Option<()> {
 fn answer(peer: &mut Peer, request: &Request, status: &str, content_type: &str, body: &[u8]) -> Option<()> {
     let id = request.header("goplug-call-id");
     let id = if id.is_empty() { String::new() } else { format!("Goplug-Call-Id: {id}\r\n") };
-    let head = format!("HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\n{id}Content-Length: {}\r\n\r\n", body.len());
+    let head =
+        format!("HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\n{id}Content-Length: {}\r\n\r\n", body.len());
     peer.send(&[head.as_bytes(), body].concat())
 }
 
@@ -146,7 +194,8 @@ fn call(peer: &mut Peer, request: Request, method: &str) -> Option<()> {
         return None;
     }
     let body = peer_body(peer, &request)?;
-    let problem = |peer: &mut Peer, text: &str| answer(peer, &request, "422 No", "application/problem+json", text.as_bytes());
+    let problem =
+        |peer: &mut Peer, text: &str| answer(peer, &request, "422 No", "application/problem+json", text.as_bytes());
     let megabyte = vec![b'x'; 1024 * 1024];
     match method {
         "good" => ok(peer, &request, &body),
@@ -157,7 +206,9 @@ fn call(peer: &mut Peer, request: Request, method: &str) -> Option<()> {
             peer.send(&[one.clone(), one].concat())
         }
         "truncated" => peer.send(&[head("Content-Length: 100\r\n"), b"half".to_vec()].concat()).and(None),
-        "truncated-chunks" => peer.send(&[head("Transfer-Encoding: chunked\r\n"), b"5\r\nwrong\r\n".to_vec()].concat()).and(None),
+        "truncated-chunks" => {
+            peer.send(&[head("Transfer-Encoding: chunked\r\n"), b"5\r\nwrong\r\n".to_vec()].concat()).and(None)
+        }
         "chunked-100mb" => {
             peer.send(&head("Transfer-Encoding: chunked\r\n"))?;
             for _ in 0..100 {
@@ -183,14 +234,22 @@ fn call(peer: &mut Peer, request: Request, method: &str) -> Option<()> {
             }
             Some(())
         }
-        "status-302" => peer.send(format!("HTTP/1.1 302 Found\r\nGoplug-Call-Id: {id}\r\nLocation: /\r\nContent-Length: 0\r\n\r\n").as_bytes()),
+        "status-302" => peer.send(
+            format!("HTTP/1.1 302 Found\r\nGoplug-Call-Id: {id}\r\nLocation: /\r\nContent-Length: 0\r\n\r\n")
+                .as_bytes(),
+        ),
         "status-204" => peer.send(format!("HTTP/1.1 204 No Content\r\nGoplug-Call-Id: {id}\r\n\r\n").as_bytes()),
         "status-201" => answer(peer, &request, "201 Created", "text/plain", b"made"),
         "status-599" => answer(peer, &request, "599 What", "text/plain", b"what"),
         "problem-without-code" => problem(peer, r#"{"type":"about:blank","status":422}"#),
         "problem-unknown-code" => problem(peer, r#"{"code":"new_in_v9","detail":"x"}"#),
-        "problem-huge" => problem(peer, &json!({"code": "method_failed", "detail": "x".repeat(1024 * 1024)}).to_string()),
-        "problem-deep" => problem(peer, &format!(r#"{{"code":"method_failed","data":{}1{}}}"#, "[".repeat(30_000), "]".repeat(30_000))),
+        "problem-huge" => {
+            problem(peer, &json!({"code": "method_failed", "detail": "x".repeat(1024 * 1024)}).to_string())
+        }
+        "problem-deep" => problem(
+            peer,
+            &format!(r#"{{"code":"method_failed","data":{}1{}}}"#, "[".repeat(30_000), "]".repeat(30_000)),
+        ),
         "trailing" => peer.send(&[head("Content-Length: 4\r\n"), b"goodSMUGGLED".to_vec()].concat()),
         "endless-head" => {
             peer.send(b"HTTP/1.1 200 OK\r\n")?;
@@ -199,15 +258,17 @@ fn call(peer: &mut Peer, request: Request, method: &str) -> Option<()> {
         "many-fields" => peer.send(&[head(&"A: b\r\n".repeat(65)), b"".to_vec()].concat()),
         "bare-lf" => peer.send(format!("HTTP/1.1 200 OK\nGoplug-Call-Id: {id}\nContent-Length: 4\n\ngood").as_bytes()),
         "two-lengths" => peer.send(&[head("Content-Length: 4\r\nContent-Length: 5\r\n"), b"goods".to_vec()].concat()),
-        "length-and-chunked" => {
-            peer.send(&[head("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n"), b"4\r\ngood\r\n0\r\n\r\n".to_vec()].concat())
-        }
+        "length-and-chunked" => peer.send(
+            &[head("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n"), b"4\r\ngood\r\n0\r\n\r\n".to_vec()].concat(),
+        ),
         "gzip" => peer.send(&[head("Transfer-Encoding: gzip\r\n"), b"good".to_vec()].concat()).and(None),
         "eof" => None,
         "half-head" => peer.send(b"HTTP/1.1 200 OK\r\nGoplug-Ca").and(None),
         "not-http" => peer.send(b"SSH-2.0-OpenSSH_9.9\r\n\r\n"),
         "length-negative" => peer.send(&[head("Content-Length: -1\r\n"), b"good".to_vec()].concat()),
-        "chunk-size-bad" => peer.send(&[head("Transfer-Encoding: chunked\r\n"), b"fffffffffffffffffff\r\n".to_vec()].concat()),
+        "chunk-size-bad" => {
+            peer.send(&[head("Transfer-Encoding: chunked\r\n"), b"fffffffffffffffffff\r\n".to_vec()].concat())
+        }
         "silence" => {
             peer.until_closed();
             None
@@ -240,7 +301,9 @@ fn events(peer: &mut Peer, plugin: &Plugin, request: &Request, callback: &str) -
     let content_type = if callback == "wrong-type" { "text/html" } else { "text/event-stream" };
     let id = request.header("goplug-call-id");
     let id = if id.is_empty() { String::new() } else { format!("Goplug-Call-Id: {id}\r\n") };
-    peer.send(format!("HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n{id}Transfer-Encoding: chunked\r\n\r\n").as_bytes())?;
+    peer.send(
+        format!("HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n{id}Transfer-Encoding: chunked\r\n\r\n").as_bytes(),
+    )?;
     let mut chunk = |text: &[u8]| peer.send(&[format!("{:x}\r\n", text.len()).as_bytes(), text, b"\r\n"].concat());
     let message = |epoch: &str, seq: u64, data: &str| {
         format!("id: {epoch}:{seq}\nevent: message\ndata: {{\"dataBase64\":\"{data}\"}}\n\n").into_bytes()
@@ -258,7 +321,9 @@ fn events(peer: &mut Peer, plugin: &Plugin, request: &Request, callback: &str) -
         }
         "closes" => return None,
         "garbage" => chunk(&[0xff; 1000])?,
-        "huge-gap" => chunk(format!("event: gap\ndata: {{\"from\":\"{EPOCH}:1\",\"to\":\"{EPOCH}:{}\"}}\n\n", u64::MAX).as_bytes())?,
+        "huge-gap" => chunk(
+            format!("event: gap\ndata: {{\"from\":\"{EPOCH}:1\",\"to\":\"{EPOCH}:{}\"}}\n\n", u64::MAX).as_bytes(),
+        )?,
         "file" => {
             chunk(&std::fs::read(&plugin.file).unwrap_or_default())?;
             return peer.send(b"0\r\n\r\n").and(None);

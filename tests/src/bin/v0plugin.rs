@@ -48,7 +48,8 @@ fn main() {
     let waiters = Arc::new(Waiters::default());
     let activate = move || {
         if let Some(file) = &activations {
-            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).expect("the file of activations");
+            let mut file =
+                std::fs::OpenOptions::new().create(true).append(true).open(file).expect("the file of activations");
             writeln!(file, "{}", std::process::id()).expect("a line");
         }
         // The original ranges over a Go map, in random order, after it made room for four names too many.
@@ -111,10 +112,13 @@ fn reply(peer: &mut Peer, answer: Option<&[u8]>) -> Option<()> {
         return peer.send(format!("HTTP/1.1 400 Bad Request\r\n{DATE}Content-Length: 0\r\n\r\n").as_bytes());
     };
     if body.len() <= 2048 {
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n{DATE}Content-Length: {}\r\n\r\n", body.len());
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n{DATE}Content-Length: {}\r\n\r\n", body.len());
         return peer.send(&[head.as_bytes(), body].concat());
     }
-    peer.send(format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n{DATE}Transfer-Encoding: chunked\r\n\r\n").as_bytes())?;
+    peer.send(
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n{DATE}Transfer-Encoding: chunked\r\n\r\n").as_bytes(),
+    )?;
     for piece in body.chunks(2048) {
         peer.send(&[format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat())?;
     }

@@ -80,6 +80,7 @@ fn id() -> PluginId {
 fn every_step_from_one_moment_to_the_next() {
     let one = || vec![File("a.pconf", a("s", "1"))];
     let two = || vec![File("a.pconf", a("s", "1")), File("b.pconf", a("t", "2"))];
+    #[expect(clippy::type_complexity, reason = "a table")]
     let table: Vec<(&str, Vec<File>, Vec<File>, Vec<&str>)> = vec![
         ("nothing", vec![], vec![], vec![]),
         ("start-up", vec![], one(), vec!["appeared n/a a.pconf"]),
@@ -105,7 +106,12 @@ fn every_step_from_one_moment_to_the_next() {
             vec!["replaced n/a a.pconf s", "conflict n/a a.pconf b.pconf"],
         ),
         ("the loser goes", two(), one(), vec!["settled b.pconf"]),
-        ("the winner goes", two(), vec![File("b.pconf", a("t", "2"))], vec!["settled b.pconf", "replaced n/a b.pconf t"]),
+        (
+            "the winner goes",
+            two(),
+            vec![File("b.pconf", a("t", "2"))],
+            vec!["settled b.pconf", "replaced n/a b.pconf t"],
+        ),
         (
             "the loser claims another pair",
             two(),
@@ -121,12 +127,7 @@ fn every_step_from_one_moment_to_the_next() {
             vec![File("a.pconf", Half(1000))],
             vec!["removed n/a", "invalid a.pconf half"],
         ),
-        (
-            "broken, repaired",
-            vec![File("a.pconf", Half(1000))],
-            one(),
-            vec!["settled a.pconf", "appeared n/a a.pconf"],
-        ),
+        ("broken, repaired", vec![File("a.pconf", Half(1000))], one(), vec!["settled a.pconf", "appeared n/a a.pconf"]),
         ("broken, being repaired", vec![File("a.pconf", Half(1000))], vec![File("a.pconf", Half(1))], vec![]),
         ("broken as before", vec![File("a.pconf", Half(1000))], vec![File("a.pconf", Half(5000))], vec![]),
         ("broken, removed", vec![File("a.pconf", Half(1000))], vec![], vec!["settled a.pconf"]),

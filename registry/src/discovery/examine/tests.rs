@@ -29,7 +29,10 @@ impl Folder {
         let (path, confinement) = (self.path(name), Confinement::new(self.0.path(), &[]));
         let (answer, wait) = std::sync::mpsc::channel();
         std::thread::spawn(move || answer.send(examine(&path, &confinement)));
-        wait.recv_timeout(Duration::from_secs(10)).expect("examining a file never blocks").expect("the file is there").read
+        wait.recv_timeout(Duration::from_secs(10))
+            .expect("examining a file never blocks")
+            .expect("the file is there")
+            .read
     }
 
     fn refusal(&self, name: &str) -> Refusal {

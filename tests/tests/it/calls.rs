@@ -1,0 +1,318 @@
+//! Calls: bytes in, bytes out, at most once, always ended, never mixed up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use goplug_registry::{CallOptions, Code, Ran};
+use goplug_tests::{LONG, PluginDir, Proxy, Random, Weather, bound, figure, scaled, seed, wait_until};
+use rustix::process::Signal;
+
+use crate::support::{fault, fixture, loaded, quiet, republish, socket_in, text, watching};
+
+fn within(ms: u64) -> CallOptions {
+    CallOptions { deadline: Some(Duration::from_millis(ms)), ..CallOptions::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_go_in_and_come_out() {
+    let dir = PluginDir::new();
+    let _plugin = fixture(&dir, &["Test/Do"]);
+    let registry = quiet(&dir).await;
+    registry.load("Test/Do").await.unwrap();
+    for size in [0, 1, 4096, 1_000_000, 8 << 20] {
+        let body = Random::new(size as u64).bytes(size);
+        assert_eq!(registry.execute("Test/Do", "echo", body.clone()).await.unwrap(), body, "{size} bytes");
+    }
+    assert_eq!(text(registry.execute("Do", "a b/c+d%ü", "odd name").await.unwrap()), "odd name");
+    assert_eq!(registry.execute("Test/Do", "stream", "1000").await.unwrap().len(), 3890);
+    assert_eq!(text(registry.execute("Test/Do", "add", r#"{"a":2,"b":3}"#).await.unwrap()), r#"{"total":5}"#);
+    let handle = registry.get("Test/Do").unwrap();
+    assert_eq!(text(handle.execute("echo", "by handle").await.unwrap()), "by handle");
+    let methods = registry.methods("Test/Do").unwrap();
+    let add = methods.methods.iter().find(|method| method.name == "add").unwrap();
+    assert!(add.input.as_ref().unwrap().to_string().contains("\"a\""), "the schema is published: {add:?}");
+    registry.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_failure_says_what_and_whether_it_ran() {
+    let dir = PluginDir::new();
+    let mut plugin = fixture(&dir, &["--max-request", "1000", "Test/Do"]);
+    let registry = quiet(&dir).await;
+    let call = |method: &'static str, body: &'static str| registry.execute("Test/Do", method, body);
+
+    assert_eq!(fault(call("echo", "").await).code, Code::NotFound, "nobody looked into the directory yet");
+    registry.rescan().await.unwrap();
+    let error = fault(call("echo", "").await);
+    assert_eq!((error.code, error.ran), (Code::WrongState, Ran::No), "{error:?}");
+    registry.load("Test/Do").await.unwrap();
+
+    for (method, body, code, ran, words) in [
+        ("nothing", "", Code::NotFound, Ran::No, "nothing"),
+        ("", "", Code::NotFound, Ran::No, "method"),
+        ("..", "", Code::NotFound, Ran::No, ".."),
+        ("fail", "the reason", Code::MethodFailed, Ran::Yes, "the reason"),
+        ("panic", "at the disco", Code::Panicked, Ran::Yes, ""),
+        ("sleep", "no number", Code::InvalidArgument, Ran::No, "number"),
+        ("add", r#"{"a":"x"}"#, Code::InvalidArgument, Ran::No, ""),
+        ("stream-fails", "", Code::PluginGone, Ran::Yes, ""),
+    ] {
+        let error = fault(call(method, body).await);
+        assert_eq!((error.code, error.ran), (code, ran), "{method}: {error:?}");
+        assert!(error.message.contains(words), "{method}: {error:?}");
+    }
+    let error = fault(call("fail-with-data", r#"{"reason":[1,2]}"#).await);
+    assert_eq!(error.data.as_deref(), Some(&serde_json::json!({"reason": [1, 2]})));
+    let error = fault(registry.execute("Test/Do", "echo", vec![0; 1001]).await);
+    assert_eq!((error.code, error.ran), (Code::TooLarge, Ran::No), "{error:?}");
+    assert_eq!(text(call("echo", "still here").await.unwrap()), "still here");
+
+    let error = fault(call("exit", "3").await);
+    assert_eq!((error.code, error.ran), (Code::PluginGone, Ran::Unknown), "{error:?}");
+    assert_eq!(plugin.wait(LONG).code(), Some(3));
+    let error = fault(call("echo", "").await);
+    assert!(matches!(error.code, Code::Unavailable | Code::WrongState), "{error:?}");
+    assert_eq!(error.ran, Ran::No);
+    registry.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_call_carries_arrives() {
+    let dir = PluginDir::new();
+    let _plugin = fixture(&dir, &["Test/Do"]);
+    let registry = quiet(&dir).await;
+    registry.load("Test/Do").await.unwrap();
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let options = CallOptions { caller: Some("me".into()), traceparent: Some(trace.into()), ..within(5_000) };
+    let answer = |method: &'static str| registry.execute_with("Test/Do", method, "", options.clone());
+    assert_eq!(text(answer("caller").await.unwrap().body), "me");
+    assert_eq!(text(answer("trace").await.unwrap().body), trace);
+    let left: u64 = text(answer("remaining").await.unwrap().body).parse().unwrap();
+    assert!((1..=5_000).contains(&left), "{left} ms left of 5000");
+    let content_type = registry.execute_with("Test/Do", "add", r#"{"a":1,"b":1}"#, options).await.unwrap().content_type;
+    assert_eq!(content_type.as_deref(), Some("application/json"));
+    registry.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_ends_at_its_deadline() {
+    let dir = PluginDir::new();
+    let plugin = fixture(&dir, &["--max-calls", "2", "Test/Do"]);
+    let registry = quiet(&dir).await;
+    registry.load("Test/Do").await.unwrap();
+    let late = async |method: &'static str, ms: u64| {
+        let begin = Instant::now();
+        let error = fault(registry.execute_with("Test/Do", method, "60000", within(ms)).await);
+        assert_eq!(error.code, Code::DeadlineExceeded, "{method}: {error:?}");
+        begin.elapsed().saturating_sub(Duration::from_millis(ms))
+    };
+    bound("deadline_of_a_sleeping_method_late_by", late("sleep", 100).await, Duration::from_millis(50));
+    bound("deadline_of_a_blocking_method_late_by", late("block", 100).await, Duration::from_millis(50));
+    // A stopped process answers nothing at all; the registry is the judge.
+    plugin.signal(Signal::STOP);
+    bound("deadline_of_a_stopped_process_late_by", late("echo", 200).await, Duration::from_millis(50));
+    plugin.signal(Signal::CONT);
+    registry.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_ends_when_its_plugin_dies() {
+    let dir = PluginDir::new();
+    let mut plugin = fixture(&dir, &["Test/Do"]);
+    let registry = quiet(&dir).await;
+    registry.load("Test/Do").await.unwrap();
+    let file = dir.join("began");
+    let calls: Vec<_> = (0..16)
+        .map(|_| {
+            let (registry, file) = (registry.clone(), file.clone());
+            tokio::spawn(async move {
+                registry.execute("Test/Do", "append", format!("{} began", file.display())).await.unwrap();
+                let error = fault(registry.execute("Test/Do", "sleep", "60000").await);
+                (error, Instant::now())
+            })
+        })
+        .collect();
+    wait_until("all calls began", LONG, || std::fs::read_to_string(&file).is_ok_and(|text| text.lines().count() == 16));
+    goplug_tests::wait_for("the calls are under way", LONG, || async {
+        (registry.inspect("Test/Do").await.unwrap().in_flight == 16).then_some(())
+    })
+    .await;
+    let killed = Instant::now();
+    plugin.kill();
+    let mut worst = Duration::ZERO;
+    for call in calls {
+        let (error, ended) = call.await.unwrap();
+        assert_eq!((error.code, error.ran), (Code::PluginGone, Ran::Unknown), "{error:?}");
+        worst = worst.max(ended.saturating_duration_since(killed));
+    }
+    bound("calls_end_after_death", worst, Duration::from_millis(50));
+    registry.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_call_is_cancelled_in_the_plugin() {
+    let dir = PluginDir::new();
+    let _plugin = fixture(&dir, &["Test/Do"]);
+    let registry = quiet(&dir).await;
+    registry.load("Test/Do").await.unwrap();
+    let file = dir.join("note");
+    let call = registry.execute("Test/Do", "until-cancelled", file.display().to_string());
+    assert!(tokio::time::timeout(Duration::from_millis(100), call).await.is_err(), "the method waits");
+    wait_until("the method was cancelled", LONG, || file.exists());
+    registry.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_serial_method_runs_one_at_a_time_in_call_order() {
+    let dir = PluginDir::new();
+    let _plugin = fixture(&dir, &["Test/Do"]);
+    let registry = quiet(&dir).await;
+    registry.load("Test/Do").await.unwrap();
+    let calls = (0..50).map(|n: u32| {
+        let registry = registry.clone();
+        tokio::spawn(async move { registry.execute("Test/Do", "serial", n.to_string()).await })
+    });
+    for (n, call) in calls.collect::<Vec<_>>().into_iter().enumerate() {
+        assert_eq!(text(call.await.unwrap().unwrap()), n.to_string());
+    }
+    registry.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_calls_than_the_plugin_takes_wait_their_turn() {
+    let dir = PluginDir::new();
+    let _plugin = fixture(&dir, &["--max-calls", "4", "Test/Do"]);
+    let registry = quiet(&dir).await;
+    registry.load("Test/Do").await.unwrap();
+    let calls = (0..64).map(|_| {
+        let registry = registry.clone();
+        tokio::spawn(async move { registry.execute("Test/Do", "sleep", "5").await })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        assert_eq!(text(call.await.unwrap().unwrap()), "slept");
+    }
+    registry.close().await;
+}
+
+/// The first process aborts in the call; the second attempt must meet its successor and nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_an_idempotent_method_is_repeated_after_a_death() {
+    for (method, repeated) in [("die-once", true), ("abort", false)] {
+        let dir = PluginDir::new();
+        let mut first = fixture(&dir, &["Test/Do"]);
+        let registry = watching(&dir).await;
+        loaded(&registry, "Test/Do").await;
+        let note = dir.join("note");
+        let call = {
+            let (registry, note) = (registry.clone(), note.clone());
+            tokio::spawn(async move {
+                registry.execute_with("Test/Do", method, note.display().to_string(), within(15_000)).await
+            })
+        };
+        first.wait(LONG);
+        let second = fixture(&dir, &["Test/Do"]);
+        let result = call.await.unwrap();
+        if repeated {
+            assert_eq!(text(result.unwrap().body), second.pid().to_string());
+        } else {
+            let error = fault(result);
+            assert_eq!((error.code, error.ran), (Code::PluginGone, Ran::Unknown), "{error:?}");
+        }
+        registry.close().await;
+    }
+}
+
+/// Every call has its own body; whoever gets another body's bytes has somebody else's reply.
+#[test]
+fn a_reply_never_reaches_another_call_in_bad_weather() {
+    goplug_tests::isolated("calls::a_reply_never_reaches_another_call_in_bad_weather", || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(calls_in_bad_weather());
+    });
+}
+
+async fn calls_in_bad_weather() {
+    let total = scaled(20_000, 1_000_000);
+    let seed = seed("calls_in_bad_weather");
+    let (behind, front) = (PluginDir::new(), PluginDir::new());
+    let _plugin = fixture(&behind, &["Test/Do"]);
+    let weather = Weather { seed, slice: 7, delay_percent: 1, delay: Duration::from_millis(2), ..Weather::default() };
+    let proxy = Proxy::start(&front.join("proxy.sock"), &socket_in(&behind.join("TestDo.pconf")), weather);
+    republish(&behind, front.path(), "TestDo.pconf", proxy.socket());
+    let registry = quiet(&front).await;
+    registry.load("Test/Do").await.unwrap();
+
+    let baseline = goplug_tests::Baseline::now();
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let next = Arc::new(AtomicU64::new(0));
+    let tally = Arc::new([const { AtomicU64::new(0) }; 4]);
+    let callers = (0..32_u64).map(|caller| {
+        let (registry, next, tally) = (registry.clone(), Arc::clone(&next), Arc::clone(&tally));
+        tokio::spawn(async move {
+            let mut random = Random::new(seed ^ caller);
+            while next.fetch_add(1, Ordering::Relaxed) < total {
+                one_call(&registry, &mut random, &tally).await;
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+    let [good, cancelled, late, hung] = [0, 1, 2, 3].map(|at| tally[at].load(Ordering::Relaxed));
+    figure(
+        "bad_weather_calls",
+        format_args!("good {good} cancelled {cancelled} timed out {late} hung {hung} wrong 0"),
+        "0 hung, 0 wrong",
+    );
+    assert_eq!(good + cancelled + late + hung, total);
+    assert_eq!(hung, 0);
+    assert!(late > total / 40 && cancelled > total / 20, "the weather was too good");
+    // The connections that the pool keeps are closed after a second without calls.
+    baseline.is_back();
+    goplug_tests::wait_for("tasks are back", Duration::from_secs(2), || async {
+        (tokio::runtime::Handle::current().metrics().num_alive_tasks() <= tasks).then_some(())
+    })
+    .await;
+    registry.close().await;
+}
+
+async fn one_call(registry: &goplug_registry::Registry, random: &mut Random, tally: &[AtomicU64; 4]) {
+    let size = random.below(200);
+    let body = random.bytes(16 + size);
+    let fate = random.below(100);
+    let begin = Instant::now();
+    let outcome = if fate < 10 {
+        let pause = Duration::from_micros(random.below(3_000) as u64);
+        // `once` is not idempotent: a cancelled one must not be seen again either.
+        let call = registry.execute("Test/Do", "once", body.clone());
+        match tokio::time::timeout(pause, call).await {
+            Ok(reply) => {
+                assert_eq!(reply.unwrap(), body, "another call's reply");
+                0
+            }
+            Err(_) => 1,
+        }
+    } else if fate < 15 {
+        let deadline = Duration::from_millis(1 + random.below(5) as u64);
+        let error = fault(
+            registry
+                .execute_with(
+                    "Test/Do",
+                    "sleep",
+                    "1000",
+                    CallOptions { deadline: Some(deadline), ..CallOptions::default() },
+                )
+                .await,
+        );
+        assert_eq!(error.code, Code::DeadlineExceeded, "{error:?}");
+        if begin.elapsed() > deadline + Duration::from_secs(1) { 3 } else { 2 }
+    } else {
+        let reply = registry.execute("Test/Do", "echo", body.clone()).await;
+        assert_eq!(reply.unwrap(), body, "another call's reply");
+        usize::from(begin.elapsed() > Duration::from_secs(30)) * 3
+    };
+    // A cancelled call that had its reply counts as cancelled: the weather decides, not the registry.
+    let outcome = if fate < 10 { 1 } else { outcome };
+    tally[outcome].fetch_add(1, Ordering::Relaxed);
+}

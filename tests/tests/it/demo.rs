@@ -1,0 +1,1 @@
+//! Being written by another builder (part CLI-TESTS): leave this file alone.

@@ -1,0 +1,80 @@
+//! Whatever happened, everything is given back.
+
+use std::time::Duration;
+
+use goplug_registry::{CallOptions, Subscribe};
+use goplug_tests::{Baseline, PluginDir, isolated, scaled, wait_for};
+
+use crate::support::{fixture, loaded, watching};
+
+#[test]
+fn all_is_given_back() {
+    isolated("leaks::all_is_given_back", || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            // Once before measuring: what is made once and kept (the watcher's thread pool, the resolver) is no leak.
+            one_life().await;
+            let (baseline, handle) = (Baseline::now(), tokio::runtime::Handle::current());
+            let tasks = handle.metrics().num_alive_tasks();
+            for _ in 0..scaled(5, 50) {
+                one_life().await;
+            }
+            baseline.is_back();
+            wait_for("tasks are back", Duration::from_secs(2), || async {
+                (handle.metrics().num_alive_tasks() <= tasks).then_some(())
+            })
+            .await;
+        });
+    });
+}
+
+/// A registry that sees plugins come, be called, be cancelled, subscribed to, die, and that is closed in the middle of it.
+async fn one_life() {
+    let dir = PluginDir::new();
+    let mut dies = fixture(&dir, &["Test/Dies"]);
+    let _many = fixture(&dir, &["--count", "10"]);
+    let registry = watching(&dir).await;
+    loaded(&registry, "Test/Dies").await;
+    for n in 0..10 {
+        loaded(&registry, &format!("Many/p{n}")).await;
+    }
+    let _subscription =
+        registry.register_callback("Test/Dies", "events", Subscribe::default(), |_| async { Ok(()) }).await.unwrap();
+    let feed = registry.observe("Many/p0", "events", None).await.unwrap();
+    let deadline = CallOptions { deadline: Some(Duration::from_millis(5)), ..CallOptions::default() };
+    for n in 0..50 {
+        let plugin = format!("Many/p{}", n % 10);
+        registry.execute(&plugin, "echo", "x").await.unwrap();
+        let _ = registry.execute_with(&plugin, "sleep", "1000", deadline.clone()).await;
+        let _ = tokio::time::timeout(Duration::from_millis(1), registry.execute(&plugin, "sleep", "1000")).await;
+    }
+    dies.kill();
+    drop(feed);
+    registry.close().await;
+}
+
+/// Dropping every handle without `close` must end the tasks too: nobody can be made to call it.
+#[test]
+fn a_dropped_registry_leaves_nothing() {
+    isolated("leaks::a_dropped_registry_leaves_nothing", || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let dir = PluginDir::new();
+            let _plugin = fixture(&dir, &["Test/Do"]);
+            drop(watching(&dir).await);
+            let (baseline, handle) = (Baseline::now(), tokio::runtime::Handle::current());
+            let tasks = handle.metrics().num_alive_tasks();
+            for _ in 0..3 {
+                let registry = watching(&dir).await;
+                loaded(&registry, "Test/Do").await;
+                registry.execute("Test/Do", "echo", "x").await.unwrap();
+                drop(registry);
+            }
+            baseline.is_back();
+            wait_for("tasks are back", Duration::from_secs(2), || async {
+                (handle.metrics().num_alive_tasks() <= tasks).then_some(())
+            })
+            .await;
+        });
+    });
+}

@@ -1,0 +1,39 @@
+//! Behaviour tests through the public faces: libraries, daemon, command line, and the wire by hand.
+//!
+//! What the main job must show, and the tests that show it:
+//!
+//! | promise | tests |
+//! |---|---|
+//! | a v0 plugin loads, 10,000 calls while a callback waits, notifications, death while a callback waits, unload | `v0::a_v0_plugin_does_everything_while_a_callback_waits` |
+//! | a v0 application drives our plugin on one connection | `v0::a_v0_application_drives_our_plugin_on_one_connection` |
+//! | the original's documented `.pconf` loads; `ab`+`c` and `a`+`bc` are two | `v0::the_documented_pconf_loads_trailing_comma_included`, `discovery::pairs_that_the_original_joined_are_two_plugins` |
+//! | load, unload, load, reload: one pid; a killed registry adopts, the activator having run once; a successor is reachable throughout | `life::load_unload_load_reload_keep_the_process`, `life::a_killed_registry_adopts_what_runs`, `life::a_successor_is_reachable_throughout` |
+//! | publish to callable, 1,000 at once | `figures::publish_to_callable`, `figures::a_thousand_plugins_at_once` |
+//! | 20,000 junk files while stopped | `discovery::an_overflow_is_reported_and_mended` |
+//! | 2,000 random file operations end with what an oracle says | `discovery::random_file_operations_end_as_the_oracle_says` |
+//! | 1,000,000 calls in bad weather, everything given back | `calls::a_reply_never_reaches_another_call_in_bad_weather`, `leaks::all_is_given_back` |
+//! | 100,000 notifications across cuts, and across kills of the registry | `notifications::across_cut_connections_each_is_handled_exactly_once`, `notifications::across_kills_of_the_registry_at_least_once_in_order` |
+//! | 10,000 malformed inputs, a healthy call after each 100 | `hostile::malformed_*` |
+//! | a 100 MB reply, a declared 4 GB | `hostile::a_reply_beyond_the_limit_costs_no_more_than_the_limit`, `hostile::a_declared_length_costs_nothing` |
+//! | a dead entry, a FIFO, a device, a symlink, another owner, 65 KiB: refused with the reason | `identity::*` |
+//! | every verb on both targets gives the same answer | `cli::every_verb_gives_the_same_answer_on_both_targets` |
+//! | the demo | `demo::*` |
+//! | every example runs | `examples::*` |
+//!
+//! Long runs are small here and full-sized with `GOPLUG_DEEP=1`; each prints its seed. In a short run a time bound is a
+//! guard against hangs at 20 times the figure, and the measured value is printed.
+
+mod calls;
+mod cli;
+mod daemon;
+mod demo;
+mod discovery;
+mod examples;
+mod figures;
+mod hostile;
+mod identity;
+mod leaks;
+mod life;
+mod notifications;
+mod support;
+mod v0;
