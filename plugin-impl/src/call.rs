@@ -157,14 +157,16 @@ async fn blocking(
     let _abandon = AbandonOnDrop(Arc::clone(&stage));
     let thread_stage = Arc::clone(&stage);
     let thread = tokio::task::spawn_blocking(move || {
-        let _held = held;
-        thread_stage.claim(Stage::BEGUN).then(run)
+        let reply = thread_stage.claim(Stage::BEGUN).then(run);
+        // Travels back with the reply: given up here, it could end a drain, which would cut this call off although it is
+        // done. When nobody waits any more it is dropped with the reply.
+        (reply, held)
     });
     let end = tokio::select! {
         biased;
         reply = thread => return match reply {
-            Ok(Some(reply)) => reply,
-            Ok(None) => Err(limits.too_late(Ran::No)),
+            Ok((Some(reply), _held)) => reply,
+            Ok((None, _held)) => Err(limits.too_late(Ran::No)),
             Err(error) => Err(match error.try_into_panic() {
                 Ok(panic) => panicked(&format!("method `{}`", limits.method), &*panic),
                 Err(_) => Fault::new(Code::Unavailable, "the process ends"),

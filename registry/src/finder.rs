@@ -1,5 +1,6 @@
 //! Finds plugins: one task per registry that decides when to look, looks, and applies what changed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -40,7 +41,7 @@ pub(crate) struct Finder {
 struct Known {
     view: View,
     /// When each refused file was first shown.
-    refused: Vec<(PathBuf, String)>,
+    refused: BTreeMap<PathBuf, String>,
     watch_problem: Option<String>,
     scanned: bool,
 }
@@ -58,8 +59,7 @@ impl Finder {
     /// The rows of files that are not used.
     pub(crate) fn refused(&self) -> Vec<PluginSummary> {
         let known = self.lock().clone();
-        let since =
-            |file: &Path| known.refused.iter().find(|(path, _)| path == file).map_or("", |(_, since)| since.as_str());
+        let since = |file: &Path| known.refused.get(file).map_or("", String::as_str);
         known.view.invalid().map(|(file, refusal)| show::refused(file, refusal, since(file))).collect()
     }
 
@@ -75,13 +75,9 @@ impl Finder {
 
     fn store(&self, view: View, watch_problem: Option<String>) {
         let mut known = self.lock();
-        known.refused.retain(|(file, _)| view.invalid().any(|(path, _)| path == file));
-        let news: Vec<_> = view.invalid().map(|(file, _)| file.to_owned()).collect();
-        for file in news {
-            if !known.refused.iter().any(|(path, _)| *path == file) {
-                known.refused.push((file, now_text()));
-            }
-        }
+        let mut before = std::mem::take(&mut known.refused);
+        let mut since = |file: &Path| before.remove(file).unwrap_or_else(now_text);
+        known.refused = view.invalid().map(|(file, _)| (file.to_owned(), since(file))).collect();
         (known.view, known.watch_problem, known.scanned) = (view, watch_problem, true);
     }
 }

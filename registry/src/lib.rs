@@ -36,7 +36,7 @@ pub use callback::{Feed, FeedItem, Notice, Subscribe, Subscription};
 pub use doctor::doctor;
 pub use event::Events;
 pub use goplug_pconf_schema::{Code, Fault as Error, PluginId, Ran, admin};
-pub use lint::{LintReport, lint};
+pub use lint::{LintNote, LintReport, LintedFile, lint};
 pub use options::Builder;
 pub use plugin::Plugin;
 pub use registry::{Registry, Unload, Wait};

@@ -1,9 +1,7 @@
 //! What a process holds, before and after: descriptors, threads, children, memory.
 
 use std::process::Command;
-use std::time::Duration;
-
-use crate::wait_until;
+use std::time::{Duration, Instant};
 
 /// What must be back when everything is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,19 +26,26 @@ impl Baseline {
     /// When it still does after [`Baseline::SETTLE`].
     #[track_caller]
     pub fn is_back(&self) {
-        let mut now = Self::now();
-        let back = |now: &Self| {
-            now.descriptors <= self.descriptors && now.threads <= self.threads && now.children <= self.children
-        };
-        wait_until(&format!("back at {self:?}"), Self::SETTLE, || {
-            now = Self::now();
-            back(&now)
-        });
+        let begin = Instant::now();
+        loop {
+            let now = Self::now();
+            if now.descriptors <= self.descriptors && now.threads <= self.threads && now.children <= self.children {
+                return;
+            }
+            assert!(begin.elapsed() < Self::SETTLE, "{now:?} instead of {self:?}: {:#?}", links("/proc/self/fd"));
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
 fn entries(folder: &str) -> usize {
     std::fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
+/// What the descriptors are, for the one who looks for the leak.
+fn links(folder: &str) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect()
 }
 
 /// Children of every thread, dead ones that nobody reaped included.

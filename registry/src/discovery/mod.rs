@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use goplug_pconf_schema::admin::State;
 use goplug_pconf_schema::{Pconf, PconfProblem, PluginId};
 
 pub(crate) use confine::{Confinement, runtime_folder};

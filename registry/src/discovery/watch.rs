@@ -21,6 +21,8 @@ use super::scan::is_candidate;
 
 /// How long to wait before asking the kernel again after it refused a watch.
 const RETRY: Duration = Duration::from_secs(10);
+/// A watcher that dies sooner than this is not replaced at once: its end sets the dirty flag, which leads back here.
+const SHORT_LIFE: Duration = Duration::from_secs(1);
 
 /// A watch on one directory, which may be missing, vanish and come back.
 #[derive(Debug)]
@@ -36,6 +38,7 @@ pub(crate) struct Watch {
 struct Armed {
     watcher: Option<RecommendedWatcher>,
     identity: Identity,
+    since: Instant,
     dead: Arc<AtomicBool>,
 }
 
@@ -79,9 +82,9 @@ impl Watch {
         if self.armed.as_ref().is_some_and(holds) {
             return;
         }
-        if self.armed.take().is_some() {
-            // The reason not to ask again was about another watch.
-            self.retry_at = None;
+        if let Some(old) = self.armed.take() {
+            let died_young = old.dead.load(Ordering::Acquire) && old.since.elapsed() < SHORT_LIFE;
+            self.retry_at = died_young.then(|| Instant::now() + SHORT_LIFE);
         }
         let Some(present) = present else { return };
         if self.retry_at.is_some_and(|at| Instant::now() < at) {
@@ -109,7 +112,7 @@ impl Watch {
             shared: Arc::clone(&self.shared),
             dead: Arc::clone(&dead),
         };
-        let mut armed = Armed { watcher: None, identity: present, dead };
+        let mut armed = Armed { watcher: None, identity: present, since: Instant::now(), dead };
         // Both panic, instead of failing, when the watcher's thread could not be started.
         catch_unwind(AssertUnwindSafe(|| {
             let watcher = armed.watcher.insert(RecommendedWatcher::new(handler, notify::Config::default())?);

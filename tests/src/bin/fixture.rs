@@ -52,8 +52,8 @@ async fn main() -> Result<(), Error> {
     if let [name] = options.names.as_slice() {
         // One plugin: with its signals, and it ends with a `stop`.
         let plugin = build(&options, name).build()?;
-        let dir = options.dir.clone();
-        tokio::spawn(async move { announce(&dir, std::process::id()).await });
+        let pair = name.strip_prefix("-/").unwrap_or(name).replacen('/', "", 1);
+        tokio::spawn(announce(options.dir.join(format!("{pair}.pconf"))));
         return plugin.run().await;
     }
     let mut running = Vec::new();
@@ -68,14 +68,11 @@ async fn main() -> Result<(), Error> {
 }
 
 /// Prints `ready` when the `.pconf` of this process is there: `run` says nothing of its own.
-async fn announce(dir: &Path, pid: u32) {
+async fn announce(pconf: PathBuf) {
     let ours = || {
-        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-        let texts = entries.filter(|entry| entry.path().extension().is_some_and(|end| end == "pconf"));
-        texts.filter_map(|entry| std::fs::read(entry.path()).ok()).any(|text| {
-            let value: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
-            value["Pid"] == pid
-        })
+        let value: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&pconf).unwrap_or_default()).unwrap_or_default();
+        value["Pid"] == std::process::id()
     };
     while !ours() {
         tokio::time::sleep(Duration::from_millis(1)).await;

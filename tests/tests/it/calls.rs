@@ -227,7 +227,9 @@ async fn only_an_idempotent_method_is_repeated_after_a_death() {
 #[test]
 fn a_reply_never_reaches_another_call_in_bad_weather() {
     goplug_tests::isolated("calls::a_reply_never_reaches_another_call_in_bad_weather", || {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let builder = builder.worker_threads(2).thread_keep_alive(Duration::from_millis(200)).enable_all();
+        let runtime = builder.build().unwrap();
         runtime.block_on(calls_in_bad_weather());
     });
 }

@@ -106,14 +106,21 @@ async fn the_directory_may_go_and_come_back() {
     let builder = Registry::builder(&plugins).auto_discover(true).socket_dirs([behind.path().to_owned()]);
     let registry = builder.open().await.expect("a missing directory may come");
     for _ in 0..3 {
+        let mut events = registry.events();
         std::fs::create_dir(&plugins).unwrap();
         republish(&behind, &plugins, "TestDo.pconf", &socket_in(&behind.join("TestDo.pconf")));
         let begin = Instant::now();
+        event_of(&mut events, EventKind::DirectoryBack).await;
         loaded(&registry, "Test/Do").await;
         bound("directory_back_after", begin.elapsed(), Duration::from_millis(1_500));
         std::fs::remove_dir_all(&plugins).unwrap();
-        wait_for("the plugin is gone", LONG, || async { (!registry.is_discovered("Test/Do")).then_some(()) }).await;
+        event_of(&mut events, EventKind::DirectoryLost).await;
+        // Nobody took the plugin away: what is loaded stays callable.
+        assert_eq!(text(registry.execute("Test/Do", "echo", "still").await.unwrap()), "still");
     }
+    std::fs::create_dir(&plugins).unwrap();
+    wait_for("an empty directory holds nothing", LONG, || async { (!registry.is_discovered("Test/Do")).then_some(()) })
+        .await;
     registry.close().await;
 }
 

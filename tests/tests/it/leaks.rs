@@ -7,10 +7,16 @@ use goplug_tests::{Baseline, PluginDir, isolated, scaled, wait_for};
 
 use crate::support::{fixture, loaded, watching};
 
+/// Threads that ran something blocking go after a while without work; here soon, so that they can be counted.
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).thread_keep_alive(Duration::from_millis(200)).enable_all().build().unwrap()
+}
+
 #[test]
 fn all_is_given_back() {
     isolated("leaks::all_is_given_back", || {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = runtime();
         runtime.block_on(async {
             // Once before measuring: what is made once and kept (the watcher's thread pool, the resolver) is no leak.
             one_life().await;
@@ -57,7 +63,7 @@ async fn one_life() {
 #[test]
 fn a_dropped_registry_leaves_nothing() {
     isolated("leaks::a_dropped_registry_leaves_nothing", || {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = runtime();
         runtime.block_on(async {
             let dir = PluginDir::new();
             let _plugin = fixture(&dir, &["Test/Do"]);

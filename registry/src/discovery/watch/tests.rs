@@ -98,6 +98,14 @@ async fn a_watcher_whose_thread_died_is_replaced() {
     expect_dirty(&signals, "a new watch").await;
     watch.armed.as_ref().unwrap().dead.store(true, Ordering::Release);
     watch.rearm();
+    assert!(watch.armed.is_none(), "it died young: not at once");
+    watch.retry_at = None;
+    watch.rearm();
+    expect_dirty(&signals, "a new watch").await;
+    let armed = watch.armed.as_mut().unwrap();
+    armed.dead.store(true, Ordering::Release);
+    armed.since -= SHORT_LIFE;
+    watch.rearm();
     expect_dirty(&signals, "a new watch").await;
     assert!(!watch.armed.as_ref().unwrap().dead.load(Ordering::Acquire));
 }

@@ -1,0 +1,101 @@
+//! `listen` and `events`.
+
+use goplug_tests::{LONG, wait_until};
+use serde_json::Value;
+
+use super::{Transcript, one_of_each, the_fixture};
+use crate::support::socket_in;
+
+#[test]
+fn listen_prints_what_is_notified() {
+    let mut both = Transcript::quiet(the_fixture);
+    both.unseen("load Test/Do");
+    // With no subscription nothing is held back, and what was kept can be had again.
+    both.same_words(&["execute", "Test/Do", "notify", "events 1 3", "--quiet", "-o", "json"], b"");
+    let epochs = both.each().map(|target| {
+        let pconf: Value = serde_json::from_slice(&std::fs::read(target.dir.join("TestDo.pconf")).unwrap()).unwrap();
+        assert!(socket_in(&target.dir.join("TestDo.pconf")).is_relative());
+        pconf["Epoch"].as_str().unwrap().to_owned()
+    });
+    for words in [vec!["-n", "3"], vec!["-n", "2", "-o", "table"], vec!["-n", "1", "--raw"], vec!["-n", "1", "-o", "name"]] {
+        let answers = std::array::from_fn::<_, 2, _>(|n| {
+            let after = format!("{}:0", epochs[n]);
+            let line = ["listen", "Test/Do", "events", "--after", &after, "--timeout=20s"];
+            both.each()[n].run(&[&line[..], &words].concat(), b"")
+        });
+        assert_eq!(answers[0], answers[1], "listen {words:?}");
+        both.note(&[&["listen", "Test/Do", "events", "--after", "[EPOCH]:0"], &words[..]].concat(), &answers[0]);
+    }
+    both.same("listen Test/Do none -n 1");
+    both.same("listen None/Such events -n 1");
+    both.same("listen Test/Do events --after nonsense");
+    both.is("listen");
+}
+
+/// From now on, and without holding anybody back.
+#[test]
+fn listen_hears_what_is_notified_while_it_listens() {
+    let both = Transcript::quiet(the_fixture);
+    both.unseen("load Test/Do");
+    for target in both.each() {
+        assert_eq!(target.run(&["execute", "Test/Do", "notify", "events 1 3"], b"").code, 0);
+        std::thread::scope(|scope| {
+            let listening = scope.spawn(|| target.run(&["listen", "Test/Do", "events", "-n", "2", "--timeout=20s"], b""));
+            wait_until("somebody listens", LONG, || {
+                let callbacks = target.run(&["callbacks", "Test/Do", "-o", "json"], b"");
+                let list: Value = serde_json::from_slice(&callbacks.raw).unwrap_or_default();
+                list["callbacks"][0]["observers"] == 1
+            });
+            assert_eq!(target.run(&["execute", "Test/Do", "notify", "events 4 5"], b"").code, 0);
+            let heard = listening.join().unwrap();
+            let data: Vec<Value> = heard.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["data"].clone()).collect();
+            assert_eq!((heard.code, data), (0, vec![Value::from("4"), Value::from("5")]), "{heard:?}");
+        });
+    }
+}
+
+/// The events of a daemon are all that happened since it started; those of a directory are what one look finds.
+#[test]
+fn events_tell_what_happened() {
+    let mut both = Transcript::new(&[], one_of_each);
+    both.unseen("wait Test/Do");
+    let read = |text: &[u8]| -> Vec<Value> { String::from_utf8_lossy(text).lines().map(|line| serde_json::from_str(line).unwrap()).collect() };
+    let [daemon, directory] = both.each().map(|target| target.run(&["events", "-o", "jsonl"], b""));
+    let (daemon, directory) = (read(&daemon.raw), read(&directory.raw));
+    let has = |events: &[Value], kind: &str, plugin: &str, state: &str| {
+        events.iter().any(|event| event["kind"] == kind && event["plugin"] == plugin && event["state"] == state)
+    };
+    for events in [&daemon, &directory] {
+        assert!(has(events, "discovered", "Example/lazy", "discovered"), "{events:#?}");
+        assert!(has(events, "discovered", "Test/Do", "discovered"), "{events:#?}");
+        assert!(events.iter().any(|event| event["kind"] == "invalid"), "{events:#?}");
+        let seqs: Vec<u64> = events.iter().filter_map(|event| event["seq"].as_u64()).collect();
+        assert!(seqs.is_sorted() && seqs.len() == events.len(), "{seqs:?}");
+    }
+    assert!(has(&daemon, "state", "Test/Do", "loaded"), "{daemon:#?}");
+    assert!(!has(&directory, "state", "Test/Do", "loaded"), "looking activates nothing: {directory:#?}");
+    for target in both.each() {
+        let all: Vec<Value> = serde_json::from_slice(&target.run(&["events", "-o", "json"], b"").raw).unwrap();
+        assert!(all.len() >= 5, "{all:#?}");
+        let lines = target.run(&["events"], b"").out;
+        assert!(lines.lines().any(|line| line == "[TIME] discovered Test/Do discovered [DIR]/TestDo.pconf"), "{lines}");
+    }
+    // On an empty directory nothing happened.
+    both.same("events --follow --timeout=soon");
+    both.is("events");
+}
+
+/// With `-f` it goes on, and says what comes.
+#[test]
+fn events_follow() {
+    let both = Transcript::new(&[], |_| Vec::new());
+    for target in both.each() {
+        std::thread::scope(|scope| {
+            let following = scope.spawn(|| target.run(&["events", "-f", "-o", "jsonl", "--timeout=3s"], b""));
+            let _plugins = the_fixture(&target.dir);
+            let events = following.join().unwrap();
+            assert_eq!(events.code, 7, "{events:?}");
+            assert!(events.out.contains("\"kind\":\"discovered\"") && events.out.contains("Test/Do"), "{events:?}");
+        });
+    }
+}
