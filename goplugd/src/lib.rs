@@ -22,7 +22,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use clap::error::ErrorKind;
 use goplug_registry::{Code, Error};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 pub use args::Args;
 
@@ -73,12 +75,13 @@ fn run(args: Args) -> Result<ExitCode, Error> {
 
 fn log_to_stderr(filter: Option<&str>) -> Result<(), Error> {
     let text = filter.unwrap_or("info");
-    let filter = EnvFilter::try_new(text).map_err(|error| {
+    let filter: Targets = text.parse().map_err(|error| {
         Error::new(Code::InvalidArgument, format!("log `{text}`: {error}: use error, warn, info, debug or trace"))
     })?;
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     // A second daemon in one process, as tests run them, keeps the first one's log.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).try_init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
+    let _ = tracing_subscriber::registry().with(lines).with(filter).try_init();
     Ok(())
 }
 

@@ -144,7 +144,7 @@ impl Events {
 
 /// The wall clock, for people: RFC 3339 with milliseconds. No decision is made on it.
 pub(crate) fn now_text() -> String {
-    format!("{:.3}", jiff::Timestamp::now())
+    humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string()
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use dashmap::DashMap;
 use goplug_pconf_schema::admin::{
-    Activation, CallbackList, DeadLetter, EventKind, MethodList, Ping, PluginDetail, PluginSummary, State, Unloaded,
-    Why,
+    Activation, CallbackList, DeadLetter, EventKind, MethodList, NamePattern, Ping, PluginDetail, PluginSummary, State,
+    Unloaded, Why,
 };
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Code, Fault, PluginId, printable};
@@ -139,19 +139,8 @@ impl Registry {
     /// # Errors
     /// `invalid_argument` for a pattern that is none.
     pub fn search(&self, glob: &str) -> Result<Vec<PluginSummary>, Fault> {
-        let wrong = |error: globset::Error| {
-            Fault::new(Code::InvalidArgument, format!("pattern `{}`: {}", printable(glob), error.kind()))
-        };
-        let matcher = globset::GlobBuilder::new(glob).literal_separator(true).build().map_err(wrong)?.compile_matcher();
-        let fits = |row: &PluginSummary| {
-            let namespace = if row.namespace.is_empty() { "-" } else { &row.namespace };
-            if glob.contains('/') {
-                matcher.is_match(format!("{namespace}/{}", row.name))
-            } else {
-                matcher.is_match(&row.name)
-            }
-        };
-        Ok(self.plugins().into_iter().filter(fits).collect())
+        let pattern = NamePattern::parse(glob).map_err(|why| Fault::new(Code::InvalidArgument, why))?;
+        Ok(self.plugins().into_iter().filter(|plugin| pattern.fits(plugin)).collect())
     }
 
     /// A handle on a plugin, loaded or not, that needs no lookup for its calls.

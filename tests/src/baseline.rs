@@ -20,6 +20,12 @@ impl Baseline {
         Self { descriptors: entries("/proc/self/fd"), threads: entries("/proc/self/task"), children: children() }
     }
 
+    /// The same, with some descriptors more.
+    #[must_use]
+    pub fn with_descriptors(self, extra: usize) -> Self {
+        Self { descriptors: self.descriptors + extra, ..self }
+    }
+
     /// Waits until this process holds no more than it did then.
     ///
     /// # Panics

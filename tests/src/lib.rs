@@ -6,6 +6,8 @@
 //! Environment: `GOPLUG_DEEP=1` runs everything at full size and asserts every figure; `GOPLUG_TESTS=fast` leaves out
 //! what takes long; `GOPLUG_SEED` sets the seed that every random test prints.
 
+#![allow(clippy::panic, reason = "a test that cannot go on says so by a panic")]
+
 mod baseline;
 mod dir;
 mod figures;

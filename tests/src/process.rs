@@ -122,6 +122,13 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Whether every thread of it is stopped: a signal is on its way for a while.
+    pub fn is_stopped(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        let mut states = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
+        states.all(|status| status.contains("State:\tT"))
+    }
+
     /// Waits for the end.
     ///
     /// # Panics

@@ -49,7 +49,9 @@ async fn cannot_listen(session: &Session, what: String, fault: Fault, plugin: &P
     let is_known = known.unwrap_or_default().iter().any(|summary| summary.id().as_ref() == Some(plugin));
     match is_known {
         // The plugin is there, its callback is not.
-        true => Failure::new(what, fault).hint(format!("goplugctl callbacks {}", escape(plugin.as_str()))).about(plugin),
+        true => {
+            Failure::new(what, fault).hint(format!("goplugctl callbacks {}", escape(plugin.as_str()))).about(plugin)
+        }
         false => needs_load(what, fault, plugin),
     }
 }

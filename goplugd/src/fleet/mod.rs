@@ -76,7 +76,8 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// A fleet without directories.
     pub(crate) fn new() -> Self {
-        let start = u64::try_from(jiff::Timestamp::now().as_microsecond()).unwrap_or_default();
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let start = u64::try_from(since_epoch.as_micros()).unwrap_or_default();
         Self { members: Mutex::default(), log: Arc::new(EventLog::new(start)) }
     }
 
@@ -402,5 +403,5 @@ fn split<T, E>(results: Vec<Result<T, E>>) -> (Vec<T>, Vec<E>) {
 
 /// The wall clock, for people: RFC 3339 with milliseconds. No decision is made on it.
 pub(crate) fn now_text() -> String {
-    format!("{:.3}", jiff::Timestamp::now())
+    humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string()
 }

@@ -1,10 +1,12 @@
 //! What a person, a script or the HTTP API is shown: one type per answer, the same on a daemon and on a directory.
 
 mod event;
+mod pattern;
 mod plugin;
 mod why;
 
 pub use event::{EventKind, RegistryEvent};
+pub use pattern::NamePattern;
 pub use plugin::{
     Activation, CallbackList, DaemonStatus, DeadLetter, MethodList, Notification, Ping, PluginDetail, PluginSummary,
     State, Unloaded,

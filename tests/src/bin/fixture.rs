@@ -5,6 +5,8 @@
 //! `--activations FILE` (the activator appends a line), `--activator-ms N`, `--activator-fails FILE` (while FILE exists),
 //! `--output TEXT`, `--stopper TEXT`, `--max-calls N`, `--max-request N`, `--window N` (messages), `--health STATUS`.
 
+#![allow(clippy::panic, reason = "it misbehaves on command")]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

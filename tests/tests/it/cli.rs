@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use goplug_tests::{PluginDir, Process};
-use transcript::{Behind, Transcript};
+use transcript::Transcript;
 
 use crate::support::{example_plugin, fixture, goplugctl, v0_plugin};
 

@@ -23,6 +23,8 @@
 //! Long runs are small here and full-sized with `GOPLUG_DEEP=1`; each prints its seed. In a short run a time bound is a
 //! guard against hangs at 20 times the figure, and the measured value is printed.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod calls;
 mod cli;
 mod daemon;

@@ -52,7 +52,8 @@ fn execute_many_times() {
 #[test]
 fn execute_loads_when_it_is_told_to() {
     let mut both = Transcript::quiet(the_fixture);
-    let [daemon, _] = both.differs("execute Test/Do echo x", "on a directory every call loads for itself; a daemon waits to be told");
+    let [daemon, _] =
+        both.differs("execute Test/Do echo x", "on a directory every call loads for itself; a daemon waits to be told");
     assert_eq!(daemon.code, 3);
     both.same("execute --load Test/Do echo x");
     both.same("execute --load Test/Do echo again");

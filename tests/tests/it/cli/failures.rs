@@ -83,7 +83,10 @@ fn where_to_work() {
         (answer.code, answer.out + &answer.err)
     };
     let (code, text) = said(&["--dir", "{dir}", "--socket", "{dir}/s", "list"]);
-    assert_eq!((code, text.as_str()), (2, "error: cannot tell where to work: --dir and --socket are both given: one is enough\n"));
+    assert_eq!(
+        (code, text.as_str()),
+        (2, "error: cannot tell where to work: --dir and --socket are both given: one is enough\n")
+    );
     let (code, text) = said(&["--socket", "{dir}/s", "list"]);
     assert_eq!(code, 6, "{text}");
     assert!(text.contains("no daemon at `[DIR]/s`: there is no such socket"), "{text}");

@@ -9,7 +9,10 @@ use crate::support::{evil, fixture};
 fn text_of_plugins_drives_no_terminal() {
     let mut both = Transcript::quiet(|dir: &PluginDir| {
         dir.write("bell.pconf", "{\"Name\":\"bell\",\"Sock\":\"\u{7}\u{1b}[2J.sock\",\"\u{9b}key\":\"\u{202e}\"}");
-        dir.write("plain.pconf", r#"{"Name":"plain","Sock":"plain.sock","Description":"\u001b]0;owned\u0007","Odd\u001b[31m":"\u009b2J"}"#);
+        dir.write(
+            "plain.pconf",
+            r#"{"Name":"plain","Sock":"plain.sock","Description":"\u001b]0;owned\u0007","Odd\u001b[31m":"\u009b2J"}"#,
+        );
         vec![
             evil(dir, "hostile", "escape", None),
             evil(dir, "grumpy", "activate-fails", None),

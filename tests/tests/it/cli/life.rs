@@ -7,7 +7,7 @@ use super::{Transcript, one_of_each, the_fixture};
 #[test]
 fn load_unload_reload_rescan_ping() {
     let mut both = Transcript::quiet(the_fixture);
-    let pids = both.each().map(|target| target.plugins[0].pid());
+    let pids = both.plugins.each_ref().map(|plugins| plugins[0].pid());
     both.same("load Test/Do");
     both.same("load Test/Do");
     both.same("unload Test/Do");
@@ -29,9 +29,11 @@ fn load_unload_reload_rescan_ping() {
         assert_eq!(String::from_utf8(now.raw).unwrap(), pid.to_string(), "the same process throughout");
     }
     both.same("unload --stop Test/Do");
-    for target in [&mut both.daemon, &mut both.directory] {
-        assert_eq!(target.plugins[0].wait(LONG).code(), Some(0));
-        assert_eq!(target.dir.names(), Vec::<String>::new());
+    for plugins in &mut both.plugins {
+        assert_eq!(plugins[0].wait(LONG).code(), Some(0));
+    }
+    for target in both.each() {
+        assert_eq!(target.dir.names(), Vec::<String>::new(), "socket and file are gone");
     }
     both.unseen("wait Test/Do --for gone");
     both.same("load Test/Do");
@@ -44,8 +46,8 @@ fn v0_plugins_are_stopped_by_an_unload() {
     both.same("load Old/Plugin -o json");
     both.same("ping Old/Plugin -o name");
     both.same("unload Old/Plugin");
-    for target in [&mut both.daemon, &mut both.directory] {
-        assert_eq!(target.plugins[4].wait(LONG).code(), Some(0));
+    for plugins in &mut both.plugins {
+        assert_eq!(plugins[4].wait(LONG).code(), Some(0));
     }
     both.is("life_v0");
 }
@@ -81,7 +83,9 @@ fn questions_whose_answer_is_the_exit_code() {
 fn wait_ends_when_it_is_so() {
     let mut both = Transcript::quiet(|_| Vec::new());
     std::thread::scope(|scope| {
-        let waiting = both.each().map(|target| scope.spawn(|| target.run(&["wait", "Test/Do", "--for=discovered", "--timeout=20s"], b"")));
+        let waiting = both
+            .each()
+            .map(|target| scope.spawn(|| target.run(&["wait", "Test/Do", "--for=discovered", "--timeout=20s"], b"")));
         let _plugins = both.each().map(|target| the_fixture(&target.dir));
         for waiting in waiting {
             let answer = waiting.join().unwrap();

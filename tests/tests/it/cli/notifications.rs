@@ -17,7 +17,9 @@ fn listen_prints_what_is_notified() {
         assert!(socket_in(&target.dir.join("TestDo.pconf")).is_relative());
         pconf["Epoch"].as_str().unwrap().to_owned()
     });
-    for words in [vec!["-n", "3"], vec!["-n", "2", "-o", "table"], vec!["-n", "1", "--raw"], vec!["-n", "1", "-o", "name"]] {
+    for words in
+        [vec!["-n", "3"], vec!["-n", "2", "-o", "table"], vec!["-n", "1", "--raw"], vec!["-n", "1", "-o", "name"]]
+    {
         let answers = std::array::from_fn::<_, 2, _>(|n| {
             let after = format!("{}:0", epochs[n]);
             let line = ["listen", "Test/Do", "events", "--after", &after, "--timeout=20s"];
@@ -40,7 +42,8 @@ fn listen_hears_what_is_notified_while_it_listens() {
     for target in both.each() {
         assert_eq!(target.run(&["execute", "Test/Do", "notify", "events 1 3"], b"").code, 0);
         std::thread::scope(|scope| {
-            let listening = scope.spawn(|| target.run(&["listen", "Test/Do", "events", "-n", "2", "--timeout=20s"], b""));
+            let listening =
+                scope.spawn(|| target.run(&["listen", "Test/Do", "events", "-n", "2", "--timeout=20s"], b""));
             wait_until("somebody listens", LONG, || {
                 let callbacks = target.run(&["callbacks", "Test/Do", "-o", "json"], b"");
                 let list: Value = serde_json::from_slice(&callbacks.raw).unwrap_or_default();
@@ -48,7 +51,8 @@ fn listen_hears_what_is_notified_while_it_listens() {
             });
             assert_eq!(target.run(&["execute", "Test/Do", "notify", "events 4 5"], b"").code, 0);
             let heard = listening.join().unwrap();
-            let data: Vec<Value> = heard.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["data"].clone()).collect();
+            let data: Vec<Value> =
+                heard.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["data"].clone()).collect();
             assert_eq!((heard.code, data), (0, vec![Value::from("4"), Value::from("5")]), "{heard:?}");
         });
     }
@@ -59,7 +63,9 @@ fn listen_hears_what_is_notified_while_it_listens() {
 fn events_tell_what_happened() {
     let mut both = Transcript::new(&[], one_of_each);
     both.unseen("wait Test/Do");
-    let read = |text: &[u8]| -> Vec<Value> { String::from_utf8_lossy(text).lines().map(|line| serde_json::from_str(line).unwrap()).collect() };
+    let read = |text: &[u8]| -> Vec<Value> {
+        String::from_utf8_lossy(text).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
     let [daemon, directory] = both.each().map(|target| target.run(&["events", "-o", "jsonl"], b""));
     let (daemon, directory) = (read(&daemon.raw), read(&directory.raw));
     let has = |events: &[Value], kind: &str, plugin: &str, state: &str| {

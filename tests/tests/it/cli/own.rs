@@ -29,7 +29,10 @@ fn version_help_completion_man() {
     for shell in ["bash", "zsh", "fish"] {
         let [daemon, directory] = both.each().map(|target| target.run(&["completion", shell], b""));
         assert_eq!(daemon, directory, "{shell}");
-        assert!(daemon.code == 0 && daemon.out.contains("is-discovered") && daemon.out.contains("goplugctl"), "{shell}");
+        assert!(
+            daemon.code == 0 && daemon.out.contains("is-discovered") && daemon.out.contains("goplugctl"),
+            "{shell}"
+        );
     }
     both.same("completion bash -q");
     both.is("own");
@@ -61,13 +64,19 @@ fn the_daemon_from_the_command_line() {
     let mut command = command(GOPLUGCTL);
     command.arg0("goplugctl").args(["--socket", at, "daemon", "run", "--plugin-dir"]).arg(dir.path());
     let mut daemon = Process::start(command.stderr(std::process::Stdio::null()), Ready::Now);
-    wait_until("it is ready", LONG, || http::once(&socket, "GET", "/readyz", &[], b"").is_ok_and(|reply| reply.status() == 200));
+    wait_until("it is ready", LONG, || {
+        http::once(&socket, "GET", "/readyz", &[], b"").is_ok_and(|reply| reply.status() == 200)
+    });
     assert_eq!(goplugctl(&["--socket", at, "wait", "Test/Do", "--timeout=20s"]).code, 0);
 
     let status = goplugctl(&["--socket", at, "daemon", "status"]);
     assert_eq!(status.code, 0, "{status:?}");
-    assert!(status.out.contains(&format!("runs at {at}, pid {}, since", daemon.pid())) && status.out.contains("1 loaded\n"), "{status:?}");
-    let json: serde_json::Value = serde_json::from_str(&goplugctl(&["--socket", at, "daemon", "status", "-o", "json"]).out).unwrap();
+    assert!(
+        status.out.contains(&format!("runs at {at}, pid {}, since", daemon.pid())) && status.out.contains("1 loaded\n"),
+        "{status:?}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&goplugctl(&["--socket", at, "daemon", "status", "-o", "json"]).out).unwrap();
     assert_eq!((json["pid"].as_u64(), json["directories"][0].as_str()), (Some(daemon.pid().into()), Some(dir.text())));
 
     // The variable counts when no flag does.
@@ -83,7 +92,14 @@ fn the_daemon_from_the_command_line() {
     let left: Vec<_> = home.names().into_iter().filter(|name| name.ends_with(".sock")).collect();
     assert_eq!(left, Vec::<String>::new(), "its socket is gone");
     assert!(plugins[0].is_alive(), "a plugin that started itself outlives the daemon");
-    let hello = http::once(&dir.join(socket_in(&dir.join("TestDo.pconf")).to_str().unwrap()), "GET", "/_goplug/hello", &[], b"").unwrap();
+    let hello = http::once(
+        &dir.join(socket_in(&dir.join("TestDo.pconf")).to_str().unwrap()),
+        "GET",
+        "/_goplug/hello",
+        &[],
+        b"",
+    )
+    .unwrap();
     assert_eq!(hello.json()["active"], true);
 
     for verb in ["status", "stop"] {
@@ -109,8 +125,12 @@ fn an_unknown_verb_is_looked_for_in_path() {
     std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", dir.text(), std::env::var("PATH").unwrap_or_default());
     let mut run = command(GOPLUGCTL);
-    let output = run.arg0("goplugctl").args(["--dir", "/plugins", "hail", "a", "b c"]).env("PATH", path).output().unwrap();
-    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stdout).as_ref()), (Some(7), "/plugins||a b c\n"));
+    let output =
+        run.arg0("goplugctl").args(["--dir", "/plugins", "hail", "a", "b c"]).env("PATH", path).output().unwrap();
+    assert_eq!(
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).as_ref()),
+        (Some(7), "/plugins||a b c\n")
+    );
     let answer = said(&dir, &["lst"]);
     assert_eq!((answer.code, answer.out.as_str()), (2, ""), "{answer:?}");
     assert!(answer.err.contains("hint: goplugctl ls"), "{answer:?}");

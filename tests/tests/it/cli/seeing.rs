@@ -6,7 +6,10 @@ use super::{Transcript, one_of_each};
 fn list_and_status() {
     let mut both = Transcript::quiet(one_of_each);
     both.unseen("load Test/Do");
-    both.differs("list Example/typed", "a daemon tells of a plugin that it did not load what it was told before; a directory is looked at now");
+    both.differs(
+        "list Example/typed",
+        "a daemon tells of a plugin that it did not load what it was told before; a directory is looked at now",
+    );
     // Whoever inspects a plugin asks its process for the hello, which a daemon then knows.
     both.unseen("inspect --all");
     both.same_in_both_forms("list");
@@ -51,12 +54,18 @@ fn methods_and_callbacks() {
     both.same("methods Example/typed -o wide");
     both.same("methods Example/lazy -o name");
     both.same("is-loaded Example/lazy");
-    both.differs("methods Old/Plugin", "a v0 plugin tells its methods only when activated; on a directory the verb does that, a daemon is told to");
+    both.differs(
+        "methods Old/Plugin",
+        "a v0 plugin tells its methods only when activated; on a directory the verb does that, a daemon is told to",
+    );
     both.unseen("execute --load Old/Plugin main.Do x");
     both.same_in_both_forms("methods Old/Plugin");
     both.same("methods Other/Do");
     both.same("methods None/Such");
-    both.differs("callbacks Example/teller", "on a directory the verb loads the plugin for itself, a daemon is told to");
+    both.differs(
+        "callbacks Example/teller",
+        "on a directory the verb loads the plugin for itself, a daemon is told to",
+    );
     both.unseen("execute --load Example/teller advance x");
     both.same_in_both_forms("callbacks Example/teller");
     both.same("callbacks Example/teller -o name");
@@ -71,7 +80,17 @@ fn why_and_doctor() {
     for target in both.each() {
         target.dir.write("misnamed.conf", r#"{"Name":"misnamed","Sock":"misnamed.sock"}"#);
     }
-    for subject in ["Test/Do", "Example/typed", "Old/Plugin", "Other/Do", "broken.pconf", "{dir}/broken.pconf", "misnamed", "Do", "None/Such"] {
+    for subject in [
+        "Test/Do",
+        "Example/typed",
+        "Old/Plugin",
+        "Other/Do",
+        "broken.pconf",
+        "{dir}/broken.pconf",
+        "misnamed",
+        "Do",
+        "None/Such",
+    ] {
         both.same_in_both_forms(&format!("why {subject}"));
     }
     both.same("why /nowhere/TestDo.pconf");
@@ -82,10 +101,16 @@ fn why_and_doctor() {
     let [daemon, directory] = both.each().map(|target| target.run(&["doctor"], b""));
     let rest = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(rest(&daemon.out), rest(&directory.out));
-    let names = |text: &str| text.lines().filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned).collect::<Vec<_>>();
+    let names = |text: &str| {
+        text.lines().filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned).collect::<Vec<_>>()
+    };
     let links = ["daemon", "directory", "owner", "mode", "path", "files", "watch", "sockets", "runtime", "open"];
     assert_eq!(names(&daemon.out)[..links.len()], links);
-    assert!(daemon.out.starts_with("  ok  daemon  version [VERSION] answers at [HOME]/d/goplugd.sock, pid [pid]\n"), "{}", daemon.out);
+    assert!(
+        daemon.out.starts_with("  ok  daemon  version [VERSION] answers at [HOME]/d/goplugd.sock, pid [pid]\n"),
+        "{}",
+        daemon.out
+    );
     assert!(directory.out.starts_with("  -  daemon  not needed with a plugin directory\n"), "{}", directory.out);
     assert!(daemon.out.contains("1 of 7 files cannot be used: goplugctl lint [DIR]"), "{}", daemon.out);
 }

@@ -37,15 +37,14 @@ impl Answer {
     }
 }
 
-/// A target and the plugins behind it.
-pub(super) struct Behind {
+/// A target and its plugin directory.
+pub(super) struct Target {
     flags: [String; 2],
     places: Vec<(String, &'static str)>,
     pub(super) dir: PluginDir,
-    pub(super) plugins: Vec<Process>,
 }
 
-impl Behind {
+impl Target {
     /// Runs `goplugctl` on this target. `{dir}` in a word is the plugin directory.
     pub(super) fn run(&self, words: &[&str], input: &[u8]) -> Answer {
         let words = words.iter().map(|word| word.replace("{dir}", self.dir.text()));
@@ -76,8 +75,10 @@ pub(super) fn run(words: impl Iterator<Item = String>, input: &[u8], places: &[(
 
 /// The two targets, and what they said so far.
 pub(super) struct Transcript {
-    pub(super) daemon: Behind,
-    pub(super) directory: Behind,
+    pub(super) daemon: Target,
+    pub(super) directory: Target,
+    /// The processes behind the daemon, and those in the directory.
+    pub(super) plugins: [Vec<Process>; 2],
     _process: Daemon,
     text: String,
 }
@@ -86,23 +87,14 @@ impl Transcript {
     /// The same plugins behind a daemon with `flags` and in a directory.
     pub(super) fn new(flags: &[&str], plugins: impl Fn(&PluginDir) -> Vec<Process>) -> Self {
         let (one, other) = (PluginDir::new(), PluginDir::new());
-        let (behind_daemon, behind_directory) = (plugins(&one), plugins(&other));
+        let plugins = [plugins(&one), plugins(&other)];
         let process = Daemon::start(&one, flags);
         let place = |path: &Path, mask| (path.to_str().expect("a path in UTF-8").to_owned(), mask);
         let places = |dir: &PluginDir| vec![place(dir.path(), "[DIR]"), place(process.home.path(), "[HOME]")];
-        let daemon = Behind {
-            flags: ["--socket".into(), place(&process.socket(), "").0],
-            places: places(&one),
-            dir: one,
-            plugins: behind_daemon,
-        };
-        let directory = Behind {
-            flags: ["--dir".into(), other.text().to_owned()],
-            places: places(&other),
-            dir: other,
-            plugins: behind_directory,
-        };
-        Self { daemon, directory, _process: process, text: String::new() }
+        let daemon =
+            Target { flags: ["--socket".into(), place(&process.socket(), "").0], places: places(&one), dir: one };
+        let directory = Target { flags: ["--dir".into(), other.text().to_owned()], places: places(&other), dir: other };
+        Self { daemon, directory, plugins, _process: process, text: String::new() }
     }
 
     /// A daemon that loads nothing by itself, as a directory does not, and that has looked at its directory.
@@ -160,14 +152,23 @@ impl Transcript {
     }
 
     /// Both targets; each is asked what the other is not.
-    pub(super) fn each(&self) -> [&Behind; 2] {
+    pub(super) fn each(&self) -> [&Target; 2] {
         [&self.daemon, &self.directory]
     }
 
     fn write(&mut self, words: &[&str], text: &str) {
-        let quoted = words.iter().map(|word| if word.contains([' ', '"', '{']) && !word.contains("{dir}") { format!("'{word}'") } else { (*word).to_owned() });
+        let quoted = words.iter().map(|word| {
+            if word.contains([' ', '"', '{']) && !word.contains("{dir}") {
+                format!("'{word}'")
+            } else {
+                (*word).to_owned()
+            }
+        });
         let line = quoted.collect::<Vec<_>>().join(" ").replace("{dir}", "[DIR]");
-        self.text.push_str(&format!("$ goplugctl {}\n{text}\n", line.escape_debug().to_string().replace("\\'", "'").replace("\\\"", "\"")));
+        self.text.push_str(&format!(
+            "$ goplugctl {}\n{text}\n",
+            line.escape_debug().to_string().replace("\\'", "'").replace("\\\"", "\"")
+        ));
     }
 
     /// Everything that was written down is the snapshot of this name.
