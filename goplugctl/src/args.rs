@@ -1,6 +1,8 @@
 //! The command line as data. Every verb and every flag says here what it does.
 
-use std::ffi::OsString;
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +12,9 @@ use goplug_pconf_schema::wire::event::Position;
 use crate::duration;
 use crate::output::{ColorChoice, Format};
 use crate::target::Awaited;
+
+/// Begins a shielded word: no argument of a process can hold it.
+const SHIELD: &str = "\0";
 
 /// The command line of GoPlug.
 #[derive(Debug, Parser)]
@@ -129,7 +134,7 @@ pub(crate) enum Verb {
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// Only these: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*'
-    #[arg(value_name = "PLUGIN")]
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugins: Vec<String>,
 }
 
@@ -137,7 +142,7 @@ pub(crate) struct ListArgs {
 #[derive(Debug, Args)]
 pub(crate) struct OnePlugin {
     /// The plugin: NAME or NAMESPACE/NAME
-    #[arg(value_name = "PLUGIN")]
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
 }
 
@@ -145,7 +150,7 @@ pub(crate) struct OnePlugin {
 #[derive(Debug, Args)]
 pub(crate) struct OptionalPlugin {
     /// The plugin: NAME or NAMESPACE/NAME
-    #[arg(value_name = "PLUGIN")]
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: Option<String>,
 }
 
@@ -153,7 +158,7 @@ pub(crate) struct OptionalPlugin {
 #[derive(Debug, Args)]
 pub(crate) struct Plugins {
     /// The plugins: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*'
-    #[arg(value_name = "PLUGIN", required_unless_present = "all")]
+    #[arg(value_name = "PLUGIN", required_unless_present = "all", value_parser = whole)]
     pub(crate) plugins: Vec<String>,
     /// All plugins
     #[arg(short, long, conflicts_with = "plugins")]
@@ -164,7 +169,7 @@ pub(crate) struct Plugins {
 #[derive(Debug, Args)]
 pub(crate) struct WhyArgs {
     /// The plugin, or the file that should be one
-    #[arg(value_name = "PLUGIN|FILE")]
+    #[arg(value_name = "PLUGIN|FILE", value_parser = whole)]
     pub(crate) subject: String,
 }
 
@@ -180,7 +185,7 @@ pub(crate) struct EventsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct WaitArgs {
     /// The plugin: NAME (of the empty namespace while it is not there) or NAMESPACE/NAME
-    #[arg(value_name = "PLUGIN")]
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
     /// What to wait for: loaded, discovered, gone or callback=NAME
     #[arg(long = "for", value_name = "WHAT", default_value = "loaded", value_parser = awaited)]
@@ -216,13 +221,13 @@ pub(crate) struct PingArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ExecuteArgs {
     /// The plugin: NAME or NAMESPACE/NAME
-    #[arg(value_name = "PLUGIN")]
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
     /// The method
-    #[arg(value_name = "METHOD")]
+    #[arg(value_name = "METHOD", value_parser = whole)]
     pub(crate) method: String,
     /// The body: the text itself, @FILE, or - for standard input [default: empty]
-    #[arg(value_name = "DATA")]
+    #[arg(value_name = "DATA", value_parser = whole)]
     pub(crate) data: Option<String>,
     /// Load the plugin first if it is not loaded
     #[arg(long)]
@@ -251,10 +256,10 @@ pub(crate) struct ExecuteArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ListenArgs {
     /// The plugin: NAME or NAMESPACE/NAME
-    #[arg(value_name = "PLUGIN")]
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
     /// The callback
-    #[arg(value_name = "CALLBACK")]
+    #[arg(value_name = "CALLBACK", value_parser = whole)]
     pub(crate) callback: String,
     /// End after this many notifications
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -324,6 +329,25 @@ pub(crate) struct HelpArgs {
     /// A verb, or one of: exit-codes, names, output, targets
     #[arg(value_name = "TOPIC")]
     pub(crate) topic: Option<String>,
+}
+
+/// A word as the parser of the command line takes it: `-/NAME`, a plugin without a namespace, would be a flag.
+pub(crate) fn shielded(word: OsString) -> OsString {
+    if !word.as_bytes().starts_with(b"-/") {
+        return word;
+    }
+    let mut shield = OsString::from(SHIELD);
+    shield.push(word);
+    shield
+}
+
+/// What was shielded, as it was written.
+pub(crate) fn unshielded(word: &OsStr) -> &OsStr {
+    OsStr::from_bytes(word.as_bytes().strip_prefix(SHIELD.as_bytes()).unwrap_or(word.as_bytes()))
+}
+
+fn whole(word: &str) -> Result<String, Infallible> {
+    Ok(word.strip_prefix(SHIELD).unwrap_or(word).to_owned())
 }
 
 /// Reads what `wait --for` waits for.

@@ -41,7 +41,7 @@ pub fn main() -> ExitCode {
     if let Some(code) = demo::plugin::run_if_asked(&words) {
         return code;
     }
-    let cli = match Cli::try_parse_from(words) {
+    let cli = match Cli::try_parse_from(words.into_iter().map(args::shielded)) {
         Ok(cli) => cli,
         Err(error) => {
             // A closed stdout is the only way for this to fail, and then nobody is left to tell.

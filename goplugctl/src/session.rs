@@ -100,7 +100,9 @@ impl Session {
         let known = if one && meant.plugins.iter().all(|name| name.contains('/')) {
             Vec::new()
         } else {
-            self.target.known().await.map_err(|fault| Failure::new(what, fault))?
+            let rows = self.target.known().await.map_err(|fault| Failure::new(what, fault))?;
+            // A row without a socket is a file that makes no plugin: nothing can be done with it.
+            rows.into_iter().filter(|row| row.socket.is_some()).collect()
         };
         let mut plugins: Vec<PluginId> = Vec::new();
         if meant.all {

@@ -113,3 +113,14 @@ fn arguments_of_the_daemon_are_passed_on() {
     };
     assert_eq!(args.arguments, ["--plugin-dir", "x", "--auto-discover=false"]);
 }
+
+#[test]
+fn a_plugin_without_a_namespace_is_no_flag() {
+    let words = ["goplugctl", "execute", "-/Do", "echo", "-/x", "--timeout", "1s"].map(OsString::from);
+    let Verb::Execute(args) = Cli::try_parse_from(words.map(shielded)).unwrap().verb else { panic!("another verb") };
+    assert_eq!((args.plugin.as_str(), args.data.as_deref()), ("-/Do", Some("-/x")));
+    let words = ["goplugctl", "unload", "a/b", "-/Do", "--stop"].map(OsString::from);
+    let Verb::Unload(args) = Cli::try_parse_from(words.map(shielded)).unwrap().verb else { panic!("another verb") };
+    assert_eq!((args.plugins.plugins, args.stop), (vec!["a/b".to_owned(), "-/Do".to_owned()], true));
+    assert_eq!(unshielded(&shielded("-/x".into())), "-/x");
+}

@@ -11,7 +11,7 @@ use goplug_pconf_schema::admin::DaemonStatus;
 use goplug_pconf_schema::{Code, Fault};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::args::{DaemonRunArgs, Global};
+use crate::args::{DaemonRunArgs, Global, unshielded};
 use crate::failure::Failure;
 use crate::output::{Out, escape};
 use crate::pidfd;
@@ -29,7 +29,7 @@ pub(crate) fn run(global: &Global, args: &DaemonRunArgs) -> ExitCode {
     if let Some(directory) = &global.dir {
         all.extend(["--plugin-dir".into(), directory.clone().into_os_string()]);
     }
-    all.extend(args.arguments.iter().cloned());
+    all.extend(args.arguments.iter().map(|word| unshielded(word).to_owned()));
     goplugd::main_with(all)
 }
 
@@ -88,11 +88,12 @@ pub(crate) async fn stop(global: &Global) -> Result<(), Failure> {
 }
 
 fn socket(global: &Global) -> Result<PathBuf, Failure> {
-    match choose(None, global.socket.clone())? {
+    match choose(global.dir.clone(), global.socket.clone())? {
         Place::Socket(path) => Ok(path),
-        Place::Directory(_) => {
-            Err(Failure::usage("cannot tell which daemon", "GOPLUG_DIR names a directory: name a socket with --socket"))
-        }
+        Place::Directory(_) => Err(Failure::usage(
+            "cannot tell which daemon",
+            "--dir or GOPLUG_DIR names a directory, which has none: name a socket with --socket",
+        )),
     }
 }
 

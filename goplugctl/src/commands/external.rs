@@ -7,7 +7,7 @@ use std::process::Command;
 use clap::CommandFactory;
 use goplug_pconf_schema::nearest;
 
-use crate::args::{Cli, Global};
+use crate::args::{Cli, Global, unshielded};
 use crate::failure::Failure;
 use crate::output::escape;
 
@@ -18,7 +18,7 @@ pub(crate) fn run(global: &Global, words: &[OsString]) -> Failure {
     let mut program = OsString::from("goplugctl-");
     program.push(&verb);
     let mut command = Command::new(&program);
-    command.args(words.iter().skip(1));
+    command.args(words.iter().skip(1).map(|word| unshielded(word)));
     if let Some(directory) = &global.dir {
         command.env("GOPLUG_DIR", directory).env_remove("GOPLUG_SOCKET");
     }

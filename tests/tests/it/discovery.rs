@@ -209,6 +209,10 @@ async fn random_file_operations_end_as_the_oracle_says() {
         .unwrap();
     for _ in 0..operations {
         operate(&mut random, &plugins);
+        // Now and then the registry gets to see what is in between.
+        if random.percent(5) {
+            tokio::time::sleep(Duration::from_micros(random.below(5_000) as u64)).await;
+        }
     }
     let _ = std::fs::create_dir(&plugins);
     std::fs::set_permissions(&plugins, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -223,8 +227,11 @@ async fn random_file_operations_end_as_the_oracle_says() {
             .into_iter()
             .map(|row| {
                 let file = row.pconf.clone().unwrap_or_default();
-                let kind =
-                    if row.state == State::Invalid { "invalid".to_owned() } else { row.id().unwrap().to_string() };
+                let kind = if matches!(row.state, State::Invalid | State::Denied) {
+                    "invalid".to_owned()
+                } else {
+                    row.id().unwrap().to_string()
+                };
                 (file.rsplit('/').next().unwrap_or_default().to_owned(), kind)
             })
             .collect();

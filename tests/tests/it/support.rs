@@ -11,7 +11,7 @@ use goplug_tests::{LONG, PluginDir, Process, Ready, wait_until};
 
 pub(crate) const FIXTURE: &str = env!("CARGO_BIN_EXE_fixture");
 pub(crate) const GOPLUGCTL: &str = env!("CARGO_BIN_EXE_test-goplugctl");
-const GOPLUGD: &str = env!("CARGO_BIN_EXE_test-goplugd");
+pub(crate) const GOPLUGD: &str = env!("CARGO_BIN_EXE_test-goplugd");
 const APP: &str = env!("CARGO_BIN_EXE_app");
 const EVIL: &str = env!("CARGO_BIN_EXE_evil");
 const V0: &str = env!("CARGO_BIN_EXE_v0plugin");
@@ -79,11 +79,16 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts it and waits for its `READY=1`.
     pub(crate) fn start(plugins: &PluginDir, args: &[&str]) -> Self {
+        Self::with(&[&["--plugin-dir", plugins.text()], args].concat())
+    }
+
+    /// As [`Daemon::start`], with these arguments and its socket only.
+    pub(crate) fn with(args: &[&str]) -> Self {
         let home = PluginDir::new();
         let notify = UnixDatagram::bind(home.join("notify")).expect("a datagram socket");
         notify.set_read_timeout(Some(LONG)).expect("a deadline");
         let mut run = command(GOPLUGD);
-        run.arg0("goplugd").arg("--plugin-dir").arg(plugins.path()).arg("--socket").arg(home.join("d/goplugd.sock"));
+        run.arg0("goplugd").arg("--socket").arg(home.join("d/goplugd.sock"));
         run.args(args).env("NOTIFY_SOCKET", home.join("notify")).stderr(std::process::Stdio::null());
         let process = Process::start(&mut run, Ready::Now);
         let mut message = [0; 256];

@@ -1,7 +1,5 @@
 //! Each exit code, on both targets: what was wrong, why, what helps, and the same for scripts.
 
-use std::os::unix::fs::PermissionsExt;
-
 use super::transcript::run;
 use super::{Transcript, one_of_each, the_fixture};
 use goplug_tests::PluginDir;
@@ -11,9 +9,8 @@ fn each_code_of_the_vocabulary() {
     let mut both = Transcript::quiet(the_fixture);
     for target in both.each() {
         target.dir.publish("Other", "Do", "dead.sock");
-        target.dir.publish("Test", "Open", "open.sock");
-        let open = target.dir.join("TestOpen.pconf");
-        std::fs::set_permissions(open, std::fs::Permissions::from_mode(0o666)).unwrap();
+        target.dir.publish("Test", "Away", "away.sock");
+        std::os::unix::fs::symlink("/nowhere/away.sock", target.dir.join("away.sock")).unwrap();
     }
     both.unseen("rescan");
     both.unseen("load Test/Do");
@@ -30,7 +27,7 @@ fn each_code_of_the_vocabulary() {
     // unavailable: 6
     both.same_in_both_forms("load Other/Do");
     // denied: 8
-    both.same_in_both_forms("load Test/Open");
+    both.same_in_both_forms("load Test/Away");
     // conflict: 9
     both.same_in_both_forms("load Test/Do");
     // invalid_argument: 10

@@ -3,6 +3,7 @@
 use goplug_tests::PluginDir;
 
 use super::Transcript;
+use super::transcript::Answer;
 use crate::support::{evil, fixture};
 
 #[test]
@@ -19,19 +20,28 @@ fn text_of_plugins_drives_no_terminal() {
             fixture(dir, &["--version", "1.2.3", "Test/Do"]),
         ]
     });
-    both.unseen("load Evil/hostile Test/Do");
-    for verb in ["inspect Evil/hostile", "inspect -/plain", "why bell.pconf", "why plain"] {
-        for format in ["table", "wide", "json", "yaml"] {
-            let answer = both.same(&format!("{verb} -o {format}"));
-            let text = String::from_utf8(answer.raw).unwrap();
-            assert!(!text.chars().any(|c| c.is_control() && c != '\n' || c == '\u{202e}'), "{verb}: {text:?}");
+    both.unseen("load Test/Do");
+    let harmless = |line: &str, answer: Answer| {
+        let text = String::from_utf8(answer.raw).unwrap();
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n' || c == '\u{202e}'), "{line}: {text:?}");
+    };
+    for format in ["table", "wide", "json", "yaml"] {
+        for verb in ["inspect -/plain", "why bell.pconf", "why plain"] {
+            let line = format!("{verb} -o {format}");
+            harmless(&line, both.same(&line));
+        }
+        for target in both.each() {
+            let answer = target.run(&["inspect", "Evil/hostile", "-o", format], b"");
+            assert!(answer.out.contains("owned"), "the description of its hello: {answer:?}");
+            harmless(format, answer);
+            harmless(format, target.run(&["list", "-o", format], b""));
         }
     }
     both.same_in_both_forms("load Evil/grumpy");
     both.same_words(&["execute", "Test/Do", "fail", "a\u{1b}[2J\r\nerror: b\u{9b}", "-o", "json"], b"");
     both.same_words(&["execute", "Test/Do", "fail-with-data", r#"{"\u001b[2J": "\u202e"}"#], b"");
     both.same_words(&["execute", "Test/Do", "\u{1b}[2J", "x"], b"");
-    both.same_words(&["inspect", "\u{1b}[2J/x"], b"");
+    both.same_words(&["inspect", "\u{7}x/y"], b"");
     // A reply is bytes and passes as it is, unless it goes to a terminal.
     let reply = both.same_words(&["execute", "Test/Do", "echo", "--hex", "1b5b324a", "-o", "json"], b"");
     assert!(reply.out.contains("\\u001b[2J"), "{reply:?}");

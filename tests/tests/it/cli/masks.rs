@@ -18,6 +18,7 @@ static MASKS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"\buid:\d+", "uid:[uid]"),
         (r"(?m)^(\S+/\S+  \w+  \S+  v\d  \S+  )\d+", "$1[pid]"),
         (r#""(\w+Ns)": ?\d+"#, "\"$1\": [NS]"),
+        (r"(?m)^(\s*)(\w+Ns): \d+$", "$1$2: [NS]"),
         (r#""callsPerSecond": ?[\d.e]+"#, "\"callsPerSecond\": [N]"),
         (r"(p50|p99|max) [\d.]+ ?\S+,", "$1 [DURATION],"),
         (r"\d+ calls/s", "[N] calls/s"),

@@ -32,7 +32,8 @@ impl Answer {
         text + &format!("[exit {}]\n", self.code)
     }
 
-    fn says(&self) -> (i32, &str, &str) {
+    /// Everything but the bytes as they came.
+    pub(super) fn says(&self) -> (i32, &str, &str) {
         (self.code, &self.out, &self.err)
     }
 }
