@@ -19,6 +19,7 @@ use crate::callback::Callback;
 use crate::context::Context;
 use crate::method::{Function, Method, ReplyStream, typed};
 use crate::notify::Notifier;
+use crate::publish::default_socket;
 use crate::service::{Entry, Hooks, Service};
 
 /// Names the socket of a plugin that does not name one itself.
@@ -259,8 +260,7 @@ impl PluginBuilder {
         let (Some(id), []) = (id, problems.as_slice()) else { return Err(refused(&problems)) };
 
         let from_environment = || std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
-        let own_name = || dir.join(format!("{}{}.{}.sock", id.namespace(), id.name(), &epoch[..8]));
-        let socket = self.socket.clone().or_else(from_environment).unwrap_or_else(own_name);
+        let socket = self.socket.clone().or_else(from_environment).unwrap_or_else(|| default_socket(&dir, &id, &epoch));
         let pconf = self.pconf(&id, &epoch, &sock_field(&dir, &socket));
         let socket = pconf.socket_path(&dir).map_err(|why| refused(&[why]))?;
         // What we write must be what a registry can read.

@@ -29,14 +29,18 @@ pub(crate) fn pconf_path(folder: &Path, id: &PluginId) -> PathBuf {
     folder.join(format!("{}{}.pconf", id.namespace(), id.name()))
 }
 
-/// Refuses a path that another pair has published and still serves: `ab`+`c` and `a`+`bc` share one file name.
-pub(crate) async fn check_free(path: &Path, id: &PluginId) -> Result<(), Fault> {
-    let Some(other) = read(path).ok().and_then(|bytes| Pconf::parse(&bytes).ok()).filter(|other| other.id != *id)
-    else {
-        return Ok(());
-    };
+/// Refuses a path that another pair has published and still serves: `ab`+`c` and `a`+`bc` share one file name. Answers
+/// with the socket that a dead predecessor of the same pair left behind, if its name is one that we give: a plugin that
+/// is killed again and again must not fill the folder.
+pub(crate) async fn check_free(path: &Path, id: &PluginId) -> Result<Option<PathBuf>, Fault> {
+    let Some(other) = read(path).ok().and_then(|bytes| Pconf::parse(&bytes).ok()) else { return Ok(None) };
     let folder = path.parent().unwrap_or(Path::new("."));
-    let Ok(socket) = other.socket_path(folder) else { return Ok(()) };
+    let Ok(socket) = other.socket_path(folder) else { return Ok(None) };
+    if other.id == *id {
+        let is_ours = other.epoch.as_deref().is_some_and(|epoch| socket == default_socket(folder, id, epoch));
+        let is_dead = is_ours && UnixStream::connect(&socket).await.is_err_and(refused);
+        return Ok(is_dead.then_some(socket));
+    }
     let is_alive = match timeout(ANSWER_LIMIT, UnixStream::connect(&socket)).await {
         Ok(connected) => connected.map_or_else(|error| error.kind() == io::ErrorKind::WouldBlock, |_| true),
         Err(_) => true,
@@ -46,7 +50,16 @@ pub(crate) async fn check_free(path: &Path, id: &PluginId) -> Result<(), Fault> 
         let text = format!("{path} belongs to the running plugin `{theirs}`; choose another name or namespace");
         return Err(Fault::new(Code::Conflict, text));
     }
-    Ok(())
+    Ok(None)
+}
+
+/// Where a plugin listens unless it is told otherwise: a successor never meets its predecessor's socket.
+pub(crate) fn default_socket(folder: &Path, id: &PluginId, epoch: &str) -> PathBuf {
+    folder.join(format!("{}{}.{}.sock", id.namespace(), id.name(), epoch.get(..8).unwrap_or(epoch)))
+}
+
+fn refused(error: io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionRefused
 }
 
 /// Writes `pconf` to `path`: into a dot-file, which nobody discovers, synced, and renamed.

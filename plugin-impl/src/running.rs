@@ -47,7 +47,7 @@ impl Plugin {
     pub async fn start(self) -> Result<Running, Fault> {
         let Self { service, pconf, dir, socket } = self;
         let path = pconf_path(&dir, &pconf.id);
-        check_free(&path, &pconf.id).await?;
+        let left_behind = check_free(&path, &pconf.id).await?;
         let bound = bind(&socket)?;
         let (stop, stopped) = watch::channel(false);
         let calls = usize::try_from(service.hello().limits.max_concurrent_calls).unwrap_or(usize::MAX);
@@ -62,6 +62,10 @@ impl Plugin {
                 return Err(fault);
             }
         };
+        if let Some(dead) = left_behind {
+            // After the new file is there: until then the old one still leads registries to this path. If it is gone, fine.
+            _ = std::fs::remove_file(dead);
+        }
         let (left, gone) = watch::channel(false);
         let (mut leaving, files) = (service.leaving(), Arc::clone(&publication));
         let server = tokio::spawn(async move {

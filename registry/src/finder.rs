@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use goplug_pconf_schema::PluginId;
 use goplug_pconf_schema::admin::{EventKind, PluginSummary};
+use goplug_pconf_schema::{Code, Fault, PluginId};
 use goplug_transport::Connection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::discovery::{Change, ScanOptions, Snapshot, View, Watch, WatchSignals, diff, scan};
+use crate::discovery::{Change, RefusalKind, ScanOptions, Snapshot, View, Watch, WatchSignals, diff, scan};
 use crate::event::now_text;
 use crate::options::Builder;
 use crate::registry::Inner;
@@ -61,6 +61,18 @@ impl Finder {
         let known = self.lock().clone();
         let since = |file: &Path| known.refused.get(file).map_or("", String::as_str);
         known.view.invalid().map(|(file, refusal)| show::refused(file, refusal, since(file))).collect()
+    }
+
+    /// Why a plugin cannot be loaded although a file names it.
+    pub(crate) fn refusal(&self, plugin: &str) -> Option<Fault> {
+        let view = self.view();
+        let names = |id: &PluginId| id.as_str() == plugin || (!plugin.contains('/') && id.name() == plugin);
+        let (file, refusal) = view.invalid().find(|(_, refusal)| refusal.id.as_ref().is_some_and(names))?;
+        let code = match refusal.kind {
+            RefusalKind::Denied => Code::Denied,
+            RefusalKind::Invalid => Code::InvalidArgument,
+        };
+        Some(Fault::new(code, format!("{}: {}", show::text(file), refusal.reason)))
     }
 
     /// The files that claim a plugin's pair without being used.

@@ -192,7 +192,8 @@ impl Registry {
     /// A failed load is tried again with growing pauses until [`Registry::unload`].
     ///
     /// # Errors
-    /// `conflict` when it is loaded already; `not_found`; else what went wrong.
+    /// `conflict` when it is loaded already; `not_found`, or `denied` and `invalid_argument` for a file that names it and is
+    /// refused; else what went wrong.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the load.
@@ -202,7 +203,7 @@ impl Registry {
             // Nothing is watched, or not yet seen: look at the disk.
             _ => {
                 self.inner.rescan().await?;
-                self.inner.resolve(plugin)?
+                self.inner.resolve(plugin).map_err(|fault| self.inner.finder.refusal(plugin).unwrap_or(fault))?
             }
         };
         slot.ask(Command::Load).await?

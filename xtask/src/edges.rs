@@ -22,7 +22,7 @@ const EDGES: [(&str, &[&str]); 9] = [
     ("goplug-examples", &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry"]),
     (
         "goplug-tests",
-        &["goplug-pconf-schema", "goplug-transport", "goplug-plugin-impl", "goplug-registry", "goplugctl", "goplugd"],
+        &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplugctl", "goplugd", "goplug-examples"],
     ),
     ("xtask", &["goplug-pconf-schema"]),
 ];

@@ -35,9 +35,8 @@ pub(super) async fn events(session: &mut Session, args: &EventsArgs) -> Result<(
 pub(super) async fn listen(session: &mut Session, args: &ListenArgs) -> Result<(), Failure> {
     let what = |plugin: &str| format!("cannot listen to `{}` of `{plugin}`", args.callback);
     let plugin = session.one(&what(&args.plugin), &args.plugin).await?;
-    check_call_name("callback", &args.callback).map_err(|error| {
-        Failure::new(what(plugin.as_str()), Fault::new(Code::InvalidArgument, error.to_string()))
-    })?;
+    check_call_name("callback", &args.callback)
+        .map_err(|error| Failure::new(what(plugin.as_str()), Fault::new(Code::InvalidArgument, error.to_string())))?;
     let listening = session.target.listen(&plugin, &args.callback, args.after.clone());
     let items = match listening.await {
         Ok(items) => items,

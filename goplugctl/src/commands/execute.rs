@@ -22,9 +22,8 @@ pub(super) async fn execute(session: &mut Session, args: &ExecuteArgs) -> Result
     let what = |plugin: &str| format!("cannot execute `{}` of `{plugin}`", args.method);
     let plugin = session.one(&what(&args.plugin), &args.plugin).await?;
     let what = what(plugin.as_str());
-    check_call_name("method", &args.method).map_err(|error| {
-        Failure::new(what.clone(), Fault::new(Code::InvalidArgument, error.to_string()))
-    })?;
+    check_call_name("method", &args.method)
+        .map_err(|error| Failure::new(what.clone(), Fault::new(Code::InvalidArgument, error.to_string())))?;
     let body = body::body(args).map_err(|fault| Failure::new(what.clone(), fault))?;
     let call =
         Call { deadline: session.timeout, load: args.load, content_type: args.json.then_some("application/json") };

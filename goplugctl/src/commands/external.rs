@@ -1,6 +1,6 @@
 //! Verbs of others: `goplugctl-VERB` in `PATH`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -27,16 +27,24 @@ pub(crate) fn run(global: &Global, words: &[OsString]) -> Failure {
     }
     // A name with a slash would be a path, not a program in PATH.
     let is_name = !verb.is_empty() && !verb.to_string_lossy().contains('/');
-    let error = if is_name { command.exec() } else { std::io::ErrorKind::NotFound.into() };
+    let error = is_name.then(|| command.exec());
     let shown = verb.to_string_lossy();
     let command = Cli::command();
     let verbs: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
     let hint =
         nearest(&shown, &verbs).map_or_else(|| "goplugctl --help".to_owned(), |verb| format!("goplugctl {verb}"));
     let what = format!("unknown verb `{}`", escape(&shown));
-    let why = match error.kind() {
-        std::io::ErrorKind::NotFound => format!("there is no `{}` in PATH either", escape(&program.to_string_lossy())),
-        _ => format!("`{}` cannot be run: {error}", escape(&program.to_string_lossy())),
+    let why = match error {
+        // A folder in PATH that may not be searched makes the kernel say that permission is denied.
+        Some(error) if is_in_path(&program) => {
+            format!("`{}` cannot be run: {error}", escape(&program.to_string_lossy()))
+        }
+        _ => format!("there is no `{}` in PATH either", escape(&program.to_string_lossy())),
     };
     Failure::usage(what, why).hint(hint)
+}
+
+fn is_in_path(program: &OsStr) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).exists())
 }

@@ -106,7 +106,7 @@ async fn exchange_v1(
             Ok(Answer { body, content_type })
         }
         Verdict::Problem => {
-            let body = connection.read_body(MAX_PROBLEM_BYTES).await.map_err(|error| broken(live, &error))?;
+            let body = connection.read_body(MAX_PROBLEM_BYTES).await.map_err(|error| broken_problem(live, &error))?;
             let fault = judge::problem(head.status, &body);
             if fault.code == Code::WrongState {
                 live.report(Doubt::Inactive);
@@ -177,6 +177,17 @@ pub(crate) fn broken(live: &Live, error: &Error) -> Fault {
         return Fault::new(unsent_code(error.kind), format!("plugin `{}`: {error}", live.id)).with_ran(Ran::No);
     }
     Fault::new(sent_code(error.kind), format!("plugin `{}`: {error}", live.id)).with_ran(Ran::Unknown)
+}
+
+/// The connection broke within a problem document, or the document is none.
+fn broken_problem(live: &Live, error: &Error) -> Fault {
+    match error.kind {
+        ErrorKind::TooLarge => {
+            let text = format!("plugin `{}`: a problem document of more than {MAX_PROBLEM_BYTES} bytes", live.id);
+            Fault::new(Code::ProtocolError, text)
+        }
+        _ => broken(live, error),
+    }
 }
 
 /// The connection broke behind a head: the method ran.

@@ -24,6 +24,10 @@ pub(crate) fn v1(head: &ReplyHead, call_id: &str) -> Verdict {
         }
         None => return Verdict::Broken("the reply carries no Goplug-Call-Id".into()),
     }
+    if head.header("content-length").is_none() && head.header("transfer-encoding").is_none() {
+        // It would end with the connection, and one that a crash cut off would look whole.
+        return Verdict::Broken("the reply has neither a length nor chunks".into());
+    }
     if head.status == 200 {
         return Verdict::Body;
     }
@@ -62,6 +66,7 @@ mod tests {
 
     #[test]
     fn v1_replies_are_bodies_problems_or_broken() {
+        let length = ("content-length", "2");
         let problem = ("content-type", "application/problem+json; charset=utf-8");
         let id = (CALL_ID, "7");
         for (status, headers, expected) in [
@@ -76,9 +81,12 @@ mod tests {
             (503, vec![problem], "Broken"),
             (599, vec![id, problem], "Problem"),
         ] {
+            let headers: Vec<_> = headers.into_iter().chain([length]).collect();
             let verdict = format!("{:?}", v1(&head(status, "x", &headers), "7"));
             assert!(verdict.starts_with(expected), "{status} {headers:?}: {verdict}");
         }
+        assert!(matches!(v1(&head(200, "OK", &[id]), "7"), Verdict::Broken(_)), "no length");
+        assert!(matches!(v1(&head(200, "OK", &[id, ("transfer-encoding", "chunked")]), "7"), Verdict::Body));
         assert_eq!(super::problem(500, b"{}").code, Code::ProtocolError);
     }
 

@@ -162,8 +162,7 @@ impl Feed {
         self.open_at = Some(Instant::now() + self.pause);
         let class = live.hello.callback(&self.callback).map_or(Class::Event, |info| info.class);
         self.cursor.set_class(class);
-        let max_bytes = self.shared.options.load().max_reply_bytes;
-        match Stream::open(Arc::clone(&live), &self.callback, &self.reader, self.cursor.last(), max_bytes).await {
+        match Stream::open(&self.shared, Arc::clone(&live), &self.callback, &self.reader, self.cursor.last()).await {
             Ok(stream) => {
                 self.stream = Some(stream);
                 self.refused_by = None;

@@ -1,7 +1,7 @@
 //! Notifications: from a plugin's event stream to an application's handler, and the acknowledgement back.
 //!
 //! In reading order: this file (what an application sees), `handling` (a handler per message, with its second chances),
-//! `feed` (one stream that survives its connection), `stream` (one connection of it), `cursor` (what is new, pure), `dead`
+//! `feed` (one stream that survives its connection), `stream` (one attachment of it), `v0` (the polls of v0), `cursor` (what is new, pure), `dead`
 //! (what no handler could handle).
 
 mod cursor;
@@ -9,6 +9,7 @@ mod dead;
 mod feed;
 mod handling;
 mod stream;
+mod v0;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub(crate) use dead::DeadLetters;
 pub use feed::{Feed, FeedItem};
 pub use handling::Subscription;
 pub(crate) use handling::register;
+pub(crate) use v0::Polls;
 
 use crate::call::request;
 use crate::registry::Inner;

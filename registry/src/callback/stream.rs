@@ -1,4 +1,4 @@
-//! One connection of a feed: a v1 event stream, or the long polls of v0.
+//! One attachment of a feed: a v1 event stream of its own, or a share in the polls of v0.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,8 +14,9 @@ use goplug_transport::{Connection, Request};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::feed::Reader;
-use crate::call::{Verdict, broken, judge_v0, judge_v1, next_call_id, not_connected, read_problem};
-use crate::supervisor::{Live, Wire};
+use super::v0::{self, Heard};
+use crate::call::{Verdict, broken, judge_v1, next_call_id, not_connected, read_problem};
+use crate::supervisor::{Live, Shared, Wire};
 
 /// A stream that is silent for this long, without even a comment, is broken.
 const SILENCE: Duration = Duration::from_millis(3 * KEEP_ALIVE_MS);
@@ -29,67 +30,44 @@ pub(crate) enum Raw {
     Replaced,
 }
 
-/// An open connection.
+/// An open attachment.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub live: Arc<Live>,
-    connection: Connection,
     kind: Kind,
 }
 
 #[derive(Debug)]
 enum Kind {
-    V1 {
-        reader: SseReader,
-        pending: VecDeque<SseEvent>,
-    },
-    /// The body of the poll; whether its request was sent and its reply is awaited.
-    V0 {
-        body: Vec<u8>,
-        max_bytes: usize,
-    },
+    V1 { connection: Box<Connection>, reader: SseReader, pending: VecDeque<SseEvent> },
+    V0(Heard),
 }
 
 impl Stream {
     /// Attaches to `callback`. A connection of its own: streams and calls never wait for each other.
     pub(crate) async fn open(
+        shared: &Shared,
         live: Arc<Live>,
         callback: &str,
         reader: &Reader,
         last: Option<&Position>,
-        max_bytes: usize,
     ) -> Result<Self, Fault> {
-        let deadline = Instant::now() + Duration::from_millis(HELLO_MS);
-        let late = |_| Fault::new(Code::Unavailable, format!("no answer to the subscription within {HELLO_MS} ms"));
-        let connection = live.pool.connect(deadline).await.map_err(|error| not_connected(&live, error))?;
+        let max_bytes = shared.options.load().max_reply_bytes;
         if live.wire == Wire::V0 {
-            let body = serde_json::to_vec(callback).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
-            return Ok(Self { live, connection, kind: Kind::V0 { body, max_bytes } });
+            let waits = matches!(reader, Reader::Subscription(_));
+            let heard = v0::listen(shared, &live, callback, waits, max_bytes).await?;
+            return Ok(Self { live, kind: Kind::V0(heard) });
         }
         let target = match reader {
             Reader::Subscription(name) => subscription_path(callback, name),
             Reader::Observer { .. } => observer_path(callback, last),
         };
-        let mut stream =
-            Self { live, connection, kind: Kind::V1 { reader: line_reader(max_bytes), pending: VecDeque::new() } };
-        timeout_at(deadline, stream.attach(&target)).await.map_err(late)??;
-        Ok(stream)
-    }
-
-    async fn attach(&mut self, target: &str) -> Result<(), Fault> {
-        let call_id = next_call_id();
-        let headers = [(CALL_ID, call_id.as_str()), (EPOCH, self.live.epoch())];
-        let request = Request { method: "GET", target, host: HOST, headers: &headers, content_type: None, body: b"" };
-        let head = self.connection.open(&request).await.map_err(|error| broken(&self.live, &error))?;
-        match judge_v1(&head, &call_id) {
-            Verdict::Body => Ok(()),
-            Verdict::Problem => {
-                let body =
-                    self.connection.read_body(MAX_PROBLEM_BYTES).await.map_err(|error| broken(&self.live, &error))?;
-                Err(read_problem(head.status, &body))
-            }
-            Verdict::Broken(why) => Err(Fault::new(Code::ProtocolError, why)),
-        }
+        let deadline = Instant::now() + Duration::from_millis(HELLO_MS);
+        let late = |_| Fault::new(Code::Unavailable, format!("no answer to the subscription within {HELLO_MS} ms"));
+        let mut connection = live.pool.connect(deadline).await.map_err(|error| not_connected(&live, error))?;
+        timeout_at(deadline, attach(&live, &mut connection, &target)).await.map_err(late)??;
+        let connection = Box::new(connection);
+        Ok(Self { live, kind: Kind::V1 { connection, reader: line_reader(max_bytes), pending: VecDeque::new() } })
     }
 
     /// The next thing that the plugin says.
@@ -98,7 +76,7 @@ impl Stream {
     /// The stream is broken and must be opened again.
     ///
     /// # Cancel safety
-    /// Safe for v1. A v0 poll that is dropped breaks the stream: its reply must not be taken for another one's.
+    /// Safe.
     pub(crate) async fn next(&mut self) -> Result<Raw, Fault> {
         let live = Arc::clone(&self.live);
         tokio::select! {
@@ -108,10 +86,10 @@ impl Stream {
     }
 
     async fn read(&mut self) -> Result<Raw, Fault> {
-        let Self { live, connection, kind } = self;
+        let Self { live, kind } = self;
         match kind {
-            Kind::V0 { body, max_bytes } => poll(live, connection, body, *max_bytes).await,
-            Kind::V1 { reader, pending } => loop {
+            Kind::V0(heard) => heard.next().await,
+            Kind::V1 { connection, reader, pending } => loop {
                 while let Some(event) = pending.pop_front() {
                     if let Some(raw) = decode(event).map_err(|why| Fault::new(Code::ProtocolError, why))? {
                         return Ok(raw);
@@ -130,18 +108,24 @@ impl Stream {
     }
 }
 
+async fn attach(live: &Live, connection: &mut Connection, target: &str) -> Result<(), Fault> {
+    let call_id = next_call_id();
+    let headers = [(CALL_ID, call_id.as_str()), (EPOCH, live.epoch())];
+    let request = Request { method: "GET", target, host: HOST, headers: &headers, content_type: None, body: b"" };
+    let head = connection.open(&request).await.map_err(|error| broken(live, &error))?;
+    match judge_v1(&head, &call_id) {
+        Verdict::Body => Ok(()),
+        Verdict::Problem => {
+            let body = connection.read_body(MAX_PROBLEM_BYTES).await.map_err(|error| broken(live, &error))?;
+            Err(read_problem(head.status, &body))
+        }
+        Verdict::Broken(why) => Err(Fault::new(Code::ProtocolError, why)),
+    }
+}
+
 fn line_reader(max_bytes: usize) -> SseReader {
     // Base64 takes four bytes for three; the rest is the wrapping.
     SseReader::new(max_bytes / 3 * 4 + 16 * 1024)
-}
-
-async fn poll(live: &Live, connection: &mut Connection, body: &[u8], max_bytes: usize) -> Result<Raw, Fault> {
-    let content_type = Some("application/json");
-    let request =
-        Request { method: "POST", target: "/RegisterCallback", host: &live.host, headers: &[], content_type, body };
-    let reply = connection.exchange(&request, max_bytes).await.map_err(|error| broken(live, &error))?;
-    judge_v0(&reply.head)?;
-    Ok(Raw::Message { position: None, key: None, dropped: 0, data: reply.body })
 }
 
 /// Reads one event; `None` for a kind that is not known.

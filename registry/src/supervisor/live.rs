@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use bytes::Bytes;
 use goplug_pconf_schema::wire::call::{escape, method_path};
 use goplug_pconf_schema::wire::hello::{Hello, MethodInfo};
-use goplug_pconf_schema::{Code, Fault, PluginId};
+use goplug_pconf_schema::{Code, Fault, PluginId, check_call_name};
 use goplug_transport::Peer;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::call::Pool;
+use crate::callback::Polls;
 
 /// The protocol that a plugin speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub(crate) struct Live {
     /// What the activator returned, or what trailed the list of a v0 plugin.
     pub output: Bytes,
     pub pool: Pool,
+    /// Of a v0 plugin: the polls of its callbacks.
+    pub polls: Polls,
     /// Places for calls under way.
     pub admission: Semaphore,
     places: usize,
@@ -104,6 +107,7 @@ impl Live {
         let methods = methods.collect();
         let places = intro.hello.limits.max_concurrent_calls.min(intro.max_concurrent_calls).max(1);
         Self {
+            polls: Polls::default(),
             pool: Pool::new(intro.socket, intro.peer.clone()),
             id: intro.id,
             wire: intro.wire,
@@ -183,6 +187,9 @@ impl Live {
 
     pub(crate) fn method(&self, name: &str) -> Result<&Method, Fault> {
         self.methods.get(name).ok_or_else(|| {
+            if let Err(error) = check_call_name("method", name) {
+                return Fault::new(Code::InvalidArgument, error.to_string());
+            }
             let shown = goplug_pconf_schema::printable(name);
             let text =
                 format!("plugin `{}` has no method `{shown}`: `goplugctl methods {}` lists them", self.id, self.id);

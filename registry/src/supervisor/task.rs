@@ -224,6 +224,11 @@ impl Task {
             FileNews::Removed => Input::Removed,
         };
         self.feed(input);
+        // One that waits to be asked for is looked at once, so that lists can say what it is; nothing is activated by that.
+        let watched = self.shared.options.load().auto_discover;
+        if watched && self.machine.phase == Phase::Discovered && self.look.is_none() {
+            self.look = Some(self.meeting(Mode::Look));
+        }
     }
 
     fn auto(&self) -> bool {

@@ -61,8 +61,17 @@ fn every_step_is_shown_and_nothing_is_left() {
         rest = &rest[at + heading.len()..];
     }
     for shown in [
-        "\"Name\": \"Do\"", "--unix-socket", "10000 calls, 8 at once, 0 failed", "calls/s", "\"data\":\"three\"",
-        "kill -KILL", "STILL HERE", "BACK AGAIN", "line 2", "fix: ", "unload --stop",
+        "\"Name\": \"Do\"",
+        "--unix-socket",
+        "10000 calls, 8 at once, 0 failed",
+        "calls/s",
+        "\"data\":\"three\"",
+        "kill -KILL",
+        "STILL HERE",
+        "BACK AGAIN",
+        "line 2",
+        "fix: ",
+        "unload --stop",
     ] {
         assert!(out.contains(shown), "{shown}: {out}");
     }
@@ -110,7 +119,8 @@ impl Drop for Kept {
 fn kept_plugins_go_on_and_the_printed_commands_work() {
     let temp = PluginDir::new();
     let output = demo(&temp, &["--keep"]).output().unwrap();
-    let kept: Vec<Kept> = processes(&temp).into_iter().map(|pid| Kept(pidfd_open(pid, PidfdFlags::empty()).unwrap())).collect();
+    let kept: Vec<Kept> =
+        processes(&temp).into_iter().map(|pid| Kept(pidfd_open(pid, PidfdFlags::empty()).unwrap())).collect();
     let out = text(output.stdout);
     assert!(output.status.success(), "{out}\n{}", text(output.stderr));
     assert_eq!(kept.len(), 1, "{out}");

@@ -1,6 +1,9 @@
 //! `listen` and `events`.
 
-use goplug_tests::{LONG, wait_until};
+use std::process::Stdio;
+
+use goplug_tests::{LONG, Process, Ready, wait_until};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{Transcript, one_of_each, the_fixture};
@@ -95,12 +98,25 @@ fn events_tell_what_happened() {
 fn events_follow() {
     let both = Transcript::new(&[], |_| Vec::new());
     for target in both.each() {
-        std::thread::scope(|scope| {
-            let following = scope.spawn(|| target.run(&["events", "-f", "-o", "jsonl", "--timeout=3s"], b""));
-            let _plugins = the_fixture(&target.dir);
-            let events = following.join().unwrap();
-            assert_eq!(events.code, 7, "{events:?}");
-            assert!(events.out.contains("\"kind\":\"discovered\"") && events.out.contains("Test/Do"), "{events:?}");
-        });
+        let mut following = Process::start(&mut target.command(&["events", "-f", "-o", "jsonl"]), Ready::Now);
+        let _plugins = the_fixture(&target.dir);
+        let event: Value = serde_json::from_str(&following.line()).unwrap();
+        assert_eq!((&event["kind"], &event["plugin"]), (&"discovered".into(), &"Test/Do".into()), "{event}");
+        following.signal(Signal::INT);
+        assert_eq!(following.wait(LONG).code(), Some(130));
+    }
+}
+
+/// A reader that leaves ends what goes on, and is no failure.
+#[test]
+fn a_reader_that_leaves() {
+    let both = Transcript::quiet(the_fixture);
+    both.unseen("load Test/Do");
+    for target in both.each() {
+        for words in [&["events", "-f"][..], &["listen", "Test/Do", "events"]] {
+            let mut run = target.command(words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+            drop(run.stdout.take());
+            assert_eq!(run.wait().unwrap().code(), Some(0), "{words:?}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Verbs that look: they change nothing and activate nothing.
 
+use goplug_tests::{LONG, wait_until};
+
 use super::{Transcript, one_of_each};
 
 #[test]
@@ -130,6 +132,9 @@ fn a_daemon_that_loads_by_itself() {
     for plugin in ["Test/Do", "Example/typed", "Example/teller", "Old/Plugin"] {
         assert_eq!(both.daemon.run(&["wait", plugin], b"").code, 0, "{plugin}");
     }
+    wait_until("the daemon has looked at the lazy one", LONG, || {
+        both.daemon.run(&["list", "Example/lazy"], b"").out.contains("  v1  ")
+    });
     both.differs("list Test/Do Example/lazy Old/Plugin", "nobody loaded anything in the directory, the daemon did");
     both.unseen("inspect Test/Do Example/lazy Old/Plugin Example/teller");
     both.differs("is-loaded Example/*", "the daemon loaded all but the lazy one");

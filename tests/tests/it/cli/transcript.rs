@@ -1,8 +1,9 @@
 //! One command line, two targets, one answer.
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use goplug_tests::{PluginDir, Process};
 
@@ -51,11 +52,17 @@ impl Target {
         let words = words.iter().map(|word| word.replace("{dir}", self.dir.text()));
         run(self.flags.iter().cloned().chain(words), input, &self.places)
     }
+
+    /// `goplugctl` on this target, to be started by the caller.
+    pub(super) fn command(&self, words: &[&str]) -> Command {
+        let mut command = command(GOPLUGCTL);
+        command.arg0("goplugctl").args(&self.flags).args(words);
+        command
+    }
 }
 
 /// Runs `goplugctl` with `words` and masks what it says.
 pub(super) fn run(words: impl Iterator<Item = String>, input: &[u8], places: &[(String, &str)]) -> Answer {
-    use std::os::unix::process::CommandExt;
     let words: Vec<String> = words.collect();
     let mut command = command(GOPLUGCTL);
     command.arg0("goplugctl").args(&words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -158,18 +165,8 @@ impl Transcript {
     }
 
     fn write(&mut self, words: &[&str], text: &str) {
-        let quoted = words.iter().map(|word| {
-            if word.contains([' ', '"', '{']) && !word.contains("{dir}") {
-                format!("'{word}'")
-            } else {
-                (*word).to_owned()
-            }
-        });
-        let line = quoted.collect::<Vec<_>>().join(" ").replace("{dir}", "[DIR]");
-        self.text.push_str(&format!(
-            "$ goplugctl {}\n{text}\n",
-            line.escape_debug().to_string().replace("\\'", "'").replace("\\\"", "\"")
-        ));
+        let line = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
+        self.text.push_str(&format!("$ goplugctl {line}\n{text}\n"));
     }
 
     /// Everything that was written down is the snapshot of this name.
@@ -179,4 +176,12 @@ impl Transcript {
             insta::assert_snapshot!(name, self.text);
         });
     }
+}
+
+/// A word as one types it; control characters as Rust writes them.
+fn quoted(word: &str) -> String {
+    let word = word.replace("{dir}", "[DIR]");
+    let shown: String =
+        word.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
+    if word.is_empty() || word.contains([' ', '"', '{', '\\']) { format!("'{shown}'") } else { shown }
 }

@@ -20,7 +20,8 @@ fn bytes_in_bytes_out() {
     assert_eq!(stage.execute("echo", &big).body, big);
     assert_eq!(stage.execute("a%20b%2Fc%2Bd%25%C3%BC", "any name").text(), "any name");
     assert_eq!(stage.execute("stream", "3").text(), "0\n1\n2\n");
-    let sum = stage.post("/v1/plugins/Test/Do/methods/add", &[("Content-Type", "application/json")], r#"{"a":1,"b":2}"#);
+    let sum =
+        stage.post("/v1/plugins/Test/Do/methods/add", &[("Content-Type", "application/json")], r#"{"a":1,"b":2}"#);
     assert_eq!((sum.text().as_str(), sum.header("content-type")), (r#"{"total":3}"#, Some("application/json")));
     let ping = stage.post("/v1/plugins/Test/Do/ping", &[], "").json();
     assert!(ping["roundTripNs"].as_u64() > Some(0), "{ping}");
@@ -51,7 +52,10 @@ fn mirror(dir: &PluginDir) {
                 "" => String::new(),
                 id => format!("Goplug-Call-Id: {id}\r\n"),
             };
-            if peer.send(format!("HTTP/1.1 200 OK\r\n{id}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).is_none() {
+            if peer
+                .send(format!("HTTP/1.1 200 OK\r\n{id}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes())
+                .is_none()
+            {
                 return;
             }
         }
@@ -61,7 +65,12 @@ fn mirror(dir: &PluginDir) {
 }
 
 fn shown(request: &Request) -> Value {
-    request.headers.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect::<serde_json::Map<_, _>>().into()
+    request
+        .headers
+        .iter()
+        .map(|(name, value)| (name.clone(), Value::from(value.as_str())))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 #[test]
@@ -73,9 +82,17 @@ fn only_what_is_on_the_list_reaches_the_plugin_and_the_caller_is_who_the_kernel_
     assert_eq!(waited.status(), 200, "{waited:?}");
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let sent = [
-        ("Content-Type", "text/x-mine"), ("traceparent", trace), ("tracestate", "a=b"), ("Goplug-Deadline-Ms", "5000"),
-        ("Goplug-Caller", "root"), ("Goplug-Epoch", "ffffffffffffffffffffffffffffffff"), ("Goplug-Call-Id", "mine"),
-        ("Cookie", "secret"), ("Authorization", "secret"), ("X-Other", "secret"), ("User-Agent", "secret"),
+        ("Content-Type", "text/x-mine"),
+        ("traceparent", trace),
+        ("tracestate", "a=b"),
+        ("Goplug-Deadline-Ms", "5000"),
+        ("Goplug-Caller", "root"),
+        ("Goplug-Epoch", "ffffffffffffffffffffffffffffffff"),
+        ("Goplug-Call-Id", "mine"),
+        ("Cookie", "secret"),
+        ("Authorization", "secret"),
+        ("X-Other", "secret"),
+        ("User-Agent", "secret"),
     ];
     let reply = http::once(&daemon.socket(), "POST", "/v1/plugins/Test/mirror/methods/show", &sent, b"body").unwrap();
     assert_eq!(reply.status(), 200, "{reply:?}");
@@ -85,7 +102,10 @@ fn only_what_is_on_the_list_reaches_the_plugin_and_the_caller_is_who_the_kernel_
     assert_eq!(reached["goplug-caller"], format!("uid:{own}"));
     assert_eq!(reached["goplug-epoch"], "0123456789abcdef0123456789abcdef");
     assert!(reached["goplug-call-id"].as_str().is_some_and(|id| id != "mine"), "{reached}");
-    assert_eq!((&reached["content-type"], &reached["traceparent"], &reached["tracestate"]), (&"text/x-mine".into(), &trace.into(), &"a=b".into()));
+    assert_eq!(
+        (&reached["content-type"], &reached["traceparent"], &reached["tracestate"]),
+        (&"text/x-mine".into(), &trace.into(), &"a=b".into())
+    );
     let left: u64 = reached["goplug-deadline-ms"].as_str().unwrap().parse().unwrap();
     assert!((1..=5_000).contains(&left), "{left}");
     assert!(!reached.to_string().contains("secret"), "{reached}");
@@ -111,7 +131,8 @@ fn the_deadline_is_the_clients() {
 #[test]
 fn what_the_plugin_answers_is_passed_on() {
     let stage = Stage::new(&["Test/Do"]);
-    let failed = problem(&stage.execute("fail-with-data", r#"{"left":[1,{"dataBase64":"AA=="}]}"#), 422, "method_failed");
+    let failed =
+        problem(&stage.execute("fail-with-data", r#"{"left":[1,{"dataBase64":"AA=="}]}"#), 422, "method_failed");
     assert_eq!((&failed["ran"], &failed["data"]), (&"yes".into(), &json!({"left": [1, {"dataBase64": "AA=="}]})));
     assert_eq!(problem(&stage.execute("fail", "because"), 422, "method_failed")["detail"], "because");
     assert_eq!(problem(&stage.execute("panic", "oh"), 502, "panicked")["ran"], "yes");
@@ -129,7 +150,10 @@ fn a_client_that_hangs_up_cancels_the_call_in_the_plugin() {
         let note = stage.dir.join(&format!("cancelled-{half}"));
         let mut wire = http::Wire::connect(&stage.daemon.socket()).unwrap();
         let body = note.to_str().unwrap();
-        let head = format!("POST /v1/plugins/Test/Do/methods/until-cancelled HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let head = format!(
+            "POST /v1/plugins/Test/Do/methods/until-cancelled HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
         wire.send(head.as_bytes()).unwrap();
         stage.until_in_flight(1);
         assert!(!note.exists());
@@ -149,10 +173,15 @@ fn a_plugin_that_is_not_loaded_is_loaded_when_asked() {
     let dir = PluginDir::new();
     let _plugin = crate::support::fixture(&dir, &["--lazy", "Test/Do"]);
     let daemon = Daemon::start(&dir, &[]);
-    let call = |query: &str| http::once(&daemon.socket(), "POST", &format!("/v1/plugins/Test/Do/methods/echo{query}"), &[], b"x").unwrap();
+    let call = |query: &str| {
+        http::once(&daemon.socket(), "POST", &format!("/v1/plugins/Test/Do/methods/echo{query}"), &[], b"x").unwrap()
+    };
     assert_eq!(problem(&call(""), 409, "wrong_state")["ran"], "no");
     let methods = http::once(&daemon.socket(), "GET", "/v1/plugins/Test/Do/methods", &[], b"").unwrap();
-    assert!(methods.json()["methods"].as_array().is_some_and(|methods| methods.len() > 5), "told without activation: {methods:?}");
+    assert!(
+        methods.json()["methods"].as_array().is_some_and(|methods| methods.len() > 5),
+        "told without activation: {methods:?}"
+    );
     problem(&call(""), 409, "wrong_state");
     assert_eq!(call("?load=true").text(), "x");
     assert_eq!(call("?load=true").text(), "x");

@@ -30,7 +30,9 @@ fn it_says_that_it_lives_and_that_it_is_ready() {
 fn load_unload_reload_and_stop() {
     let mut stage = Stage::new(&["--output", "up", "--stopper", "down", "Test/Do"]);
     let post = |stage: &Stage, verb: &str, body: &str| stage.post(&format!("/v1/plugins/Test/Do/{verb}"), &[], body);
-    let output = |reply: &http::Reply| String::from_utf8(from_base64(reply.json()["outputBase64"].as_str().unwrap()).unwrap()).unwrap();
+    let output = |reply: &http::Reply| {
+        String::from_utf8(from_base64(reply.json()["outputBase64"].as_str().unwrap()).unwrap()).unwrap()
+    };
     assert_eq!(problem(&post(&stage, "load", ""), 409, "conflict")["ran"], "no");
     let unloaded = post(&stage, "unload", "");
     assert_eq!((unloaded.status(), output(&unloaded).as_str()), (200, "down"));
@@ -45,7 +47,9 @@ fn load_unload_reload_and_stop() {
     }
     // A drain that is over cuts the call off, and says so.
     let socket = stage.daemon.socket();
-    let call = std::thread::spawn(move || http::once(&socket, "POST", "/v1/plugins/Test/Do/methods/sleep", &[], b"60000").unwrap());
+    let call = std::thread::spawn(move || {
+        http::once(&socket, "POST", "/v1/plugins/Test/Do/methods/sleep", &[], b"60000").unwrap()
+    });
     stage.until_in_flight(1);
     let unloaded = post(&stage, "unload", r#"{"drainMs":20}"#);
     assert_eq!(unloaded.json()["cancelled"], 1, "{unloaded:?}");
@@ -78,9 +82,12 @@ fn there_is_one_instance() {
 #[test]
 fn sigterm_drains_and_leaves_plugins_running_and_active() {
     let mut stage = Stage::new(&["Test/Do"]);
-    let (socket, plugin) = (stage.daemon.socket(), stage.dir.join(socket_in(&stage.dir.join("TestDo.pconf")).to_str().unwrap()));
+    let (socket, plugin) =
+        (stage.daemon.socket(), stage.dir.join(socket_in(&stage.dir.join("TestDo.pconf")).to_str().unwrap()));
     let under_way = socket.clone();
-    let call = std::thread::spawn(move || http::once(&under_way, "POST", "/v1/plugins/Test/Do/methods/sleep", &[], b"300").unwrap());
+    let call = std::thread::spawn(move || {
+        http::once(&under_way, "POST", "/v1/plugins/Test/Do/methods/sleep", &[], b"300").unwrap()
+    });
     stage.until_in_flight(1);
     assert_eq!(stage.daemon.process.terminate().code(), Some(0));
     assert_eq!(call.join().unwrap().text(), "slept", "a call under way finishes");
@@ -98,7 +105,10 @@ fn sighup_applies_the_difference() {
     let _plugins = [fixture(&first, &["Test/One"]), fixture(&second, &["Test/Two"])];
     let write = |dirs: &[&PluginDir], auto: bool| {
         let dirs: Vec<_> = dirs.iter().map(|dir| dir.text()).collect();
-        goplug_tests::write_atomically(&config.join("goplugd.toml"), format!("plugin_dirs = {dirs:?}\nauto_discover = {auto}\n").as_bytes());
+        goplug_tests::write_atomically(
+            &config.join("goplugd.toml"),
+            format!("plugin_dirs = {dirs:?}\nauto_discover = {auto}\n").as_bytes(),
+        );
     };
     write(&[&first], true);
     let daemon = Daemon::with(&["--config", config.join("goplugd.toml").to_str().unwrap()]);
@@ -139,11 +149,13 @@ fn sighup_applies_the_difference() {
 fn of_one_pair_in_two_directories_the_first_wins() {
     let (first, second) = (PluginDir::new(), PluginDir::new());
     let mut winner = fixture(&first, &["Test/Do"]);
-    let loser = fixture(&second, &["Test/Do", ]);
+    let loser = fixture(&second, &["Test/Do"]);
     let daemon = Daemon::with(&["--plugin-dir", first.text(), "--plugin-dir", second.text()]);
     let ask = |verb: &str, target: &str| http::once(&daemon.socket(), verb, target, &[], b"").unwrap();
     assert_eq!(ask("GET", "/v1/plugins/Test/Do/wait?timeoutMs=20000").status(), 200);
-    wait_until("the first is used", LONG, || ask("POST", "/v1/plugins/Test/Do/methods/pid").text() == winner.pid().to_string());
+    wait_until("the first is used", LONG, || {
+        ask("POST", "/v1/plugins/Test/Do/methods/pid").text() == winner.pid().to_string()
+    });
     let list = ask("GET", "/v1/plugins").json();
     assert_eq!(list.as_array().map(Vec::len), Some(1), "{list:#?}");
     let detail = ask("GET", "/v1/plugins/Test/Do").json();

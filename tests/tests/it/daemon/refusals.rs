@@ -8,15 +8,27 @@ use super::{Stage, problem};
 fn no_route_and_no_verb() {
     let stage = Stage::new(&["Test/Do"]);
     let ask = |verb: &str, target: &str| http::once(&stage.daemon.socket(), verb, target, &[], b"").unwrap();
-    for target in ["/", "/nothing", "/v1", "/v1/plugins/", "/v1/plugins/Test", "/metrics", "/openapi.json", "/v1/plugins/Test/Do/start"] {
+    for target in [
+        "/",
+        "/nothing",
+        "/v1",
+        "/v1/plugins/",
+        "/v1/plugins/Test",
+        "/metrics",
+        "/openapi.json",
+        "/v1/plugins/Test/Do/start",
+    ] {
         let verb = if target.ends_with("start") { "POST" } else { "GET" };
         let reply = ask(verb, target);
         assert!([400, 404].contains(&reply.status()), "{target}: {reply:?}");
         problem(&reply, reply.status(), if reply.status() == 404 { "not_found" } else { "invalid_argument" });
     }
     for (verb, target, allowed) in [
-        ("POST", "/healthz", "GET"), ("DELETE", "/v1/plugins", "GET"), ("GET", "/v1/rescan", "POST"),
-        ("GET", "/v1/plugins/Test/Do/load", "POST"), ("PUT", "/v1/plugins/Test/Do/methods/echo", "POST"),
+        ("POST", "/healthz", "GET"),
+        ("DELETE", "/v1/plugins", "GET"),
+        ("GET", "/v1/rescan", "POST"),
+        ("GET", "/v1/plugins/Test/Do/load", "POST"),
+        ("PUT", "/v1/plugins/Test/Do/methods/echo", "POST"),
     ] {
         let reply = ask(verb, target);
         problem(&reply, 405, "invalid_argument");
@@ -35,9 +47,15 @@ fn no_route_and_no_verb() {
 #[test]
 fn a_body_beyond_the_limit_is_refused_at_its_head() {
     let stage = Stage::new(&["Test/Do"]);
-    for (route, declared) in [("methods/echo", 64 * 1024 * 1024 + 1), ("methods/echo", u64::MAX / 2), ("unload", 64 * 1024 + 1)] {
+    for (route, declared) in
+        [("methods/echo", 64 * 1024 * 1024 + 1), ("methods/echo", u64::MAX / 2), ("unload", 64 * 1024 + 1)]
+    {
         let mut wire = http::Wire::connect(&stage.daemon.socket()).unwrap();
-        wire.send(format!("POST /v1/plugins/Test/Do/{route} HTTP/1.1\r\nHost: x\r\nContent-Length: {declared}\r\n\r\n").as_bytes()).unwrap();
+        wire.send(
+            format!("POST /v1/plugins/Test/Do/{route} HTTP/1.1\r\nHost: x\r\nContent-Length: {declared}\r\n\r\n")
+                .as_bytes(),
+        )
+        .unwrap();
         let reply = wire.reply().unwrap();
         assert_eq!(problem(&reply, 413, "too_large")["ran"], "no");
         assert_eq!(reply.header("connection"), Some("close"));
