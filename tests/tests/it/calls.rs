@@ -50,8 +50,8 @@ async fn every_failure_says_what_and_whether_it_ran() {
 
     for (method, body, code, ran, words) in [
         ("nothing", "", Code::NotFound, Ran::No, "nothing"),
-        ("", "", Code::NotFound, Ran::No, "method"),
-        ("..", "", Code::NotFound, Ran::No, ".."),
+        ("", "", Code::InvalidArgument, Ran::No, "method"),
+        ("..", "", Code::InvalidArgument, Ran::No, ".."),
         ("fail", "the reason", Code::MethodFailed, Ran::Yes, "the reason"),
         ("panic", "at the disco", Code::Panicked, Ran::Yes, ""),
         ("sleep", "no number", Code::InvalidArgument, Ran::No, "number"),
