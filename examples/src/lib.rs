@@ -14,3 +14,8 @@ pub mod typed;
 pub fn plugin_dir() -> std::path::PathBuf {
     std::env::args_os().nth(1).map_or_else(|| "plugins".into(), Into::into)
 }
+
+/// The README's examples are compiled with the documentation tests, so that they cannot grow old.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
