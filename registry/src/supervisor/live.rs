@@ -129,7 +129,15 @@ impl Live {
         }
     }
 
-    /// Whether it is the v1 process of that epoch.
+    /// Whether the two are one process: of v1 by what it says, of v0 by what the kernel says.
+    pub(crate) fn is_same_process(&self, other: &Self) -> bool {
+        match (self.wire, other.wire) {
+            (Wire::V1, Wire::V1) => self.epoch() == other.epoch(),
+            _ => self.peer.same_process(&other.peer),
+        }
+    }
+
+    /// The epoch that was activated; empty for v0.
     pub(crate) fn epoch(&self) -> &str {
         &self.hello.epoch
     }

@@ -145,10 +145,11 @@ impl Task {
                 Woken::Looked(met) => self.looked(met),
                 Woken::Drained(parted) => self.drained(parted),
                 Woken::Lost | Woken::Doubt(Doubt::Lost) => self.lost(),
+                // A method may answer `wrong_state` for reasons of its own: the process is asked before it is believed.
                 Woken::Doubt(Doubt::Inactive) => {
-                    let text = "it was deactivated by somebody else";
-                    self.view.last_error = Some(Fault::new(Code::WrongState, text));
-                    self.feed(Input::Inactive);
+                    if self.look.is_none() {
+                        self.look = Some(self.meeting(Mode::Look));
+                    }
                 }
                 Woken::Doubt(Doubt::None) => {}
                 Woken::Timer => {
@@ -336,7 +337,14 @@ impl Task {
             Ok(Met::Seen { wire, hello, pid, uid }) => {
                 self.view.seen = Some(Arc::new(Seen { wire, hello: hello.map(|hello| *hello), pid, uid }));
                 self.view.last_error = None;
+                if self.machine.phase == Phase::Loaded(Successor::None) {
+                    let text = "it was deactivated by somebody else";
+                    self.view.last_error = Some(Fault::new(Code::WrongState, text));
+                    self.feed(Input::Inactive);
+                }
             }
+            // A look that fails says nothing about a process that serves.
+            Err(_) if self.live.is_some() => {}
             Err(not_met) => self.view.last_error = Some(not_met.fault),
         }
         self.publish();
@@ -427,13 +435,13 @@ impl Task {
         let before = self.live.replace(Arc::clone(&live));
         let standing = self.standing.replace((connection, self.view.file.clone()));
         self.store_live(Some(Arc::clone(&live)));
-        self.shared.tasks.spawn(keep_pool_small(live));
+        self.shared.tasks.spawn(keep_pool_small(Arc::clone(&live)));
         let (Some(old), Some((connection, file))) = (before, standing) else { return };
         let detail = Some(format!("pid {} follows pid {}", pid, old.peer.pid()));
         self.shared.events.record(EventKind::Replaced, Some(&self.id), Some(State::Loaded), detail);
         // Only a predecessor that its own file names no more is told to stop; one whose file merely lost against
-        // another file goes on running.
-        let stop = file == self.view.file;
+        // another file goes on running, and so does a process that is only reached by another way now.
+        let stop = file == self.view.file && !old.is_same_process(&live);
         self.shared.tasks.spawn(retire(old, connection, self.shared.options.load().drain, stop));
     }
 

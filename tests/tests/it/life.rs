@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use goplug_registry::admin::State;
+use goplug_registry::admin::{EventKind, State};
 use goplug_registry::{Code, Ran, Unload};
 use goplug_tests::{LONG, PluginDir, bound, wait_until};
 use rustix::process::Signal;
 
-use crate::support::{app, event, fault, fixture, loaded, quiet, row, state_of, text, watching};
+use crate::support::{
+    app, elsewhere, event, event_of, fault, fixture, loaded, quiet, row, socket_in, state_of, text, watching,
+};
 
 fn lines(file: &Path) -> usize {
     std::fs::read_to_string(file).unwrap_or_default().lines().count()
@@ -233,8 +235,51 @@ async fn several_registries_share_one_plugin() {
     assert_eq!(text(second.execute("Test/Do", "count", "").await.unwrap()), "2");
     first.unload("Test/Do", Unload::default()).await.unwrap();
     assert_eq!(fault(second.execute("Test/Do", "count", "").await).ran, Ran::No, "the other sees it");
+    wait_until("the other shows it", LONG, || {
+        row(&second, "Test/Do").is_some_and(|row| row.state == State::Discovered)
+    });
     first.close().await;
     second.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_method_that_answers_wrong_state_unloads_nothing() {
+    let dir = PluginDir::new();
+    let refuse = |_cx: &_, _body| -> Result<&str, goplug_plugin_impl::Error> {
+        Err(goplug_plugin_impl::Error::new(Code::WrongState, "not on a Sunday"))
+    };
+    let plugin =
+        goplug_plugin_impl::Plugin::builder(dir.path()).name("moody").method("refuse", refuse).build().unwrap();
+    let running = plugin.start().await.unwrap();
+    let registry = quiet(&dir).await;
+    registry.load("moody").await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(fault(registry.execute("moody", "refuse", "").await).code, Code::WrongState);
+        registry.look_at("moody").await.unwrap();
+    }
+    assert!(registry.is_loaded("moody"));
+    registry.close().await;
+    running.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_path_to_the_same_process_is_no_successor_and_stops_nothing() {
+    let dir = PluginDir::new();
+    let mut plugin = fixture(&dir, &["Test/Do"]);
+    let registry = watching(&dir).await;
+    loaded(&registry, "Test/Do").await;
+    let mut events = registry.events();
+    let pconf = dir.join("TestDo.pconf");
+    let link = dir.join("link.sock");
+    std::fs::hard_link(socket_in(&pconf), &link).unwrap();
+    let text_ = elsewhere(&pconf, &link);
+    goplug_tests::write_atomically(&pconf, text_.as_bytes());
+    event_of(&mut events, EventKind::Replaced).await;
+    for _ in 0..50 {
+        assert_eq!(text(registry.execute("Test/Do", "pid", "").await.unwrap()), plugin.pid().to_string());
+    }
+    registry.close().await;
+    assert!(plugin.is_alive(), "it was taken for its own predecessor");
 }
 
 #[tokio::test(flavor = "multi_thread")]
