@@ -253,11 +253,14 @@ async fn a_method_that_answers_wrong_state_unloads_nothing() {
     let running = plugin.start().await.unwrap();
     let registry = quiet(&dir).await;
     registry.load("moody").await.unwrap();
+    let mut events = registry.events();
     for _ in 0..20 {
         assert_eq!(fault(registry.execute("moody", "refuse", "").await).code, Code::WrongState);
+        // Its supervisor has heard of it when it answers this.
         registry.look_at("moody").await.unwrap();
     }
     assert!(registry.is_loaded("moody"));
+    assert_eq!(std::iter::from_fn(|| events.try_next()).find(|event| event.kind == EventKind::State), None);
     registry.close().await;
     running.stop(Duration::ZERO).await;
 }
