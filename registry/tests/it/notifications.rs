@@ -27,8 +27,12 @@ fn one_message(digit: char) -> impl Fn(&mut Asked<'_>) -> Done {
 async fn what_comes_after_the_file_was_gone_is_acknowledged_too() {
     let dir = tempfile::tempdir().unwrap();
     let old = Fake::published(dir.path(), 'a', one_message('a'));
-    let registry =
-        Registry::builder(dir.path()).auto_discover(true).rescan_interval(Duration::from_millis(50)).open().await.unwrap();
+    let registry = Registry::builder(dir.path())
+        .auto_discover(true)
+        .rescan_interval(Duration::from_millis(50))
+        .open()
+        .await
+        .unwrap();
     let (sender, mut handled) = mpsc::unbounded_channel();
     registry.wait_for(FAKE, goplug_registry::Wait::Loaded, SOON).await.unwrap();
     let how = Subscribe { name: Some("s".into()) };
@@ -44,7 +48,10 @@ async fn what_comes_after_the_file_was_gone_is_acknowledged_too() {
     let new = Fake::published(dir.path(), 'b', one_message('b'));
     let second = async { while handled.recv().await.flatten().is_some_and(|position| position.epoch != epoch('b')) {} };
     tokio::time::timeout(SOON, second).await.unwrap();
-    assert!(new.sees("POST /_goplug/events/ack", 1, SOON).await, "the message of the new process was never acknowledged");
+    assert!(
+        new.sees("POST /_goplug/events/ack", 1, SOON).await,
+        "the message of the new process was never acknowledged"
+    );
 }
 
 #[tokio::test]
@@ -101,8 +108,12 @@ async fn a_gap_is_told_once_and_behind_the_change_of_epoch() {
         }
     };
     let old = Fake::published(dir.path(), 'a', script('a'));
-    let registry =
-        Registry::builder(dir.path()).auto_discover(true).rescan_interval(Duration::from_millis(50)).open().await.unwrap();
+    let registry = Registry::builder(dir.path())
+        .auto_discover(true)
+        .rescan_interval(Duration::from_millis(50))
+        .open()
+        .await
+        .unwrap();
     registry.wait_for(FAKE, goplug_registry::Wait::Loaded, SOON).await.unwrap();
     let mut feed = registry.subscribe(FAKE, "news", "s").await.unwrap();
     let mut words = Vec::new();
@@ -134,8 +145,12 @@ async fn a_gap_is_told_once_and_behind_the_change_of_epoch() {
 async fn an_observer_that_saw_nothing_hears_what_the_next_process_kept() {
     let dir = tempfile::tempdir().unwrap();
     let old = Fake::published(dir.path(), 'a', |_| Done::No);
-    let registry =
-        Registry::builder(dir.path()).auto_discover(true).rescan_interval(Duration::from_millis(50)).open().await.unwrap();
+    let registry = Registry::builder(dir.path())
+        .auto_discover(true)
+        .rescan_interval(Duration::from_millis(50))
+        .open()
+        .await
+        .unwrap();
     registry.wait_for(FAKE, goplug_registry::Wait::Loaded, SOON).await.unwrap();
     let mut feed = registry.observe(FAKE, "news", None).await.unwrap();
     assert!(old.sees("GET /_goplug/events/news", 1, SOON).await);

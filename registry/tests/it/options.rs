@@ -10,14 +10,17 @@ use crate::fake::{Done, Fake, SOON, write_file};
 async fn the_longest_times_are_taken_or_refused_but_break_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let fake = Fake::published(dir.path(), 'a', |_| Done::No);
-    let registry = Registry::builder(dir.path()).auto_discover(true).rescan_interval(Duration::MAX).open().await.unwrap();
+    let registry =
+        Registry::builder(dir.path()).auto_discover(true).rescan_interval(Duration::MAX).open().await.unwrap();
     registry.wait_for("Test/Fake", Wait::Loaded, Duration::MAX).await.unwrap();
     let forever = Unload { drain: Some(Duration::MAX), stop: false };
     assert_eq!(registry.unload("Test/Fake", forever).await.unwrap_err().code, Code::InvalidArgument);
     assert!(registry.is_loaded("Test/Fake"));
     registry.rescan().await.unwrap();
     assert_eq!(registry.events_after(u64::MAX).map(drop), Ok(()));
-    for builder in [Registry::builder(dir.path()).drain(Duration::MAX), Registry::builder(dir.path()).call_deadline(Duration::MAX)] {
+    for builder in
+        [Registry::builder(dir.path()).drain(Duration::MAX), Registry::builder(dir.path()).call_deadline(Duration::MAX)]
+    {
         assert_eq!(builder.open().await.unwrap_err().code, Code::InvalidArgument);
     }
     drop(fake);

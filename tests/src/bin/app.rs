@@ -99,11 +99,11 @@ async fn handle(
             async move {
                 let position = notice.position.map(|position| position.seq).unwrap_or_default();
                 let line = format!("{position} {}\n", String::from_utf8_lossy(&notice.data));
-                (&*file).write_all(line.as_bytes()).map_err(|error| error.to_string())?;
+                // The pause first: a message that was acknowledged before its handler returned is lost by a kill in it.
                 if pause > 0 {
                     tokio::time::sleep(Duration::from_micros(pause)).await;
                 }
-                Ok(())
+                (&*file).write_all(line.as_bytes()).map_err(|error| error.to_string())
             }
         })
         .await

@@ -17,15 +17,16 @@ use crate::support::{
 #[tokio::test(flavor = "multi_thread")]
 async fn pairs_that_the_original_joined_are_two_plugins() {
     let plugins = PluginDir::new();
-    let _first = fixture(&plugins, &["ab/c"]);
+    let first = fixture(&plugins, &["ab/c"]);
     // The library refuses to write one file for both; two files for the two pairs are fine.
     std::fs::rename(plugins.join("abc.pconf"), plugins.join("first.pconf")).unwrap();
-    let _second = fixture(&plugins, &["a/bc"]);
+    let second = fixture(&plugins, &["a/bc"]);
     let registry = watching(&plugins).await;
-    for plugin in ["ab/c", "a/bc"] {
+    for (plugin, pid) in [("ab/c", first.pid()), ("a/bc", second.pid())] {
         loaded(&registry, plugin).await;
-        assert_eq!(text(registry.execute(plugin, "echo", plugin).await.unwrap()), plugin);
+        assert_eq!(text(registry.execute(plugin, "pid", "").await.unwrap()), pid.to_string());
     }
+    assert_eq!(registry.plugins().len(), 2);
     registry.close().await;
 }
 

@@ -54,6 +54,10 @@ async fn one_life() {
         let _ = registry.execute_with(&plugin, "sleep", "1000", deadline.clone()).await;
         let _ = tokio::time::timeout(Duration::from_millis(1), registry.execute(&plugin, "sleep", "1000")).await;
     }
+    for n in 0..10 {
+        // Each pool holds a connection when its registry is closed.
+        registry.execute(&format!("Many/p{n}"), "echo", "x").await.unwrap();
+    }
     dies.kill();
     drop(feed);
     registry.close().await;

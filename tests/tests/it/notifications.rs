@@ -277,7 +277,9 @@ async fn across_cut_connections_each_is_handled_exactly_once() {
     let seed = seed("across_cut_connections");
     let (behind, front, notes) = (PluginDir::new(), PluginDir::new(), PluginDir::new());
     let _plugin = fixture(&behind, &["Test/Do"]);
-    let weather = Weather { seed, slice: 300, cut_after_events: scaled(200, 1_000), ..Weather::default() };
+    // Slow acknowledgements: what was handled is sent again after a cut, and must not be handled again.
+    let (delay_percent, delay) = (10, Duration::from_millis(40));
+    let weather = Weather { seed, slice: 300, delay_percent, delay, cut_after_events: scaled(200, 1_000) };
     let proxy = Proxy::start(&front.join("proxy.sock"), &socket_in(&behind.join("TestDo.pconf")), weather);
     republish(&behind, front.path(), "TestDo.pconf", proxy.socket());
     let mut host = app(&front, &[]);
