@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use goplug_pconf_schema::wire::hello::MethodInfo;
-use goplug_pconf_schema::{Code, Fault};
+use goplug_pconf_schema::{Code, Fault, Ran};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -161,7 +161,7 @@ impl Function {
         F: Fn(&Context, Bytes) -> Result<R, Fault> + Send + Sync + 'static,
         R: Into<Bytes>,
     {
-        Self::Blocking(Arc::new(move |cx, body| function(cx, body).map(Into::into)))
+        Self::Blocking(Arc::new(move |cx, body| function(cx, body).map(Into::into).map_err(it_ran)))
     }
 
     pub(crate) fn asynchronous<F, A, R>(function: F) -> Self
@@ -172,7 +172,7 @@ impl Function {
     {
         Self::Async(Arc::new(move |cx, body| {
             let reply = function(cx, body);
-            Box::pin(async move { reply.await.map(Into::into) })
+            Box::pin(async move { reply.await.map(Into::into).map_err(it_ran) })
         }))
     }
 
@@ -181,8 +181,16 @@ impl Function {
         F: Fn(Context, Bytes, ReplyStream) -> A + Send + Sync + 'static,
         A: Future<Output = Result<(), Fault>> + Send + 'static,
     {
-        Self::Streaming(Arc::new(move |cx, body, out| Box::pin(function(cx, body, out))))
+        Self::Streaming(Arc::new(move |cx, body, out| {
+            let reply = function(cx, body, out);
+            Box::pin(async move { reply.await.map_err(it_ran) })
+        }))
     }
+}
+
+/// Whatever code the author chose, and whatever that says by itself: the method ran, so that nobody repeats the call.
+fn it_ran(fault: Fault) -> Fault {
+    fault.with_ran(Ran::Yes)
 }
 
 /// Makes a function on bytes of one on types, and describes the types in `info`. An empty body reads as `null`, so that
@@ -196,16 +204,17 @@ where
     info.input = Some(schemars::schema_for!(I).to_value());
     info.output = Some(schemars::schema_for!(O).to_value());
     info.content_type = Some("application/json".to_owned());
-    Function::blocking(move |cx, body| {
+    // Not by way of `Function::blocking`: of a body that cannot be decoded the author's function sees nothing.
+    Function::Blocking(Arc::new(move |cx: &Context, body: Bytes| {
         let text: &[u8] = if body.is_empty() { b"null" } else { &body };
         let input = serde_json::from_slice(text).map_err(|error| {
             let text = format!("the body of method `{}` is not the JSON it takes: {error}", cx.method());
             Fault::new(Code::InvalidArgument, text)
         })?;
-        let output = function(cx, input)?;
-        serde_json::to_vec(&output).map_err(|error| {
+        let output = function(cx, input).map_err(it_ran)?;
+        serde_json::to_vec(&output).map(Bytes::from).map_err(|error| {
             let text = format!("the reply of method `{}` cannot be written as JSON: {error}", cx.method());
             Fault::new(Code::MethodFailed, text)
         })
-    })
+    }))
 }

@@ -48,7 +48,8 @@ impl Server {
     }
 
     async fn answer(&self, request: ServerRequest) -> Result<Answer, NoRoute> {
-        let route = self.check(&request.method, &request.target)?;
+        // Whether the method exists is asked last: to a caller that means another process it says nothing.
+        let route = route(&request.method, &request.target)?;
         let any_epoch = matches!(route, Route::Hello { .. });
         let terms = Terms::of(&request.headers, self.service.epoch(), any_epoch)?;
         let caller = terms.origin.caller.clone().unwrap_or_else(|| format!("pid {}", request.peer.pid()));

@@ -358,3 +358,24 @@ async fn calls_do_not_wait_for_each_other() {
     assert_eq!((one.unwrap(), two.unwrap()), ("first".into(), "second".into()));
     second.notified().await;
 }
+
+#[tokio::test]
+async fn whatever_code_a_method_chooses_it_ran() {
+    #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+    struct Number(u8);
+    let fault = |code| Error::new(code, "the database is away");
+    let plugin = InProcess::start(|dir| {
+        Plugin::builder(dir)
+            .name("picky")
+            .method("blocking", move |_, _| Err::<Bytes, _>(fault(Code::Unavailable)))
+            .method_async("async", move |_, _| async move { Err::<Bytes, _>(fault(Code::WrongState)) })
+            .method_stream("stream", move |_, _, _| async move { Err(fault(Code::Overloaded)) })
+            .typed("typed", move |_, _: Number| Err::<Number, _>(fault(Code::InvalidArgument)))
+    })
+    .await
+    .unwrap();
+    for (method, body) in [("blocking", ""), ("async", ""), ("stream", ""), ("typed", "7")] {
+        assert_eq!(plugin.call(method, body).await.unwrap_err().ran, Ran::Yes, "{method}");
+    }
+    assert_eq!(plugin.call("typed", "no number").await.unwrap_err().ran, Ran::No, "it was not asked");
+}

@@ -57,6 +57,7 @@ async fn every_v1_reply_echoes_the_call_id() {
         ("POST /_goplug/methods/main.Do", "Goplug-Deadline-Ms: 0\r\n", "x", 504),
         ("POST /_goplug/methods/main.Do", "Goplug-Deadline-Ms: soon\r\n", "x", 400),
         ("POST /_goplug/methods/main.Do", "Goplug-Epoch: 00\r\n", "x", 503),
+        ("POST /_goplug/methods/nobody", "Goplug-Epoch: 00\r\n", "x", 503),
         ("POST /_goplug/activate", "", "[]", 400),
         ("POST /_goplug/activate", "", "{\"a\":1}", 409),
         ("POST /_goplug/activate", "", "{}", 200),

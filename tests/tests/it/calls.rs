@@ -54,7 +54,7 @@ async fn every_failure_says_what_and_whether_it_ran() {
         ("..", "", Code::InvalidArgument, Ran::No, ".."),
         ("fail", "the reason", Code::MethodFailed, Ran::Yes, "the reason"),
         ("panic", "at the disco", Code::Panicked, Ran::Yes, ""),
-        ("sleep", "no number", Code::InvalidArgument, Ran::No, "number"),
+        ("sleep", "no number", Code::InvalidArgument, Ran::Yes, "number"),
         ("add", r#"{"a":"x"}"#, Code::InvalidArgument, Ran::No, ""),
         ("stream-fails", "", Code::PluginGone, Ran::Yes, ""),
     ] {

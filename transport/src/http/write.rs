@@ -4,7 +4,7 @@
 use std::io::Write;
 
 #[cfg(feature = "client")]
-use super::Malformed;
+use super::{MAX_HEAD_BYTES, Malformed};
 #[cfg(feature = "client")]
 use crate::client::Request;
 #[cfg(feature = "server")]
@@ -33,7 +33,7 @@ pub(crate) fn request_head(out: &mut Vec<u8>, request: &Request<'_>) -> Result<(
         put_number(out, "Content-Length: ", request.body.len() as u64);
     }
     put(out, &["\r\n"]);
-    Ok(())
+    check(out.len() <= MAX_HEAD_BYTES, "its head is longer than 16384 bytes")
 }
 
 /// What a reply's head says about its body.
