@@ -29,9 +29,6 @@ use crate::discovery::Found;
 /// Messages that may wait for a supervisor.
 const MAX_COMMANDS: usize = 64;
 
-/// How long after a broken connection a process that still runs counts as alive: a death is seen sooner.
-const SECOND_LOOK: Duration = Duration::from_millis(50);
-
 /// One plugin, as everybody but its supervisor sees it.
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -148,9 +145,8 @@ impl Slot {
         self.view.subscribe()
     }
 
-    /// Waits until a process serves that can be asked again after `old` broke off a call: another one, or after
-    /// [`SECOND_LOOK`] the same one if it turns out to live. At most until `until`; false if there is none by then or
-    /// none will come by itself.
+    /// Waits until a process other than `old` serves, at most until `until`; false if there is none by then or none will
+    /// come by itself.
     pub(crate) async fn wait_successor(&self, old: &Arc<Live>, until: Instant) -> bool {
         let mut views = self.follow();
         let successor = async {
@@ -165,19 +161,7 @@ impl Slot {
                 }
             }
         };
-        let second_look = async {
-            tokio::time::sleep(SECOND_LOOK).await;
-            if old.is_gone() || !old.peer.is_alive() {
-                std::future::pending::<()>().await;
-            }
-        };
-        let either = async {
-            tokio::select! {
-                found = successor => found,
-                () = second_look => true,
-            }
-        };
-        tokio::time::timeout_at(until, either).await.unwrap_or(false)
+        tokio::time::timeout_at(until, successor).await.unwrap_or(false)
     }
 
     /// Waits until a process serves; `None` when the plugin is gone for good.

@@ -10,18 +10,19 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 /// How long a test waits for what must happen.
-pub(crate) const SOON: Duration = Duration::from_secs(5);
+pub const SOON: Duration = Duration::from_secs(5);
 
 /// One request, and the connection to answer it on.
-pub(crate) struct Asked<'a> {
+pub struct Asked<'a> {
     /// Verb and target, such as `POST /_goplug/activate`.
-    pub(crate) line: String,
+    pub line: String,
+    pub body: Vec<u8>,
     call_id: Option<String>,
     stream: &'a mut UnixStream,
 }
 
 /// What a script did with a request.
-pub(crate) enum Done {
+pub enum Done {
     /// Nothing: the plugin answers as it should.
     No,
     /// It answered.
@@ -33,16 +34,16 @@ pub(crate) enum Done {
 type Script = dyn Fn(&mut Asked<'_>) -> Done + Send + Sync;
 
 impl Asked<'_> {
-    pub(crate) fn reply(&mut self, body: &str) -> Done {
+    pub fn reply(&mut self, body: &str) -> Done {
         self.say(200, "", "application/octet-stream", body)
     }
 
-    pub(crate) fn problem(&mut self, status: u16, document: &Value) -> Done {
+    pub fn problem(&mut self, status: u16, document: &Value) -> Done {
         self.say(status, "", "application/problem+json", &document.to_string())
     }
 
     /// `fields` are further lines of the head, each with its CR LF.
-    pub(crate) fn say(&mut self, status: u16, fields: &str, content_type: &str, body: &str) -> Done {
+    pub fn say(&mut self, status: u16, fields: &str, content_type: &str, body: &str) -> Done {
         let id = self.call_id.iter().map(|id| format!("Goplug-Call-Id: {id}\r\n")).collect::<String>();
         let length = body.len();
         self.write(&format!(
@@ -50,7 +51,7 @@ impl Asked<'_> {
         ))
     }
 
-    pub(crate) fn write(&mut self, text: &str) -> Done {
+    pub fn write(&mut self, text: &str) -> Done {
         match self.stream.write_all(text.as_bytes()) {
             Ok(()) => Done::Answered,
             Err(_) => Done::Close,
@@ -58,23 +59,23 @@ impl Asked<'_> {
     }
 
     /// The head of an event stream, which ends with the connection.
-    pub(crate) fn stream(&mut self) {
+    pub fn stream(&mut self) {
         let id = self.call_id.clone().unwrap_or_default();
         self.write(&format!(
             "HTTP/1.1 200 OK\r\nGoplug-Call-Id: {id}\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
         ));
     }
 
-    pub(crate) fn event(&mut self, text: &str) {
+    pub fn event(&mut self, text: &str) {
         self.write(&format!("{:x}\r\n{text}\r\n", text.len()));
     }
 
-    pub(crate) fn message(&mut self, epoch: &str, seq: u64) {
+    pub fn message(&mut self, epoch: &str, seq: u64) {
         self.event(&format!("id: {epoch}:{seq}\nevent: message\ndata: {{\"dataBase64\":\"aGk=\"}}\n\n"));
     }
 
     /// Blocks until the other side closes.
-    pub(crate) fn until_closed(&mut self) -> Done {
+    pub fn until_closed(&mut self) -> Done {
         let mut byte = [0; 1];
         while self.stream.read(&mut byte).is_ok_and(|count| count > 0) {}
         Done::Close
@@ -82,7 +83,7 @@ impl Asked<'_> {
 }
 
 /// 32 times the same digit.
-pub(crate) fn epoch(digit: char) -> String {
+pub fn epoch(digit: char) -> String {
     digit.to_string().repeat(32)
 }
 
@@ -96,7 +97,7 @@ struct Shared {
 }
 
 /// The plugin `Test/Fake`.
-pub(crate) struct Fake {
+pub struct Fake {
     shared: Arc<Shared>,
     socket: PathBuf,
     epoch: String,
@@ -105,11 +106,7 @@ pub(crate) struct Fake {
 impl Fake {
     /// Listens, with a method `do`, an idempotent method `again`, a callback `news` and a state `level`; the file is not
     /// written yet.
-    pub(crate) fn start(
-        dir: &Path,
-        digit: char,
-        script: impl Fn(&mut Asked<'_>) -> Done + Send + Sync + 'static,
-    ) -> Self {
+    pub fn start(dir: &Path, digit: char, script: impl Fn(&mut Asked<'_>) -> Done + Send + Sync + 'static) -> Self {
         let (socket, epoch) = (dir.join(format!("{digit}.sock")), epoch(digit));
         let listener = UnixListener::bind(&socket).unwrap();
         let hello = json!({
@@ -140,18 +137,14 @@ impl Fake {
     }
 
     /// Starts, and writes the file.
-    pub(crate) fn published(
-        dir: &Path,
-        digit: char,
-        script: impl Fn(&mut Asked<'_>) -> Done + Send + Sync + 'static,
-    ) -> Self {
+    pub fn published(dir: &Path, digit: char, script: impl Fn(&mut Asked<'_>) -> Done + Send + Sync + 'static) -> Self {
         let fake = Self::start(dir, digit, script);
         fake.publish(dir, json!({}));
         fake
     }
 
     /// Writes the file, with `more` keys.
-    pub(crate) fn publish(&self, dir: &Path, more: Value) {
+    pub fn publish(&self, dir: &Path, more: Value) {
         let mut file = json!({
             "Name": "Fake", "NameSpace": "Test", "Sock": self.socket, "Protocol": 1, "Epoch": self.epoch,
         });
@@ -159,17 +152,17 @@ impl Fake {
         write_file(dir, &file.to_string());
     }
 
-    pub(crate) fn set_hello(&self, key: &str, value: Value) {
+    pub fn set_hello(&self, key: &str, value: Value) {
         self.shared.hello.lock().unwrap()[key] = value;
     }
 
     /// How many requests began so.
-    pub(crate) fn count(&self, line: &str) -> usize {
+    pub fn count(&self, line: &str) -> usize {
         self.shared.seen.lock().unwrap().iter().filter(|seen| seen.starts_with(line)).count()
     }
 
     /// Blocks until `count` requests began so; false if they do not within `limit`.
-    pub(crate) async fn sees(&self, line: &str, count: usize, limit: Duration) -> bool {
+    pub async fn sees(&self, line: &str, count: usize, limit: Duration) -> bool {
         let (shared, line, until) = (Arc::clone(&self.shared), line.to_owned(), Instant::now() + limit);
         let wait = move || {
             let mut seen = shared.seen.lock().unwrap();
@@ -186,7 +179,7 @@ impl Fake {
     }
 
     /// Closes the socket and every connection, as a process does that dies.
-    pub(crate) fn die(&self) {
+    pub fn die(&self) {
         self.shared.closed.store(true, Ordering::Release);
         // Wakes the thread that accepts.
         _ = UnixStream::connect(&self.socket);
@@ -195,7 +188,7 @@ impl Fake {
     }
 
     /// Closes every connection.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         for stream in self.shared.connections.lock().unwrap().drain(..) {
             _ = stream.shutdown(std::net::Shutdown::Both);
         }
@@ -209,7 +202,7 @@ impl Drop for Fake {
 }
 
 /// Writes `Fake.pconf` whole.
-pub(crate) fn write_file(dir: &Path, text: &str) {
+pub fn write_file(dir: &Path, text: &str) {
     let draft = dir.join(".draft");
     std::fs::write(&draft, text).unwrap();
     std::fs::rename(draft, dir.join("Fake.pconf")).unwrap();
@@ -217,12 +210,12 @@ pub(crate) fn write_file(dir: &Path, text: &str) {
 
 fn serve(shared: &Shared, mut stream: UnixStream) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
-    while let Some((line, call_id)) = read_request(&mut reader) {
+    while let Some((line, call_id, body)) = read_request(&mut reader) {
         {
             shared.seen.lock().unwrap().push(line.clone());
             shared.news.notify_all();
         }
-        let mut asked = Asked { line, call_id, stream: &mut stream };
+        let mut asked = Asked { line, body, call_id, stream: &mut stream };
         let done = match (shared.script)(&mut asked) {
             Done::No => answer(shared, &mut asked),
             done => done,
@@ -256,7 +249,7 @@ fn answer(shared: &Shared, asked: &mut Asked<'_>) -> Done {
     }
 }
 
-fn read_request(reader: &mut impl BufRead) -> Option<(String, Option<String>)> {
+fn read_request(reader: &mut impl BufRead) -> Option<(String, Option<String>, Vec<u8>)> {
     let (mut first, mut call_id, mut length) = (String::new(), None, 0);
     loop {
         let mut line = String::new();
@@ -279,5 +272,5 @@ fn read_request(reader: &mut impl BufRead) -> Option<(String, Option<String>)> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some((first, call_id))
+    Some((first, call_id, body))
 }
