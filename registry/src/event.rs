@@ -64,7 +64,7 @@ impl EventLog {
     pub(crate) fn follow_after(self: &Arc<Self>, seq: u64) -> Result<Events, Fault> {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let oldest = ring.front().map_or(self.version() + 1, |event| event.seq);
-        if seq + 1 < oldest {
+        if seq.saturating_add(1) < oldest {
             let text = format!(
                 "event {} is no longer remembered, the oldest is {oldest}: list the plugins and follow from now",
                 seq + 1

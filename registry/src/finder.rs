@@ -11,7 +11,9 @@ use goplug_transport::Connection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::discovery::{Change, RefusalKind, ScanOptions, Snapshot, View, Watch, WatchSignals, diff, scan};
+use crate::discovery::{
+    Change, Confinement, Found, RefusalKind, ScanOptions, Snapshot, View, Watch, WatchSignals, diff, scan,
+};
 use crate::event::now_text;
 use crate::options::Builder;
 use crate::registry::Inner;
@@ -104,6 +106,8 @@ struct Looker {
     watch: Option<(Watch, WatchSignals)>,
     overflows: u64,
     truncated: bool,
+    /// When the directory was read last.
+    looked: Instant,
 }
 
 /// Looks whenever there may be something new, until the registry is closed or dropped.
@@ -115,8 +119,17 @@ pub(crate) async fn run(
     mut dead_ends: mpsc::Receiver<PluginId>,
 ) {
     let view = View::default();
-    let mut looker =
-        Looker { registry, shared, finder, snapshot: None, view, watch: None, overflows: 0, truncated: false };
+    let mut looker = Looker {
+        registry,
+        shared,
+        finder,
+        snapshot: None,
+        view,
+        watch: None,
+        overflows: 0,
+        truncated: false,
+        looked: Instant::now(),
+    };
     loop {
         let mut answers = Vec::new();
         match looker.wait(&mut requests, &mut dead_ends).await {
@@ -152,7 +165,8 @@ enum Woken {
 impl Looker {
     async fn wait(&self, requests: &mut mpsc::Receiver<Request>, dead_ends: &mut mpsc::Receiver<PluginId>) -> Woken {
         let options = self.shared.options.load_full();
-        let periodic = options.auto_discover.then(|| Instant::now() + options.rescan_interval);
+        // Counted from the last look, not from now: what else wakes the task must not put the scan off.
+        let periodic = options.auto_discover.then(|| self.looked + options.rescan_interval);
         let half_written = self.view.next_look().map(Instant::from_std);
         let due = [periodic, half_written].into_iter().flatten().min();
         tokio::select! {
@@ -164,6 +178,7 @@ impl Looker {
     }
 
     async fn look(&mut self) {
+        self.looked = Instant::now();
         let options = self.shared.options.load_full();
         let scan_options = scan_options(&options);
         let previous = self.snapshot.take();
@@ -212,6 +227,10 @@ impl Looker {
         self.finder.store(view, problem);
         let Some(registry) = self.registry.upgrade() else { return };
         for change in changes {
+            // A registry that is closed meanwhile must not be given new plugins.
+            if *self.shared.closed.borrow() {
+                return;
+            }
             apply_one(&registry, &self.shared, change).await;
         }
     }
@@ -222,12 +241,25 @@ impl Looker {
         let current = self.view.winner(id).map(|(file, _)| file.to_owned());
         for file in claims.into_iter().filter(|file| Some(file) != current.as_ref()) {
             let Some(found) = self.view.found(&file).cloned() else { continue };
+            if !self.may_connect(&found).await {
+                continue;
+            }
             if Connection::connect(&found.socket, Instant::now() + PROBE).await.is_ok() {
                 let (view, changes) = self.view.promote(id, &file);
                 self.apply(view, changes).await;
                 return;
             }
         }
+    }
+}
+
+impl Looker {
+    /// A link on disk must not aim us at a socket outside.
+    async fn may_connect(&self, found: &Found) -> bool {
+        let options = self.shared.options.load_full();
+        let socket = found.socket.clone();
+        let check = move || Confinement::new(&options.directory, &options.socket_dirs).check_on_disk(&socket).is_ok();
+        tokio::task::spawn_blocking(check).await.unwrap_or(false)
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) const DEFAULT_RESCAN: Duration = Duration::from_secs(1);
 pub(crate) const MAX_QUEUED_CALLS: usize = 4_096;
 /// Plugins that are connected and asked for their hello at once.
 pub(crate) const MAX_CONCURRENT_STARTS: usize = 64;
+/// The longest deadline, drain or pause between scans.
+pub(crate) const LONGEST: Duration = Duration::from_millis(goplug_pconf_schema::wire::call::MAX_DEADLINE_MS);
 /// How long a connection may stay unused in a plugin's pool.
 pub(crate) const POOL_IDLE: Duration = Duration::from_millis(1_000);
 
@@ -115,21 +117,21 @@ impl Builder {
         self
     }
 
-    /// How often the directory is read even without a file event (default 1 s).
+    /// How often the directory is read even without a file event, 10 ms to a day (default 1 s).
     #[must_use]
     pub fn rescan_interval(mut self, interval: Duration) -> Self {
-        self.rescan_interval = interval.max(Duration::from_millis(10));
+        self.rescan_interval = interval.clamp(Duration::from_millis(10), LONGEST);
         self
     }
 
-    /// The deadline of a call that names none and whose method names none (default 30 s).
+    /// The deadline of a call that names none and whose method names none, at most a day (default 30 s).
     #[must_use]
     pub fn call_deadline(mut self, deadline: Duration) -> Self {
         self.call_deadline = deadline;
         self
     }
 
-    /// How long an unload waits for calls and acknowledgements (default 10 s).
+    /// How long an unload waits for calls and acknowledgements, at most a day (default 10 s).
     #[must_use]
     pub fn drain(mut self, drain: Duration) -> Self {
         self.drain = drain;
@@ -164,6 +166,11 @@ impl Builder {
         }
         if self.directory.as_os_str().is_empty() {
             return Err(Fault::new(Code::InvalidArgument, "the plugin directory is empty: name a folder"));
+        }
+        for (what, time) in [("call deadline", self.call_deadline), ("drain", self.drain)] {
+            if time > LONGEST {
+                return Err(Fault::new(Code::InvalidArgument, format!("the {what} is {time:?}, the limit is a day")));
+            }
         }
         if self.caller.as_deref().is_some_and(|caller| !caller.bytes().all(|b| b.is_ascii_graphic())) {
             return Err(Fault::new(Code::InvalidArgument, "the caller's name is not visible ASCII"));

@@ -19,7 +19,7 @@ use crate::call::{self, Answer, CallOptions};
 use crate::callback::{self, DeadLetters, Feed, Notice, Subscribe, Subscription};
 use crate::event::{EventLog, Events};
 use crate::finder::{self, Finder, Request};
-use crate::options::Builder;
+use crate::options::{Builder, LONGEST};
 use crate::plugin::Plugin;
 use crate::supervisor::{Command, FileNews, Shared, Slot, spawn};
 use crate::{ask, show};
@@ -35,7 +35,8 @@ const MAX_SCAN_REQUESTS: usize = 256;
 /// fits several namespaces is a `conflict` whose `data` lists the candidates. The whole name is the fast one: it is looked
 /// up as it is.
 ///
-/// Dropping the last handle, or [`Registry::close`], leaves every plugin running and active.
+/// Dropping the last handle ([`Plugin`]s included), or [`Registry::close`], ends every call, feed and subscription, and
+/// leaves every plugin running and active.
 #[derive(Debug, Clone)]
 pub struct Registry {
     inner: Arc<Inner>,
@@ -221,6 +222,9 @@ impl Registry {
     pub async fn unload(&self, plugin: &str, how: Unload) -> Result<Unloaded, Fault> {
         let slot = self.inner.resolve(plugin)?;
         let drain = how.drain.unwrap_or(self.inner.shared.options.load().drain);
+        if drain > LONGEST {
+            return Err(Fault::new(Code::InvalidArgument, format!("the drain is {drain:?}, the limit is a day")));
+        }
         slot.ask(|reply| Command::Unload { drain, stop: how.stop, reply }).await?
     }
 
@@ -346,6 +350,8 @@ impl Registry {
     /// Safe.
     pub async fn wait_for(&self, plugin: &str, what: Wait, timeout: Duration) -> Result<(), Fault> {
         let mut events = self.events();
+        // Nobody waits longer than that for a timer that could overflow.
+        let timeout = timeout.min(LONGEST * 365);
         let until = Instant::now() + timeout;
         loop {
             match self.inner.resolve(plugin) {
@@ -459,9 +465,6 @@ impl Registry {
     /// Safe; the rest ends by itself.
     pub async fn close(&self) {
         self.inner.shared.closed.send_replace(true);
-        for slot in self.inner.all() {
-            _ = slot.ask(Command::Close).await;
-        }
         self.inner.slots.clear();
         _ = self.inner.scans.send(Request::Close).await;
         self.inner.shared.tasks.end(CLOSE_WAIT).await;
@@ -485,6 +488,14 @@ fn wording(what: &Wait) -> String {
         Wait::Discovered => "discovered".into(),
         Wait::Gone => "gone".into(),
         Wait::Callback(name) => format!("loaded with callback `{}`", printable(name)),
+    }
+}
+
+impl Drop for Inner {
+    /// As [`Registry::close`], without waiting: feeds and readers of events may be held longer than the registry.
+    fn drop(&mut self) {
+        self.shared.closed.send_replace(true);
+        self.shared.events.close();
     }
 }
 
@@ -535,9 +546,11 @@ impl Inner {
 
     /// A plugin's file was found: a supervisor begins its work.
     pub(crate) async fn appeared(&self, id: PluginId, file: PathBuf, found: Arc<crate::discovery::Found>) {
-        self.shared.events.record(EventKind::Discovered, Some(&id), Some(State::Discovered), Some(show::text(&file)));
+        let path = show::text(&file);
         let slot = spawn(&self.shared, id.clone(), file, found);
+        // Before the event: whoever it wakes must find the plugin.
         self.slots.insert(id.to_arc(), Arc::clone(&slot));
+        self.shared.events.record(EventKind::Discovered, Some(&id), Some(State::Discovered), Some(path));
         slot.tell(FileNews::Appeared).await;
     }
 

@@ -34,6 +34,9 @@ impl Tasks {
         let all = async {
             loop {
                 let ended = self.0.ended.notified();
+                tokio::pin!(ended);
+                // Enabled before the look: the last end in between must not be missed, by any of several who wait.
+                ended.as_mut().enable();
                 if self.0.running.load(Ordering::Acquire) == 0 {
                     return;
                 }
@@ -51,6 +54,6 @@ struct Running(Arc<Count>);
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.running.fetch_sub(1, Ordering::AcqRel);
-        self.0.ended.notify_one();
+        self.0.ended.notify_waiters();
     }
 }

@@ -47,7 +47,7 @@ pub(crate) async fn attempt(
             answer = &mut exchange => answer,
             () = live.wait_gone() => match tokio::time::timeout(LAST_WORDS, exchange).await {
                 Ok(answer) => answer,
-                Err(_) => Err(Fault::new(Code::PluginGone, format!("plugin `{}` died during the call", live.id))),
+                Err(_) => Err(Fault::new(Code::PluginGone, format!("plugin `{}` died, or was let go, during the call", live.id))),
             },
         }
     };
@@ -108,7 +108,7 @@ async fn exchange_v1(
         Verdict::Problem => {
             let body = connection.read_body(MAX_PROBLEM_BYTES).await.map_err(|error| broken_problem(live, &error))?;
             let fault = judge::problem(head.status, &body);
-            if fault.code == Code::WrongState {
+            if fault.code == Code::WrongState && fault.ran == Ran::No {
                 live.report(Doubt::Inactive);
             }
             Err(fault)

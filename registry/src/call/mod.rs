@@ -119,7 +119,9 @@ fn prepare(
         return Err(Fault::new(Code::TooLarge, text));
     }
     let longest = Duration::from_millis(MAX_DEADLINE_MS);
-    let allowed = options.deadline.or(info.deadline_ms.map(Duration::from_millis)).unwrap_or(defaults.call_deadline);
+    // What the plugin says in its hello is no fault of the caller.
+    let usual = || info.deadline_ms.map(|ms| Duration::from_millis(ms).min(longest));
+    let allowed = options.deadline.or_else(usual).unwrap_or(defaults.call_deadline);
     if allowed > longest {
         return Err(Fault::new(Code::InvalidArgument, format!("the deadline is {allowed:?}, the limit is a day")));
     }

@@ -70,15 +70,19 @@ pub(crate) async fn request(
             body,
         };
         let head = connection.open(&request).await.map_err(|error| broken(live, &error))?;
+        let verdict = if is_v1 { judge::v1(&head, &call_id) } else { judge::Verdict::Body };
+        // Judged before the body is read: a connection whose replies cannot be trusted is not kept.
+        if let judge::Verdict::Broken(why) = verdict {
+            return Err(Fault::new(Code::ProtocolError, format!("plugin `{}`: {why}", live.id)));
+        }
         let reply = connection.read_body(max_bytes).await.map_err(|error| broken(live, &error))?;
         live.pool.put(connection);
         if !is_v1 {
             return judge::v0(&head).map(|()| reply);
         }
-        match judge::v1(&head, &call_id) {
-            judge::Verdict::Body => Ok(reply),
+        match verdict {
             judge::Verdict::Problem => Err(judge::problem(head.status, &reply)),
-            judge::Verdict::Broken(why) => Err(Fault::new(Code::ProtocolError, format!("plugin `{}`: {why}", live.id))),
+            _ => Ok(reply),
         }
     };
     timeout_at(deadline, exchange).await.unwrap_or_else(|_| {

@@ -49,6 +49,20 @@ impl Cursor {
         self.last = Some(Position { epoch: epoch.to_owned(), seq: 0 });
     }
 
+    /// Notes that the messages up to `to` will not come: new if some of them were neither seen nor told of.
+    pub(crate) fn note_gap(&mut self, to: &Position) -> Novelty {
+        let previous = self.last.as_ref().filter(|last| last.epoch != to.epoch).map(|last| last.epoch.clone());
+        if previous.is_some() {
+            self.enter(&to.epoch);
+        }
+        let last = self.last.get_or_insert_with(|| Position { epoch: to.epoch.clone(), seq: 0 });
+        if to.seq <= last.seq {
+            return Novelty::Repeated;
+        }
+        last.seq = to.seq;
+        previous.map_or(Novelty::New, |previous| Novelty::NewEpoch { previous })
+    }
+
     /// Notes a message.
     pub(crate) fn note(&mut self, position: &Position, key: Option<&str>) -> Novelty {
         let previous = self.last.as_ref().filter(|last| last.epoch != position.epoch).map(|last| last.epoch.clone());
@@ -116,6 +130,18 @@ mod tests {
         let mut cursor = Cursor::new(Class::Event, Some(at('a', 7)));
         assert_eq!(cursor.note(&at('a', 7), None), Novelty::Repeated);
         assert_eq!(cursor.note(&at('a', 8), None), Novelty::New);
+    }
+
+    #[test]
+    fn a_gap_is_told_once_and_what_lies_in_it_was_seen() {
+        let mut cursor = Cursor::new(Class::Event, None);
+        let new_epoch = Novelty::NewEpoch { previous: "a".repeat(32) };
+        assert_eq!(cursor.note_gap(&at('a', 4)), Novelty::New);
+        assert_eq!(cursor.note_gap(&at('a', 4)), Novelty::Repeated);
+        assert_eq!(cursor.note(&at('a', 4), None), Novelty::Repeated);
+        assert_eq!(cursor.note(&at('a', 5), None), Novelty::New);
+        assert_eq!(cursor.note_gap(&at('b', 2)), new_epoch);
+        assert_eq!(cursor.note(&at('b', 3), None), Novelty::New);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Feed {
     callback: String,
     reader: Reader,
     cursor: Cursor,
+    /// The process to which an observer was attached last.
+    known: Option<String>,
     /// The last message that was acknowledged through this feed.
     acknowledged: Option<Position>,
     stream: Option<Stream>,
@@ -76,6 +78,7 @@ impl Feed {
             callback: callback.to_owned(),
             reader,
             cursor: Cursor::new(Class::Event, after),
+            known: None,
             acknowledged: None,
             stream: None,
             ready: VecDeque::new(),
@@ -147,6 +150,11 @@ impl Feed {
         self.acknowledged = Some(position.clone());
     }
 
+    /// The plugin as this feed knows it now.
+    pub(crate) fn slot(&self) -> &Arc<Slot> {
+        &self.slot
+    }
+
     /// Waits for a process and attaches to it; false when there will be none.
     async fn open(&mut self) -> bool {
         if let Some(at) = self.open_at {
@@ -162,8 +170,13 @@ impl Feed {
         self.open_at = Some(Instant::now() + self.pause);
         let class = live.hello.callback(&self.callback).map_or(Class::Event, |info| info.class);
         self.cursor.set_class(class);
-        match Stream::open(&self.shared, Arc::clone(&live), &self.callback, &self.reader, self.cursor.last()).await {
+        // An observer that saw nothing of the process before begins at what this one kept.
+        let other = self.known.as_ref().filter(|known| *known != live.epoch() && !known.is_empty());
+        let before = other.map(|known| Position { epoch: known.clone(), seq: 0 });
+        let last = self.cursor.last().or(before.as_ref());
+        match Stream::open(&self.shared, Arc::clone(&live), &self.callback, &self.reader, last).await {
             Ok(stream) => {
+                self.known = Some(stream.live.epoch().to_owned());
                 self.stream = Some(stream);
                 self.refused_by = None;
                 self.record(EventKind::StreamOpened, None);
@@ -191,6 +204,7 @@ impl Feed {
 
     async fn await_live(&mut self) -> Option<Arc<Live>> {
         loop {
+            let mut views = self.slot.follow();
             let Some(live) = self.slot.wait_live().await else {
                 self.slot = self.next_of_the_name().await?;
                 continue;
@@ -198,7 +212,11 @@ impl Feed {
             if !self.refused_by.as_ref().is_some_and(|refused| Arc::ptr_eq(refused, &live)) {
                 return Some(live);
             }
-            live.wait_gone().await;
+            // A successor serves while the one that refused still drains.
+            tokio::select! {
+                () = live.wait_gone() => {}
+                _ = views.changed() => {}
+            }
         }
     }
 
@@ -233,10 +251,9 @@ impl Feed {
     }
 
     async fn take(&mut self, raw: Raw, live: &Live) {
-        // Something came: the next break is a new one.
-        self.pause = PAUSES.0;
         match raw {
             Raw::Message { position: None, key, dropped, data } => {
+                self.pause = PAUSES.0;
                 let notice = self.notice(None, key, dropped, data);
                 self.ready.push_back(FeedItem::Message(notice));
             }
@@ -249,10 +266,20 @@ impl Feed {
                     Novelty::Repeated => return self.acknowledge_again(&position, live).await,
                     Novelty::TooManyKeys => return self.lost(&too_many_keys()),
                 }
+                // Something new came: the next break is another one. What only repeats itself is no progress.
+                self.pause = PAUSES.0;
                 let notice = self.notice(Some(position), key, dropped, data);
                 self.ready.push_back(FeedItem::Message(notice));
             }
-            Raw::Gap(gap) => self.ready.push_back(FeedItem::Gap(gap)),
+            Raw::Gap(gap) => match self.cursor.note_gap(&gap.to) {
+                Novelty::New => self.ready.push_back(FeedItem::Gap(gap)),
+                Novelty::NewEpoch { previous } => {
+                    self.ready.push_back(FeedItem::Epoch(EpochChange { epoch: gap.to.epoch.clone(), previous }));
+                    self.ready.push_back(FeedItem::Gap(gap));
+                }
+                // Each stream tells it until an acknowledgement passes it.
+                Novelty::Repeated | Novelty::TooManyKeys => {}
+            },
             Raw::Epoch(change) => {
                 if self.cursor.last().is_none_or(|last| last.epoch != change.epoch) {
                     self.cursor.enter(&change.epoch);
@@ -270,6 +297,9 @@ impl Feed {
     /// A message that was handled is sent again when its acknowledgement was lost on the way.
     async fn acknowledge_again(&mut self, position: &Position, live: &Live) {
         let (Reader::Subscription(name), Some(done)) = (&self.reader, &self.acknowledged) else { return };
+        if is_state(live, &self.callback) {
+            return;
+        }
         if done.epoch == position.epoch && position.seq <= done.seq {
             // If this one is lost too, the message comes once more.
             _ = acknowledge(live, &self.callback, name, done).await;
@@ -279,6 +309,11 @@ impl Feed {
     fn notice(&self, position: Option<Position>, key: Option<String>, dropped: u64, data: bytes::Bytes) -> Notice {
         Notice { plugin: self.slot.id.clone(), callback: self.callback.clone(), position, key, dropped, data }
     }
+}
+
+/// The values of a state are never acknowledged.
+pub(crate) fn is_state(live: &Live, callback: &str) -> bool {
+    live.hello.callback(callback).is_some_and(|info| info.class == Class::State)
 }
 
 fn too_many_keys() -> Fault {

@@ -10,6 +10,7 @@ use goplug_pconf_schema::{Code, Fault};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use super::feed::is_state;
 use super::{Feed, FeedItem, Notice, Subscribe, acknowledge, subscribe};
 use crate::event::now_text;
 use crate::registry::Inner;
@@ -17,6 +18,8 @@ use crate::supervisor::Slot;
 
 /// The pauses before a message whose handler failed is handled again.
 const SECOND_CHANCES: [Duration; 3] = [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(10)];
+/// The pauses before an acknowledgement that did not arrive is sent again: doubled from the first to the second.
+const ACK_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// How long [`Subscription::close`] waits for the handler that runs and for its acknowledgement.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
@@ -67,12 +70,11 @@ where
         Some(name) => name,
         None => random_name()?,
     };
-    let feed = subscribe(registry, Arc::clone(&slot), callback, &name).await?;
+    let feed = subscribe(registry, slot, callback, &name).await?;
     let (closing, closed) = watch::channel(false);
     // A weak reference: a subscription that nobody closed must not keep its registry alive.
     let handling = Handling {
         registry: Arc::downgrade(registry),
-        slot,
         feed,
         name: name.clone(),
         callback: callback.to_owned(),
@@ -92,14 +94,16 @@ fn random_name() -> Result<String, Fault> {
 
 struct Handling<H> {
     registry: std::sync::Weak<Inner>,
-    slot: Arc<Slot>,
     feed: Feed,
     name: String,
     callback: String,
     handler: H,
     /// The last message handled; the acknowledgements run behind it and skip what is outdated.
-    latest: watch::Sender<Option<Position>>,
+    latest: watch::Sender<Option<Handled>>,
 }
+
+/// A message that was handled, and the plugin as it was when it came: after its file was gone it is another slot.
+type Handled = (Arc<Slot>, Position);
 
 impl<H, F> Handling<H>
 where
@@ -107,12 +111,7 @@ where
     F: Future<Output = Result<(), String>> + Send + 'static,
 {
     async fn run(mut self, mut closed: watch::Receiver<bool>) {
-        let acknowledging = acknowledge_latest(
-            Arc::clone(&self.slot),
-            self.callback.clone(),
-            self.name.clone(),
-            self.latest.subscribe(),
-        );
+        let acknowledging = acknowledge_latest(self.callback.clone(), self.name.clone(), self.latest.subscribe());
         tokio::pin!(acknowledging);
         loop {
             let item = tokio::select! {
@@ -161,7 +160,7 @@ where
         }
         if let Some(position) = notice.position {
             self.feed.set_acknowledged(&position);
-            self.latest.send_replace(Some(position));
+            self.latest.send_replace(Some((Arc::clone(self.feed.slot()), position)));
         }
     }
 
@@ -181,25 +180,35 @@ where
     }
 }
 
-/// Acknowledges the latest message handled, one request at a time, until nobody handles any more. What could not be
-/// acknowledged is sent again by the plugin, and acknowledged then.
-async fn acknowledge_latest(
-    slot: Arc<Slot>,
-    callback: String,
-    name: String,
-    mut latest: watch::Receiver<Option<Position>>,
-) {
-    loop {
-        let over = latest.changed().await.is_err();
-        let position = latest.borrow_and_update().clone();
-        if let (Some(position), Some(live)) = (position, slot.live())
-            && live.epoch() == position.epoch
-            && let Err(fault) = acknowledge(&live, &callback, &name, &position).await
-        {
-            tracing::debug!(plugin = %slot.id, %fault, "an acknowledgement did not arrive");
-        }
-        if over {
-            return;
+/// Acknowledges the latest message handled, one request at a time, until nobody handles any more. What did not arrive is
+/// sent again, unless something later is to be acknowledged by then.
+async fn acknowledge_latest(callback: String, name: String, mut latest: watch::Receiver<Option<Handled>>) {
+    let mut over = false;
+    while !over {
+        over = latest.changed().await.is_err();
+        let mut pause = ACK_PAUSES.0;
+        loop {
+            let Some((slot, position)) = latest.borrow_and_update().clone() else { break };
+            if !acknowledge_one(&slot, &callback, &name, &position).await {
+                break;
+            }
+            // When it is over, whoever waits for the end bounds this.
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = ACK_PAUSES.1.min(pause * 2),
+                changed = latest.changed(), if !over => over = changed.is_err(),
+            }
         }
     }
+}
+
+/// True when it did not arrive and may arrive later. A process that is gone, or another one, has no use for it; one that
+/// is met again sends the message again.
+async fn acknowledge_one(slot: &Slot, callback: &str, name: &str, position: &Position) -> bool {
+    let Some(live) = slot.live().filter(|live| live.epoch() == position.epoch && !is_state(live, callback)) else {
+        return false;
+    };
+    let Err(fault) = acknowledge(&live, callback, name, position).await else { return false };
+    tracing::debug!(plugin = %slot.id, %fault, "an acknowledgement did not arrive");
+    let refused = [Code::InvalidArgument, Code::NotFound, Code::Conflict, Code::Denied, Code::ProtocolError];
+    !refused.contains(&fault.code)
 }

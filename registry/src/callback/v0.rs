@@ -76,12 +76,11 @@ pub(crate) async fn listen(
     }
     let deadline = Instant::now() + Duration::from_millis(HELLO_MS);
     let connection = live.pool.connect(deadline).await.map_err(|error| not_connected(live, error))?;
-    // Somebody may have been quicker; then this connection is not needed.
-    if let Some(heard) = live.polls.join(callback, waits) {
-        return Ok(heard);
-    }
     let (hub, heard) = live.polls.start(callback, waits);
-    shared.tasks.spawn(run(Arc::clone(live), hub, callback.to_owned(), connection, max_bytes));
+    // Somebody may have been quicker; then this connection is not needed.
+    if let Some(hub) = hub {
+        shared.tasks.spawn(run(Arc::clone(live), hub, callback.to_owned(), connection, max_bytes));
+    }
     Ok(heard)
 }
 
@@ -90,11 +89,13 @@ impl Polls {
         self.lock().get(callback).map(|hub| hub.add(waits))
     }
 
-    fn start(&self, callback: &str, waits: bool) -> (Arc<Hub>, Heard) {
+    /// Joins too; the hub comes back to whoever is the first, and has to poll.
+    fn start(&self, callback: &str, waits: bool) -> (Option<Arc<Hub>>, Heard) {
         let mut hubs = self.lock();
+        let first = !hubs.contains_key(callback);
         let hub = Arc::clone(hubs.entry(callback.to_owned()).or_default());
         let heard = hub.add(waits);
-        (hub, heard)
+        (first.then_some(hub), heard)
     }
 
     /// Ends the poll of a callback if nobody listens, or for `why`; true when it is ended.
@@ -188,6 +189,10 @@ fn gone(live: &Live) -> Fault {
 }
 
 async fn poll(live: &Live, connection: &mut Connection, callback: &str, max_bytes: usize) -> Result<Bytes, Fault> {
+    if !connection.is_reusable() {
+        let deadline = Instant::now() + Duration::from_millis(HELLO_MS);
+        *connection = live.pool.connect(deadline).await.map_err(|error| not_connected(live, error))?;
+    }
     let body = serde_json::to_vec(callback).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
     let request = Request {
         method: "POST",

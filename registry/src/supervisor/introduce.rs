@@ -64,21 +64,34 @@ pub(crate) async fn meet(found: &Found, options: &Builder, mode: Mode) -> Result
         if mode == Mode::Look {
             return Ok(Met::Seen { wire: Wire::V0, hello: None, pid, uid });
         }
-        // What answered the hello may have closed the connection behind it.
-        if !connection.is_reusable() {
-            connection =
-                Connection::connect(&found.socket, hello_deadline).await.map_err(|error| unconnected(&error))?;
-            check_peer(&connection, options)?;
-        }
+        let mut connection = ready(connection, found).await?;
         let (hello, output) = activate_v0(&mut connection, found).await?;
+        let connection = ready(connection, found).await?;
         return Ok(active(found, Wire::V0, hello, output, connection, options));
     };
     check_hello(&hello, found)?;
     if mode == Mode::Look && !hello.active {
         return Ok(Met::Seen { wire: Wire::V1, hello: Some(Box::new(hello)), pid, uid });
     }
+    let mut connection = ready(connection, found).await?;
     let output = activate_v1(&mut connection, &hello).await?;
+    let connection = ready(connection, found).await?;
     Ok(active(found, Wire::V1, hello, output, connection, options))
+}
+
+/// The connection, or another one to the same process if its last reply closed it: a plugin may say `Connection: close`
+/// whenever it likes, and the standing connection must stand.
+async fn ready(connection: Connection, found: &Found) -> Result<Connection, NotMet> {
+    if connection.is_reusable() {
+        return Ok(connection);
+    }
+    let deadline = Instant::now() + Duration::from_millis(HELLO_MS);
+    let next = Connection::connect(&found.socket, deadline).await.map_err(|error| unconnected(&error))?;
+    if next.peer().same_process(connection.peer()) {
+        return Ok(next);
+    }
+    let text = "another process listens on the socket than the one that answered the hello";
+    Err(NotMet::new(Verdict::Retry, Fault::new(Code::Unavailable, text)))
 }
 
 /// The file's text was checked when it was read; here the path is followed on disk, where a link may lead elsewhere.

@@ -29,6 +29,9 @@ use crate::discovery::Found;
 /// Messages that may wait for a supervisor.
 const MAX_COMMANDS: usize = 64;
 
+/// How long after a broken connection a process that still runs counts as alive: a death is seen sooner.
+const SECOND_LOOK: Duration = Duration::from_millis(50);
+
 /// One plugin, as everybody but its supervisor sees it.
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -72,14 +75,8 @@ pub(crate) enum Command {
     File(FileNews),
     Load(oneshot::Sender<Result<Activation, Fault>>),
     Reload(oneshot::Sender<Result<Activation, Fault>>),
-    Unload {
-        drain: Duration,
-        stop: bool,
-        reply: oneshot::Sender<Result<Unloaded, Fault>>,
-    },
+    Unload { drain: Duration, stop: bool, reply: oneshot::Sender<Result<Unloaded, Fault>> },
     Look(oneshot::Sender<()>),
-    /// Let go of the process and end.
-    Close(oneshot::Sender<()>),
 }
 
 /// What became of the plugin's file.
@@ -145,8 +142,9 @@ impl Slot {
         self.view.subscribe()
     }
 
-    /// Waits until a process other than `old` serves, at most until `until`; false if there is none by then or none will
-    /// come by itself.
+    /// Waits until a process serves that can be asked again after `old` broke off a call: another one, or after
+    /// [`SECOND_LOOK`] the same one if it turns out to live. At most until `until`; false if there is none by then or
+    /// none will come by itself.
     pub(crate) async fn wait_successor(&self, old: &Arc<Live>, until: Instant) -> bool {
         let mut views = self.follow();
         let successor = async {
@@ -161,7 +159,19 @@ impl Slot {
                 }
             }
         };
-        tokio::time::timeout_at(until, successor).await.unwrap_or(false)
+        let second_look = async {
+            tokio::time::sleep(SECOND_LOOK).await;
+            if old.is_gone() || !old.peer.is_alive() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let either = async {
+            tokio::select! {
+                found = successor => found,
+                () = second_look => true,
+            }
+        };
+        tokio::time::timeout_at(until, either).await.unwrap_or(false)
     }
 
     /// Waits until a process serves; `None` when the plugin is gone for good.

@@ -158,9 +158,17 @@ pub(crate) fn step(machine: Machine, input: Input, now: Instant, jitter: u32) ->
             _ => (machine.to(Phase::Gone), Vec::new()),
         },
 
+        // Whoever asked for a reload gets it, of the process that the file names by then.
+        (Phase::Draining { reload: true, .. }, Input::Replaced { .. }) => stay(),
+
         (Phase::Discovered | Phase::Stopped, Input::Found { auto }) => {
             let machine = Machine { wanted: machine.wanted || auto, ..machine };
             if machine.wanted { start(machine) } else { (machine.to(Phase::Discovered), Vec::new()) }
+        }
+        // What was wrong may have been in the file, or in options that changed.
+        (Phase::Failed | Phase::Denied, Input::Found { auto }) => {
+            let machine = Machine { wanted: machine.wanted || auto, failures: 0, ..machine };
+            if machine.wanted { start(machine) } else { stay() }
         }
         (_, Input::Found { auto }) => (machine.wanted(machine.wanted || auto), Vec::new()),
 

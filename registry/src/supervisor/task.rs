@@ -132,14 +132,16 @@ enum Woken {
 
 impl Task {
     async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        let mut closed = self.shared.closed.subscribe();
         loop {
-            match self.wait(&mut inbox).await {
+            let woken = tokio::select! {
+                biased;
+                // The registry is closed or gone, though a feed may still hold the slot.
+                _ = closed.wait_for(|closed| *closed) => break,
+                woken = self.wait(&mut inbox) => woken,
+            };
+            match woken {
                 Woken::Command(None) => break,
-                Woken::Command(Some(Command::Close(reply))) => {
-                    self.end();
-                    _ = reply.send(());
-                    return;
-                }
                 Woken::Command(Some(command)) => self.obey(command),
                 Woken::Started(met) => self.started(met),
                 Woken::Looked(met) => self.looked(met),
@@ -162,6 +164,10 @@ impl Task {
             }
         }
         self.end();
+        // A command may be on its way in: dropped here, its reply is known to fail. Left in the channel, which the slot
+        // keeps open, whoever asked would wait for ever.
+        inbox.close();
+        while inbox.recv().await.is_some() {}
         if self.machine.phase == Phase::Gone {
             let why = Some("its file was removed".to_owned());
             self.shared.events.record(EventKind::Gone, Some(&self.id), Some(State::Gone), why);
@@ -199,7 +205,6 @@ impl Task {
             Command::Reload(reply) => self.reload(reply),
             Command::Unload { drain, stop, reply } => self.unload(drain, stop, reply),
             Command::Look(reply) => self.begin_look(reply),
-            Command::Close(_) => {}
         }
     }
 
@@ -214,8 +219,8 @@ impl Task {
             FileNews::Changed { file, found } => {
                 (self.view.file, self.view.found) = (file, found);
                 self.shared.events.record(EventKind::Changed, Some(&self.id), Some(self.machine.state()), None);
-                self.view.unloaded = false;
-                Input::Found { auto: self.auto() }
+                // It is the same process: what somebody unloaded stays so.
+                Input::Found { auto: self.auto() && !self.view.unloaded }
             }
             // A v0 plugin that was started again writes the same words: the pause has no reason any more.
             FileNews::Rewritten => match self.machine.phase {
@@ -336,16 +341,22 @@ impl Task {
             }
             Ok(Met::Seen { wire, hello, pid, uid }) => {
                 self.view.seen = Some(Arc::new(Seen { wire, hello: hello.map(|hello| *hello), pid, uid }));
-                self.view.last_error = None;
+                // Of a start that failed the reason stays, until another start ends otherwise.
+                if matches!(self.machine.phase, Phase::Discovered | Phase::Stopped) {
+                    self.view.last_error = None;
+                }
                 if self.machine.phase == Phase::Loaded(Successor::None) {
                     let text = "it was deactivated by somebody else";
                     self.view.last_error = Some(Fault::new(Code::WrongState, text));
                     self.feed(Input::Inactive);
                 }
             }
-            // A look that fails says nothing about a process that serves.
-            Err(_) if self.live.is_some() => {}
-            Err(not_met) => self.view.last_error = Some(not_met.fault),
+            // A look that fails says nothing about a process that serves, nor why a start failed.
+            Err(not_met) => {
+                if matches!(self.machine.phase, Phase::Discovered | Phase::Stopped) {
+                    self.view.last_error = Some(not_met.fault);
+                }
+            }
         }
         self.publish();
         for reply in self.looking.drain(..) {
@@ -367,6 +378,9 @@ impl Task {
         let stopped = parted.as_ref().is_ok_and(|parted| parted.stopped);
         if let Err(fault) = &parted {
             self.view.last_error = Some(fault.clone());
+            // Whoever asked for a reload hears that the activation before did not end as it should; the next one begins
+            // all the same.
+            self.refuse_loads(fault);
         }
         self.feed(Input::Drained { stopped });
         self.answer_unload(parted);
@@ -442,7 +456,14 @@ impl Task {
         // Only a predecessor that its own file names no more is told to stop; one whose file merely lost against
         // another file goes on running, and so does a process that is only reached by another way now.
         let stop = file == self.view.file && !old.is_same_process(&live);
-        self.shared.tasks.spawn(retire(old, connection, self.shared.options.load().drain, stop));
+        let (drain, mut closed) = (self.shared.options.load().drain, self.shared.closed.subscribe());
+        self.shared.tasks.spawn(async move {
+            tokio::select! {
+                () = retire(Arc::clone(&old), connection, drain, stop) => {}
+                _ = closed.wait_for(|closed| *closed) => {}
+            }
+            old.set_gone();
+        });
     }
 
     fn store_live(&self, live: Option<Arc<Live>>) {
@@ -455,19 +476,30 @@ impl Task {
         if self.loading.is_empty() {
             return;
         }
-        let answer = match (&self.live, self.machine.phase) {
+        let fault = match (&self.live, self.machine.phase) {
             (Some(live), Phase::Loaded(_)) => {
-                Ok(Activation { plugin: self.id.clone(), output_base64: to_base64(&live.output) })
+                let activation = Activation { plugin: self.id.clone(), output_base64: to_base64(&live.output) };
+                for reply in self.loading.drain(..) {
+                    _ = reply.send(Ok(activation.clone()));
+                }
+                return;
             }
-            _ => Err(self.view.last_error.clone().unwrap_or_else(|| {
-                Fault::new(Code::Unavailable, format!("plugin `{}` is {}", self.id, self.machine.state()))
-            })),
+            (_, Phase::Gone | Phase::Draining { file_gone: true, .. }) => {
+                Fault::new(Code::NotFound, "its file was removed")
+            }
+            _ => self
+                .view
+                .last_error
+                .clone()
+                .unwrap_or_else(|| Fault::new(Code::Unavailable, format!("it is {}", self.machine.state()))),
         };
+        self.refuse_loads(&fault);
+    }
+
+    fn refuse_loads(&mut self, fault: &Fault) {
         for reply in self.loading.drain(..) {
-            _ = reply.send(answer.clone().map_err(|fault| {
-                let message = format!("plugin `{}`: {fault}", self.id);
-                Fault { message, ..fault }
-            }));
+            let message = format!("plugin `{}`: {fault}", self.id);
+            _ = reply.send(Err(Fault { message, ..fault.clone() }));
         }
     }
 
@@ -499,7 +531,6 @@ async fn retire(old: Arc<Live>, connection: Connection, drain: Duration, stop: b
     } else {
         super::part::wait_for_calls(&old, drain).await;
     }
-    old.set_gone();
 }
 
 /// Closes connections that nobody used for a while.

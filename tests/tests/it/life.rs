@@ -68,18 +68,18 @@ async fn a_successor_is_reachable_throughout() {
     let mut old = fixture(&dir, &["Test/Do"]);
     let registry = watching(&dir).await;
     loaded(&registry, "Test/Do").await;
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (met, mut meets) = tokio::sync::watch::channel(Vec::new());
     let caller = {
-        let (registry, stop) = (registry.clone(), stop.clone());
+        let registry = registry.clone();
         tokio::spawn(async move {
-            let mut pids = Vec::new();
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            while !met.is_closed() {
                 let pid = text(registry.execute("Test/Do", "pid", "").await.unwrap());
-                if pids.last() != Some(&pid) {
-                    pids.push(pid);
-                }
+                met.send_if_modified(|pids: &mut Vec<String>| {
+                    let is_new = pids.last() != Some(&pid);
+                    pids.extend(is_new.then_some(pid));
+                    is_new
+                });
             }
-            pids
         })
     };
     let mut expected = vec![old.pid().to_string()];
@@ -87,17 +87,16 @@ async fn a_successor_is_reachable_throughout() {
         let new = fixture(&dir, &["Test/Do"]);
         expected.push(new.pid().to_string());
         let replaced = Instant::now();
-        goplug_tests::wait_for("the successor answers", LONG, || async {
-            (text(registry.execute("Test/Do", "pid", "").await.unwrap()) == new.pid().to_string()).then_some(())
-        })
-        .await;
+        let heard = meets.wait_for(|pids| pids.last() == expected.last());
+        tokio::time::timeout(LONG, heard).await.unwrap().unwrap();
         bound("successor_answers_after", replaced.elapsed(), Duration::from_millis(200));
         // The predecessor is drained and told to leave by the registry.
         assert_eq!(old.wait(LONG).code(), Some(0));
         old = new;
     }
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    assert_eq!(caller.await.unwrap(), expected);
+    assert_eq!(*meets.borrow(), expected, "each took over once, in order");
+    drop(meets);
+    caller.await.unwrap();
     assert!(dir.join("TestDo.pconf").exists(), "no predecessor took the file of its successor away");
     registry.close().await;
 }

@@ -1,0 +1,102 @@
+//! Calls whose plugin misbehaves.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use goplug_registry::{CallOptions, Code, Ran, Registry};
+use serde_json::json;
+
+use crate::fake::{Done, Fake};
+
+const FAKE: &str = "Test/Fake";
+
+async fn loaded(dir: &std::path::Path) -> Registry {
+    let registry = Registry::open(dir).await.unwrap();
+    registry.load(FAKE).await.unwrap();
+    registry
+}
+
+#[tokio::test]
+async fn a_method_that_ran_and_says_wrong_state_does_not_unload_its_plugin() {
+    let dir = tempfile::tempdir().unwrap();
+    let _fake = Fake::published(dir.path(), 'a', |asked| match asked.line.as_str() {
+        "POST /_goplug/methods/do" => asked.problem(409, &json!({"code": "wrong_state", "ran": "yes"})),
+        _ => Done::No,
+    });
+    let registry = loaded(dir.path()).await;
+    for _ in 0..3 {
+        let fault = registry.execute(FAKE, "do", "").await.unwrap_err();
+        assert_eq!((fault.code, fault.ran), (Code::WrongState, Ran::Yes));
+    }
+    assert_eq!(registry.execute(FAKE, "again", "").await.unwrap(), "done");
+}
+
+#[tokio::test]
+async fn an_idempotent_method_is_repeated_on_a_process_that_only_lost_its_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let calls = AtomicUsize::new(0);
+    let _fake = Fake::published(dir.path(), 'a', move |asked| match asked.line.as_str() {
+        "POST /_goplug/methods/again" if calls.fetch_add(1, Ordering::AcqRel) == 0 => Done::Close,
+        "POST /_goplug/methods/do" => Done::Close,
+        _ => Done::No,
+    });
+    let registry = loaded(dir.path()).await;
+    assert_eq!(registry.execute(FAKE, "again", "").await.unwrap(), "done");
+    let fault = registry.execute(FAKE, "do", "").await.unwrap_err();
+    assert_eq!((fault.code, fault.ran), (Code::PluginGone, Ran::Unknown));
+}
+
+#[tokio::test]
+async fn a_connection_that_answered_another_call_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let _fake = Fake::published(dir.path(), 'a', |asked| match asked.line.as_str() {
+        "POST /_goplug/ping" => {
+            asked.write("HTTP/1.1 200 OK\r\nGoplug-Call-Id: other\r\nContent-Length: 9\r\n\r\nTest Data");
+            // A call that came on this connection would never be answered.
+            asked.until_closed()
+        }
+        _ => Done::No,
+    });
+    let registry = loaded(dir.path()).await;
+    assert_eq!(registry.ping(FAKE).await.unwrap_err().code, Code::ProtocolError);
+    let limit = CallOptions { deadline: Some(Duration::from_secs(2)), ..CallOptions::default() };
+    assert_eq!(registry.execute_with(FAKE, "do", "", limit).await.unwrap().body, "done");
+}
+
+#[tokio::test]
+async fn a_head_that_no_plugin_may_take_is_the_callers_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::published(dir.path(), 'a', |_| Done::No);
+    let registry = loaded(dir.path()).await;
+    let options = CallOptions { tracestate: Some("x".repeat(20_000)), ..CallOptions::default() };
+    let fault = registry.execute_with(FAKE, "do", "", options).await.unwrap_err();
+    assert_eq!((fault.code, fault.ran), (Code::InvalidArgument, Ran::No), "{fault:?}");
+    assert_eq!(fake.count("POST /_goplug/methods/"), 0);
+}
+
+#[tokio::test]
+async fn a_default_deadline_beyond_the_limit_is_no_fault_of_the_caller() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start(dir.path(), 'a', |_| Done::No);
+    fake.set_hello("methods", json!([{"name": "do", "deadlineMs": u64::MAX}]));
+    fake.publish(dir.path(), json!({}));
+    let registry = loaded(dir.path()).await;
+    assert_eq!(registry.execute(FAKE, "do", "").await.unwrap(), "done");
+}
+
+#[tokio::test]
+async fn a_pause_that_the_plugin_asks_for_never_outlasts_the_deadline() {
+    let dir = tempfile::tempdir().unwrap();
+    let _fake = Fake::published(dir.path(), 'a', |asked| match asked.line.as_str() {
+        "POST /_goplug/methods/do" => {
+            asked.problem(503, &json!({"code": "overloaded", "ran": "no", "retryAfterMs": 400}))
+        }
+        _ => Done::No,
+    });
+    let registry = loaded(dir.path()).await;
+    let began = Instant::now();
+    let options = CallOptions { deadline: Some(Duration::from_millis(600)), ..CallOptions::default() };
+    let fault = registry.execute_with(FAKE, "do", "", options).await.unwrap_err();
+    assert_eq!((fault.code, fault.ran), (Code::Overloaded, Ran::No));
+    assert!(began.elapsed() < Duration::from_millis(650), "{:?}", began.elapsed());
+}
