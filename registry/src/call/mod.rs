@@ -22,10 +22,10 @@ use tokio::time::Instant;
 pub(crate) use attempt::{broken, next_call_id, not_connected};
 pub(crate) use judge::{Verdict, problem as read_problem, v0 as judge_v0, v1 as judge_v1};
 pub(crate) use pool::Pool;
-pub(crate) use probe::{health, ping, request};
+pub(crate) use probe::{health, is_hung, ping, request};
 
 use crate::options::Builder;
-use crate::supervisor::{Live, Slot, Wire};
+use crate::supervisor::{Doubt, Live, Slot, Wire};
 use attempt::Outgoing;
 use retry::Repeat;
 
@@ -155,7 +155,10 @@ async fn once(
     let sent = AtomicBool::new(false);
     match tokio::time::timeout_at(deadline, attempt::attempt(live, &call, deadline, &sent)).await {
         Ok(answer) => answer,
-        Err(_) => Err(late(live, method, if sent.load(Ordering::Relaxed) { Ran::Unknown } else { Ran::No })),
+        Err(_) => {
+            live.report(Doubt::Silent);
+            Err(late(live, method, if sent.load(Ordering::Relaxed) { Ran::Unknown } else { Ran::No }))
+        }
     }
 }
 

@@ -35,6 +35,24 @@ pub(crate) async fn ping(slot: &Slot) -> Result<Ping, Fault> {
     Ok(Ping { plugin: live.id.clone(), round_trip_ns })
 }
 
+/// Pings that may go unanswered one after the other; then the process hangs (a ping runs no author's code).
+const MISSES: usize = 3;
+
+/// Whether the process answers no ping. One of v0 may be a single thread that works: nothing is known of it.
+pub(crate) async fn is_hung(live: &Live) -> bool {
+    if live.wire == Wire::V0 {
+        return false;
+    }
+    for _ in 0..MISSES {
+        let limit = Duration::from_millis(PING_MS);
+        match request(live, "POST", path::PING, PING, limit, MAX_PROBLEM_BYTES).await {
+            Err(fault) if fault.code == Code::DeadlineExceeded => {}
+            _ => return false,
+        }
+    }
+    true
+}
+
 /// The author's verdict, when there is one to be had at once.
 pub(crate) async fn health(slot: &Slot) -> Option<HealthStatus> {
     let live = slot.live().filter(|live| live.wire == Wire::V1)?;

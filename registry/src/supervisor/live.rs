@@ -78,6 +78,8 @@ pub(crate) enum Doubt {
     None,
     /// It is no longer active.
     Inactive,
+    /// A call ended at its deadline without an answer.
+    Silent,
     /// Another process, or nobody, answers.
     Lost,
 }
@@ -189,6 +191,7 @@ impl Live {
         match self.doubted.swap(0, Ordering::AcqRel) {
             0 => Doubt::None,
             1 => Doubt::Inactive,
+            2 => Doubt::Silent,
             _ => Doubt::Lost,
         }
     }

@@ -21,6 +21,7 @@ use super::live::{Doubt, Live};
 use super::part::{Parted, part};
 use super::state::{Effect, Input, Machine, Phase, Successor, step};
 use super::{Command, FileNews, MAX_COMMANDS, Seen, Slot, View};
+use crate::call::is_hung;
 use crate::discovery::Found;
 use crate::event::{EventLog, now_text};
 use crate::options::{Builder, MAX_CONCURRENT_STARTS, POOL_IDLE};
@@ -82,6 +83,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, id: PluginId, file: PathBuf, found: Ar
         machine: Machine::new(),
         start: None,
         look: None,
+        pulse: None,
         arrived: None,
         live: None,
         standing: None,
@@ -106,6 +108,8 @@ struct Task {
     machine: Machine,
     start: Option<Work<Result<Met, NotMet>>>,
     look: Option<Work<Result<Met, NotMet>>>,
+    /// Asks a process that left a call unanswered whether it still lives.
+    pulse: Option<Work<bool>>,
     /// A process that was met and may serve.
     arrived: Option<(Arc<Live>, Connection)>,
     live: Option<Arc<Live>>,
@@ -127,6 +131,8 @@ enum Woken {
     Drained(Result<Parted, Fault>),
     Lost,
     Doubt(Doubt),
+    /// Whether the process hangs.
+    Pulse(bool),
     Timer,
 }
 
@@ -153,7 +159,10 @@ impl Task {
                         self.look = Some(self.meeting(Mode::Look));
                     }
                 }
+                Woken::Doubt(Doubt::Silent) => self.feel_the_pulse(),
                 Woken::Doubt(Doubt::None) => {}
+                Woken::Pulse(true) => self.hung(),
+                Woken::Pulse(false) => self.pulse = None,
                 Woken::Timer => {
                     self.timer = None;
                     self.feed(Input::Timer);
@@ -192,6 +201,7 @@ impl Task {
             parted = work(&mut self.drain) => Woken::Drained(parted),
             () = end_of(live, standing) => Woken::Lost,
             doubt = doubt_of(live) => Woken::Doubt(doubt),
+            hangs = work(&mut self.pulse) => Woken::Pulse(hangs),
             command = inbox.recv() => Woken::Command(command),
             met = work(&mut self.look) => Woken::Looked(met),
             () = timer(self.timer) => Woken::Timer,
@@ -364,6 +374,22 @@ impl Task {
         }
     }
 
+    fn feel_the_pulse(&mut self) {
+        if let (Some(live), None) = (&self.live, &self.pulse) {
+            let live = Arc::clone(live);
+            self.pulse = Some(Box::pin(async move { is_hung(&live).await }));
+        }
+    }
+
+    fn hung(&mut self) {
+        self.pulse = None;
+        if let Some(live) = &self.live {
+            let text = format!("the process (pid {}) hangs: it answers no ping", live.peer.pid());
+            self.view.last_error = Some(Fault::new(Code::PluginGone, text));
+        }
+        self.feed(Input::Lost);
+    }
+
     fn lost(&mut self) {
         if let Some(live) = &self.live {
             let what = if live.peer.is_alive() { "closed its connection" } else { "died" };
@@ -446,6 +472,8 @@ impl Task {
         let (pid, uid) = (live.peer.pid(), live.peer.uid());
         self.view.seen = Some(Arc::new(Seen { wire: live.wire, hello: Some(live.hello.clone()), pid, uid }));
         self.view.last_error = None;
+        // Of whoever served before.
+        self.pulse = None;
         let before = self.live.replace(Arc::clone(&live));
         let standing = self.standing.replace((connection, self.view.file.clone()));
         self.store_live(Some(Arc::clone(&live)));

@@ -1,12 +1,13 @@
 //! Calls whose plugin misbehaves.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use goplug_registry::{CallOptions, Code, Ran, Registry};
 use serde_json::json;
 
-use crate::fake::{Done, Fake};
+use crate::fake::{Done, Fake, SOON};
 
 const FAKE: &str = "Test/Fake";
 
@@ -99,4 +100,40 @@ async fn a_pause_that_the_plugin_asks_for_never_outlasts_the_deadline() {
     let fault = registry.execute_with(FAKE, "do", "", options).await.unwrap_err();
     assert_eq!((fault.code, fault.ran), (Code::Overloaded, Ran::No));
     assert!(began.elapsed() < Duration::from_millis(650), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_process_that_answers_no_ping_hangs_and_one_that_does_is_merely_slow() {
+    let dir = tempfile::tempdir().unwrap();
+    let hangs = Arc::new(AtomicBool::new(false));
+    let stuck = Arc::clone(&hangs);
+    let fake = Fake::published(dir.path(), 'a', move |asked| match asked.line.as_str() {
+        "POST /_goplug/methods/do" => asked.until_closed(),
+        "POST /_goplug/ping" if stuck.load(Ordering::Acquire) => asked.until_closed(),
+        _ => Done::No,
+    });
+    let registry = loaded(dir.path()).await;
+    let soon = CallOptions { deadline: Some(Duration::from_millis(20)), ..CallOptions::default() };
+
+    let fault = registry.execute_with(FAKE, "do", "", soon.clone()).await.unwrap_err();
+    assert_eq!((fault.code, fault.ran), (Code::DeadlineExceeded, Ran::Unknown));
+    assert!(fake.sees("POST /_goplug/ping", 1, SOON).await, "an answer that did not come is followed up");
+    assert_eq!(registry.execute(FAKE, "again", "").await.unwrap(), "done");
+
+    hangs.store(true, Ordering::Release);
+    let mut events = registry.events();
+    _ = registry.execute_with(FAKE, "do", "", soon.clone()).await;
+    let waits = registry.execute(FAKE, "do", "");
+    let lost = async {
+        loop {
+            let event = events.next().await.unwrap();
+            if event.detail.as_deref().is_some_and(|detail| detail.contains("answers no ping")) {
+                return event;
+            }
+        }
+    };
+    let (fault, event) = tokio::time::timeout(SOON, async { tokio::join!(waits, lost) }).await.unwrap();
+    assert_eq!(event.plugin.map(|id| id.to_string()).as_deref(), Some(FAKE));
+    assert_eq!(fault.unwrap_err().code, Code::PluginGone, "nobody waits for a process that hangs");
+    assert_eq!(fake.count("POST /_goplug/ping"), 1 + 3);
 }
