@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use goplug_pconf_schema::admin::{DaemonStatus, PluginSummary, State};
+use goplug_pconf_schema::{Code, Fault};
 use serde::Serialize;
 
 use crate::args::{ListArgs, OptionalPlugin};
@@ -13,18 +14,26 @@ use crate::pick;
 use crate::session::Session;
 
 pub(super) async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
-    let what = "cannot list plugins";
-    let known = session.target.list().await.map_err(|fault| Failure::new(what, fault))?;
-    let mut shown = Vec::new();
+    let failed = |fault| Failure::new("cannot list plugins", fault);
+    let known = session.target.list().await.map_err(failed)?;
+    // Only whoever names plugins may be told where they are not.
+    let directories =
+        if args.plugins.is_empty() { Vec::new() } else { session.target.directories().await.map_err(failed)? };
+    let (mut shown, mut missed) = (Vec::new(), false);
     for name in &args.plugins {
+        let what = format!("cannot list `{name}`");
         let fits = if pick::is_glob(name) {
-            pick::matching(what, name, &known).map(|found| found.into_iter().cloned().collect())
+            pick::matching(&what, name, &known).map(|found| found.into_iter().cloned().collect())
         } else {
-            named(what, name, &known)
+            named(&what, name, &known, &directories)
         };
         match fits {
             Ok(found) => shown.extend(found),
-            Err(failure) => session.failed(failure)?,
+            Err(failure) if args.plugins.len() == 1 => return Err(failure),
+            Err(failure) => {
+                session.failed(failure)?;
+                missed = true;
+            }
         }
     }
     if args.plugins.is_empty() {
@@ -33,7 +42,9 @@ pub(super) async fn list(session: &mut Session, args: &ListArgs) -> Result<(), F
     shown.sort_by(|a, b| (&a.namespace, &a.name, &a.pconf).cmp(&(&b.namespace, &b.name, &b.pconf)));
     shown.dedup();
     let names = || shown.iter().map(name_of).collect();
-    Ok(session.out.show(&shown, false, names, |style, wide| table(&shown, style, wide))?)
+    // A head over no rows would say that there are no plugins; what was said already is that they have other names.
+    let text = |style, wide| if missed && shown.is_empty() { String::new() } else { table(&shown, style, wide) };
+    Ok(session.out.show(&shown, false, names, text)?)
 }
 
 pub(super) async fn status(session: &mut Session, args: &OptionalPlugin) -> Result<(), Failure> {
@@ -106,7 +117,12 @@ fn name_of(plugin: &PluginSummary) -> String {
 }
 
 /// The one plugin with this name; an invalid file is found by the name that `list` shows.
-fn named(what: &str, name: &str, known: &[PluginSummary]) -> Result<Vec<PluginSummary>, Failure> {
+fn named(
+    what: &str,
+    name: &str,
+    known: &[PluginSummary],
+    directories: &[String],
+) -> Result<Vec<PluginSummary>, Failure> {
     let by_name = |wanted: &str| known.iter().filter(|plugin| name_of(plugin) == wanted).cloned().collect::<Vec<_>>();
     let found = by_name(name);
     if !found.is_empty() {
@@ -116,8 +132,11 @@ fn named(what: &str, name: &str, known: &[PluginSummary]) -> Result<Vec<PluginSu
     let id = if bare.contains('/') { pick::whole(what, name)? } else { pick::bare(what, bare, known)? };
     let found = by_name(id.as_str());
     if found.is_empty() {
-        let fault = goplug_pconf_schema::Fault::new(goplug_pconf_schema::Code::NotFound, format!("no plugin `{id}`"));
-        return Err(Failure::new(what, fault).about(&id));
+        // A daemon may have no directory at all.
+        let place = if directories.is_empty() { "any directory".to_owned() } else { directories.join(", ") };
+        let text = format!("there is no plugin `{id}` in {place}: `goplugctl list` shows what is there");
+        let hint = format!("goplugctl why {}", escape(id.as_str()));
+        return Err(Failure::new(what, Fault::new(Code::NotFound, text)).hint(hint).about(&id));
     }
     Ok(found)
 }

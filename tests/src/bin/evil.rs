@@ -1,7 +1,7 @@
 //! A plugin that breaks the protocol on command, written by hand on a raw socket.
 //!
 //! `evil DIR NAME HELLO [FILE]`: HELLO is one of [`hello`]'s scenarios; `file` serves the bytes of FILE as the whole answer
-//! to a hello. Each method is one way to break a reply; `raw` sends its own body as the reply (`CALLID` is replaced) and
+//! to a hello; `impostor` says hello as somebody else and answers every call with [`IMPOSTOR`]. Each method is one way to break a reply; `raw` sends its own body as the reply (`CALLID` is replaced) and
 //! closes. Each callback is one way to break a stream; `file` streams the bytes of FILE. Everything else is answered well.
 
 use std::path::PathBuf;
@@ -13,6 +13,9 @@ use goplug_tests::write_atomically;
 use serde_json::json;
 
 const EPOCH: &str = "0123456789abcdef0123456789abcdef";
+
+/// What no caller of the process that was met may ever read.
+const IMPOSTOR: &[u8] = b"the impostor's bytes";
 
 const METHODS: [&str; 36] = [
     "good",
@@ -104,7 +107,12 @@ fn serve(mut peer: Peer, plugin: &Plugin) -> Option<()> {
         let request = peer.request_head()?;
         let path = request.target.split('?').next().unwrap_or_default().to_owned();
         if let Some(method) = path.strip_prefix("/_goplug/methods/") {
-            call(&mut peer, request, method)?;
+            if plugin.hello == "impostor" {
+                let request = Request { body: peer_body(&mut peer, &request)?, ..request };
+                ok(&mut peer, &request, IMPOSTOR)?;
+            } else {
+                call(&mut peer, request, method)?;
+            }
             continue;
         }
         let request = Request { body: peer_body(&mut peer, &request)?, ..request };
@@ -172,7 +180,7 @@ fn hello(peer: &mut Peer, plugin: &Plugin, request: &Request) -> Option<()> {
         "wrong-name" => document["name"] = json!("Other"),
         "no-epoch" => drop(document.as_object_mut()?.remove("epoch")),
         "bad-epoch" => document["epoch"] = json!("../../etc/passwd"),
-        "other-epoch" => document["epoch"] = json!("f".repeat(32)),
+        "other-epoch" | "impostor" => document["epoch"] = json!("f".repeat(32)),
         "version-7" => document["protocols"] = json!([7]),
         "many-methods" => document["methods"] = (0..1025).map(|n| json!({"name": format!("m{n}")})).collect(),
         "bad-method-name" => document["methods"] = json!([{"name": ".."}]),

@@ -7,10 +7,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use goplug_registry::admin::{PluginSummary, State};
-use goplug_registry::{Code, Registry};
+use goplug_registry::{Code, Ran, Registry};
 use goplug_tests::{LONG, PluginDir, Process, Ready, bound, skip, wait_for};
 
-use crate::support::{FIXTURE, GOPLUGCTL, command, elsewhere, fault, fixture, loaded, row, socket_in, text, watching};
+use crate::support::{
+    FIXTURE, GOPLUGCTL, command, elsewhere, evil, fault, fixture, loaded, quiet, row, socket_in, text, watching,
+};
 
 /// The user that owns nothing.
 const NOBODY: u32 = 65534;
@@ -208,26 +210,32 @@ async fn a_process_of_another_user_is_denied_unless_allowed() {
     registry.close().await;
 }
 
-/// After the first connection, a second process takes the socket's path: no call may reach it.
+/// While the process that was met lives on, another one takes its socket's path: one that answers any call at once, whatever
+/// it is asked and for whomever. Only the comparison of the processes keeps the calls from it.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_connection_must_lead_to_the_same_process() {
     let (ours, theirs) = (PluginDir::new(), PluginDir::new());
-    let plugin = fixture(&ours, &["Test/Do"]);
-    let impostor = fixture(&theirs, &["Test/Do"]);
-    let registry = crate::support::quiet(&ours).await;
-    registry.load("Test/Do").await.unwrap();
-    let (socket, other) = (socket_in(&ours.join("TestDo.pconf")), socket_in(&theirs.join("TestDo.pconf")));
+    let _plugin = evil(&ours, "Do", "good", None);
+    let _impostor = evil(&theirs, "Do", "impostor", None);
+    let registry = quiet(&ours).await;
+    registry.load("Evil/Do").await.unwrap();
+    // The plugin ends the connection behind its reply, so that none is kept and every later call connects anew.
+    assert_eq!(text(registry.execute("Evil/Do", "close-after", "before").await.unwrap()), "before");
+    let (socket, other) = (ours.join("Do.sock"), theirs.join("Do.sock"));
     swap(&socket, &other);
-    // More calls at once than there are connections: some must connect anew, and meet the other process.
-    let calls = (0..32).map(|_| {
+    let calls = (0..32).map(|n| {
         let registry = registry.clone();
-        tokio::spawn(async move { registry.execute("Test/Do", "pid", "").await })
+        tokio::spawn(async move { registry.execute("Evil/Do", "good", format!("call {n}")).await })
     });
     for call in calls.collect::<Vec<_>>() {
-        if let Ok(pid) = call.await.unwrap() {
-            assert_eq!(text(pid), plugin.pid().to_string(), "a call reached process {}", impostor.pid());
-        }
+        let error = fault(call.await.unwrap().map(text));
+        assert_eq!((error.code, error.ran), (Code::Unavailable, Ran::No), "{error:?}");
     }
+    swap(&socket, &other);
+    wait_for("the plugin that was met answers again", LONG, || async {
+        registry.execute("Evil/Do", "good", "after").await.ok().filter(|reply| text(reply) == "after")
+    })
+    .await;
     registry.close().await;
 }
 

@@ -22,7 +22,11 @@ fn list_and_status() {
     both.same("list -o jsonl Do");
     both.same("list -o yaml broken.pconf");
     both.same_in_both_forms("list None/*");
-    both.same("list None/Such");
+    both.same_in_both_forms("list None/Such");
+    both.same("list such");
+    both.same("list None/Such None/Other");
+    both.same("list None/Such Test/Do -o name");
+    both.same("list [");
     both.differs("status", "a directory has no daemon to tell of");
     both.differs("status -o json", "a directory has no daemon to tell of");
     both.same_in_both_forms("status Test/Do");
