@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use goplug_pconf_schema::wire::event::{Ack, CallbackStatus, Class, EpochChange, Gap, Message, Position, from_base64};
+use goplug_pconf_schema::wire::frame::{HEADER_BYTES, Header, Kind, Meta};
 use goplug_pconf_schema::wire::hello::{Hello, HelloRequest, Limits};
 use goplug_pconf_schema::wire::life::{Drain, Drained, Health, HealthStatus};
 use goplug_pconf_schema::wire::sse::{SseEvent, SseReader};
@@ -99,6 +100,7 @@ const FILES: &[(&str, Check)] = &[
         assert_eq!(request.start, format!("GET {path} HTTP/1.1"));
         assert_eq!(request.field(call::EPOCH), Some(EPOCH));
     }),
+    ("frames.hex", frames),
     ("health-answer.json", |bytes| assert_eq!(same::<Health>(bytes).status, HealthStatus::Degraded)),
     ("hello-answer.json", |bytes| {
         let hello: Hello = same(bytes);
@@ -114,7 +116,7 @@ const FILES: &[(&str, Check)] = &[
     ("hello-post-answer.json", |bytes| {
         let hello: Hello = same(bytes);
         assert_eq!(hello.protocol, Some(wire::PROTOCOL));
-        assert!(hello.features.is_empty(), "no fast path exists");
+        assert!(hello.features.is_empty());
     }),
     ("hello-request.json", |bytes| assert_eq!(same::<HelloRequest>(bytes).protocols, [wire::PROTOCOL])),
     ("pconf-v0-original.pconf", |bytes| {
@@ -279,4 +281,42 @@ impl<'a> Http<'a> {
     fn segments(&self) -> Vec<String> {
         call::split_target(self.start.split(' ').nth(1).unwrap()).unwrap().0
     }
+}
+
+/// A line with a name behind `#`, then the bytes of the frame.
+fn frames(bytes: &[u8]) {
+    let meta = Meta {
+        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        caller: Some("billing"),
+        ..Meta::default()
+    };
+    let problem = br#"{"type":"about:blank","title":"method_failed","status":422,"code":"method_failed","ran":"yes"}"#;
+    let new = Header::new;
+    let expected: [(&str, Header, Meta<'_>, &[u8]); 10] = [
+        ("request", Header { end: true, index: 2, arg: 30_000, ..new(Kind::Request, 1) }, meta, b"hello"),
+        ("reply", Header { end: true, ..new(Kind::Reply, 1) }, Meta::default(), b"\0ok"),
+        ("error", Header { end: true, ..new(Kind::Error, 2) }, Meta::default(), problem),
+        ("data", Header { end: true, ..new(Kind::Data, 3) }, Meta::default(), b"the end"),
+        ("cancel", new(Kind::Cancel, 4), Meta::default(), b""),
+        ("credit of a call", Header { arg: 131_072, ..new(Kind::Credit, 3) }, Meta::default(), b""),
+        ("credit of the connection", Header { arg: 1_048_576, ..new(Kind::Credit, 0) }, Meta::default(), b""),
+        ("ping", new(Kind::Ping, 7), Meta::default(), b"are you there"),
+        ("pong", new(Kind::Pong, 7), Meta::default(), b"are you there"),
+        ("close", new(Kind::Close, 0), Meta::default(), b"frame type 9 is unknown"),
+    ];
+    let mut written = String::new();
+    for (name, header, meta, payload) in expected {
+        let mut metadata = Vec::new();
+        let header = Header { meta_bytes: meta.encode(&mut metadata), payload_bytes: payload.len(), ..header };
+        let frame = [&header.encode()[..], &metadata, payload].concat();
+        assert_eq!(Header::decode(frame.first_chunk::<HEADER_BYTES>().unwrap()), Ok(header), "{name}");
+        assert_eq!(Meta::decode(&metadata), Ok(meta), "{name}");
+        written.push_str(&format!("# {name}\n"));
+        for line in frame.chunks(32) {
+            let hex: Vec<_> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+            written.push_str(&hex.join(" "));
+            written.push('\n');
+        }
+    }
+    assert_eq!(written, String::from_utf8_lossy(bytes));
 }

@@ -32,51 +32,115 @@ pub(crate) async fn call(
     origin: Origin,
     body: Bytes,
 ) -> Result<Reply, Fault> {
-    // Subscribed before the admission: a drain that ends in between must cut this call off too.
-    let mut limits = Limits { deadline, cut: service.cut(), method: Arc::clone(&entry.name) };
-    if deadline <= Instant::now() {
-        return Err(limits.too_late(Ran::No));
-    }
-    let permit = service.admit()?;
-    let cx = Context::new(Arc::clone(&entry.name), deadline.into_std(), origin, service.notifier().clone());
-    let cancel = CancelOnDrop(cx.clone());
-    let turn = match &entry.turn {
-        None => None,
-        Some(turn) => tokio::select! {
-            biased;
-            end = limits.pass() => return Err(end.fault(&limits, Ran::No)),
-            turn = Arc::clone(turn).lock_owned() => Some(turn),
-        },
-    };
-    let held = Held { _permit: permit, _turn: turn };
-    match &entry.function {
-        Function::Blocking(function) => {
-            let function = Arc::clone(function);
-            blocking(limits, held, move || function(&cx, body)).await.map(Reply::Whole)
+    Admitted::new(service, entry, deadline, Instant::now(), origin)?.run(body).await
+}
+
+/// A call that was let in. Dropping it cancels its context and lets the next one in.
+pub(crate) struct Admitted {
+    held: Held,
+    cancel: CancelOnDrop,
+}
+
+impl Admitted {
+    /// Lets a call in, if there is time left at `now`.
+    pub(crate) fn new(
+        service: &Arc<Service>,
+        entry: &Arc<Entry>,
+        deadline: Instant,
+        now: Instant,
+        origin: Origin,
+    ) -> Result<Self, Fault> {
+        if deadline <= now {
+            return Err(too_late(&entry.name, Ran::No));
         }
-        Function::Async(function) => {
-            let run = caught(&entry.name, || function(cx, body));
-            let reply = tokio::select! {
+        // Counted before the admission: a drain that ends in between must cut this call off too.
+        let cuts = service.cuts();
+        let held = Held { turn: None, _permit: service.admit()? };
+        let cx = Context::new(Arc::clone(service), Arc::clone(entry), deadline.into_std(), cuts, origin);
+        Ok(Self { held, cancel: CancelOnDrop(cx) })
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.cancel.0
+    }
+
+    /// Waits for the turn of a `serial` method, calls the method and waits for its reply, or for the first piece of it.
+    pub(crate) async fn run(self, body: Bytes) -> Result<Reply, Fault> {
+        let Self { mut held, cancel } = self;
+        let cx = cancel.0.clone();
+        let entry = Arc::clone(cx.entry());
+        let mut limits = Limits::of(&cx);
+        if let Some(turn) = &entry.turn {
+            held.turn = tokio::select! {
                 biased;
-                reply = run => reply,
-                end = limits.pass() => Err(end.fault(&limits, Ran::Unknown)),
+                end = limits.pass() => return Err(end.fault(&limits.method, Ran::No)),
+                turn = Arc::clone(turn).lock_owned() => Some(turn),
             };
-            drop((held, cancel));
-            reply.map(Reply::Whole)
         }
-        Function::Streaming(function) => {
-            let (out, pieces) = ReplyStream::new();
-            let function = Arc::clone(function);
-            streaming(limits, held, cancel, out, pieces, move |out| function(cx, body, out)).await
+        match &entry.function {
+            Function::Blocking(function) => {
+                let (function, entry) = (Arc::clone(function), entry);
+                let timed = move || {
+                    let begin = std::time::Instant::now();
+                    let reply = function(&cx, body);
+                    entry.pace.took(begin.elapsed());
+                    reply
+                };
+                blocking(limits, held, timed).await.map(Reply::Whole)
+            }
+            Function::Async(function) => {
+                let run = caught(&entry.name, || function(cx, body));
+                let reply = tokio::select! {
+                    biased;
+                    reply = run => reply,
+                    end = limits.pass() => Err(end.fault(&limits.method, Ran::Unknown)),
+                };
+                drop((held, cancel));
+                reply.map(Reply::Whole)
+            }
+            Function::Streaming(function) => {
+                let (out, pieces) = ReplyStream::new();
+                let function = Arc::clone(function);
+                streaming(limits, held, cancel, out, pieces, move |out| function(cx, body, out)).await
+            }
         }
     }
+
+    /// Whether the method may be run on a thread that has other things to do: a blocking one that is quick, and whose
+    /// turn it is.
+    pub(crate) fn is_quick(&mut self) -> bool {
+        let entry = self.cancel.0.entry();
+        if !matches!(entry.function, Function::Blocking(_)) || entry.pace.is_slow() {
+            return false;
+        }
+        let Some(turn) = &entry.turn else { return true };
+        self.held.turn = Arc::clone(turn).try_lock_owned().ok();
+        self.held.turn.is_some()
+    }
+
+    /// Runs a method that [`Admitted::is_quick`] to its end. `began` is now.
+    pub(crate) fn run_here(&self, body: Bytes, began: std::time::Instant) -> Result<Bytes, Fault> {
+        let cx = &self.cancel.0;
+        let Function::Blocking(function) = &cx.entry().function else {
+            return Err(Fault::new(Code::Internal, "the call went to the wrong thread"));
+        };
+        let reply = catch_unwind(AssertUnwindSafe(|| function(cx, body)));
+        cx.entry().pace.took(began.elapsed());
+        reply.unwrap_or_else(|panic| Err(panicked(&format!("method `{}`", cx.method()), &*panic)))
+    }
+}
+
+/// Returns when a call that runs on a thread of its own must be answered without it.
+pub(crate) async fn must_end(cx: &Context) -> Fault {
+    let mut limits = Limits::of(cx);
+    limits.pass().await.fault(&limits.method, Ran::Unknown)
 }
 
 /// What a running call occupies; a blocking method keeps it until its thread is done, so that threads stay bounded and a
 /// serial method never runs twice at once.
 struct Held {
+    turn: Option<tokio::sync::OwnedMutexGuard<()>>,
     _permit: Permit,
-    _turn: Option<tokio::sync::OwnedMutexGuard<()>>,
 }
 
 struct CancelOnDrop(Context);
@@ -90,7 +154,9 @@ impl Drop for CancelOnDrop {
 /// What ends a call from outside.
 struct Limits {
     deadline: Instant,
-    cut: watch::Receiver<()>,
+    cut: watch::Receiver<u64>,
+    /// The count at which the call was let in.
+    cuts: u64,
     method: Arc<str>,
 }
 
@@ -100,27 +166,32 @@ enum End {
 }
 
 impl Limits {
+    fn of(cx: &Context) -> Self {
+        let deadline = Instant::from_std(cx.deadline());
+        Self { deadline, cut: cx.service().cut(), cuts: cx.cuts(), method: Arc::clone(&cx.entry().name) }
+    }
+
     /// Returns when the call must end.
     async fn pass(&mut self) -> End {
         tokio::select! {
             biased;
             () = sleep_until(self.deadline) => End::TooLate,
             // The sender is in the service, which outlives its calls.
-            _ = self.cut.changed() => End::CutOff,
+            _ = self.cut.wait_for(|cuts| *cuts != self.cuts) => End::CutOff,
         }
-    }
-
-    fn too_late(&self, ran: Ran) -> Fault {
-        Fault::new(Code::DeadlineExceeded, format!("method `{}` was not done in time", self.method)).with_ran(ran)
     }
 }
 
+fn too_late(method: &str, ran: Ran) -> Fault {
+    Fault::new(Code::DeadlineExceeded, format!("method `{method}` was not done in time")).with_ran(ran)
+}
+
 impl End {
-    fn fault(&self, limits: &Limits, ran: Ran) -> Fault {
+    fn fault(&self, method: &str, ran: Ran) -> Fault {
         match self {
-            Self::TooLate => limits.too_late(ran),
+            Self::TooLate => too_late(method, ran),
             Self::CutOff => {
-                let text = format!("method `{}` was cut off: the plugin is being deactivated", limits.method);
+                let text = format!("method `{method}` was cut off: the plugin is being deactivated");
                 Fault::new(Code::Unavailable, text).with_ran(ran)
             }
         }
@@ -166,7 +237,7 @@ async fn blocking(
         biased;
         reply = thread => return match reply {
             Ok((Some(reply), _held)) => reply,
-            Ok((None, _held)) => Err(limits.too_late(Ran::No)),
+            Ok((None, _held)) => Err(too_late(&limits.method, Ran::No)),
             Err(error) => Err(match error.try_into_panic() {
                 Ok(panic) => panicked(&format!("method `{}`", limits.method), &*panic),
                 Err(_) => Fault::new(Code::Unavailable, "the process ends"),
@@ -176,7 +247,7 @@ async fn blocking(
     };
     // Still waiting for a thread: then nothing ran, and nothing will.
     let ran = if stage.claim(Stage::ABANDONED) { Ran::No } else { Ran::Unknown };
-    Err(end.fault(&limits, ran))
+    Err(end.fault(&limits.method, ran))
 }
 
 async fn streaming(
@@ -195,7 +266,7 @@ async fn streaming(
             biased;
             result = caught(&method, || run(out)) => result,
             () = control.closed() => return,
-            end = limits.pass() => Err(end.fault(&limits, Ran::Unknown)),
+            end = limits.pass() => Err(end.fault(&method, Ran::Unknown)),
         };
         drop((held, cancel));
         let has_failed = result.is_err();

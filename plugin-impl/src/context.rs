@@ -1,12 +1,16 @@
 //! What a method knows of its call: whose it is, how much time is left, and whether anybody still waits.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use goplug_transport as transport;
 use tokio::sync::Notify;
 
 use crate::notify::Notifier;
+use crate::server::stand_by;
+use crate::service::{Entry, Service};
 
 /// One call, as the method sees it. Cloning copies a reference.
 ///
@@ -24,19 +28,18 @@ use crate::notify::Notifier;
 ///     Ok("1000000".into())
 /// }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Context {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
-    method: Arc<str>,
+    service: Arc<Service>,
+    entry: Arc<Entry>,
     deadline: Instant,
-    caller: Option<String>,
-    traceparent: Option<String>,
-    tracestate: Option<String>,
-    notifier: Notifier,
+    /// How many drains had been over when the call was let in.
+    cuts: u64,
+    origin: Origin,
     cancel: Cancel,
 }
 
@@ -44,6 +47,13 @@ struct Inner {
 struct Cancel {
     is_cancelled: AtomicBool,
     wake: Notify,
+}
+
+impl Cancel {
+    fn tell(&self) {
+        self.is_cancelled.store(true, Ordering::Release);
+        self.wake.notify_waiters();
+    }
 }
 
 /// What the caller said about its call.
@@ -55,15 +65,14 @@ pub(crate) struct Origin {
 }
 
 impl Context {
-    pub(crate) fn new(method: Arc<str>, deadline: Instant, origin: Origin, notifier: Notifier) -> Self {
-        let Origin { caller, traceparent, tracestate } = origin;
-        let cancel = Cancel::default();
-        Self { inner: Arc::new(Inner { method, deadline, caller, traceparent, tracestate, notifier, cancel }) }
+    /// `cuts` is [`Service::cuts`] before the call was let in.
+    pub(crate) fn new(service: Arc<Service>, entry: Arc<Entry>, deadline: Instant, cuts: u64, origin: Origin) -> Self {
+        Self { inner: Arc::new(Inner { service, entry, deadline, cuts, origin, cancel: Cancel::default() }) }
     }
 
     /// The name of the method, for a function that serves several.
     pub fn method(&self) -> &str {
-        &self.inner.method
+        &self.inner.entry.name
     }
 
     /// When the caller stops waiting. The call is then answered `deadline_exceeded`, and what the method returns later
@@ -79,28 +88,29 @@ impl Context {
 
     /// Who asks, in the caller's own words: worth what the connection's uid is worth.
     pub fn caller(&self) -> Option<&str> {
-        self.inner.caller.as_deref()
+        self.inner.origin.caller.as_deref()
     }
 
     /// The W3C trace context of the call, to be passed on.
     pub fn traceparent(&self) -> Option<&str> {
-        self.inner.traceparent.as_deref()
+        self.inner.origin.traceparent.as_deref()
     }
 
     /// The vendor part of the W3C trace context.
     pub fn tracestate(&self) -> Option<&str> {
-        self.inner.tracestate.as_deref()
+        self.inner.origin.tracestate.as_deref()
     }
 
     /// Sends notifications.
     pub fn notifier(&self) -> &Notifier {
-        &self.inner.notifier
+        self.inner.service.notifier()
     }
 
     /// Whether nobody waits for the reply any more: the caller has gone, its time has passed, or the plugin is being
     /// deactivated and its drain is over.
     pub fn is_cancelled(&self) -> bool {
-        self.inner.cancel.is_cancelled.load(Ordering::Acquire)
+        // A method that is called where its request was read has nobody beside it who looks at the clock.
+        self.inner.cancel.is_cancelled.load(Ordering::Acquire) || self.deadline() <= Instant::now()
     }
 
     /// Returns once [`Context::is_cancelled`].
@@ -112,13 +122,48 @@ impl Context {
         tokio::pin!(woken);
         // Enabled before the flag is read: a cancel in between must not be missed.
         woken.as_mut().enable();
-        if !self.is_cancelled() {
+        if !self.inner.cancel.is_cancelled.load(Ordering::Acquire) {
             woken.await;
         }
     }
 
     pub(crate) fn cancel(&self) {
-        self.inner.cancel.is_cancelled.store(true, Ordering::Release);
-        self.inner.cancel.wake.notify_waiters();
+        self.inner.cancel.tell();
+    }
+
+    pub(crate) fn entry(&self) -> &Arc<Entry> {
+        &self.inner.entry
+    }
+
+    /// Whom to tell when the caller of a method that runs where its request was read waits no longer.
+    pub(crate) fn watch(&self) -> Arc<dyn transport::Cancel> {
+        Arc::clone(&self.inner) as Arc<dyn transport::Cancel>
+    }
+
+    pub(crate) fn service(&self) -> &Arc<Service> {
+        &self.inner.service
+    }
+
+    pub(crate) fn cuts(&self) -> u64 {
+        self.inner.cuts
+    }
+}
+
+impl transport::Cancel for Inner {
+    fn cancel(&self) {
+        self.cancel.tell();
+    }
+
+    fn overrun(self: Arc<Self>, late: transport::Late) {
+        stand_by(Context { inner: self }, late);
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { entry, deadline, origin, cancel, .. } = &*self.inner;
+        let mut debug = f.debug_struct("Context");
+        debug.field("method", &entry.name).field("deadline", deadline).field("origin", origin);
+        debug.field("cancel", cancel).finish_non_exhaustive()
     }
 }

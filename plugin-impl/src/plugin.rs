@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use goplug_pconf_schema::wire::PROTOCOL;
 use goplug_pconf_schema::wire::call::MAX_DEADLINE_MS;
+use goplug_pconf_schema::wire::frame;
 use goplug_pconf_schema::wire::hello::{Hello, Limits, MAX_CALLBACKS, MAX_HELLO_BYTES, MAX_METHODS, MethodInfo};
 use goplug_pconf_schema::wire::life::Health;
 use goplug_pconf_schema::{Code, Fault, Pconf, PluginId, check_call_name};
@@ -20,7 +21,7 @@ use crate::context::Context;
 use crate::method::{Function, Method, ReplyStream, typed};
 use crate::notify::Notifier;
 use crate::publish::default_socket;
-use crate::service::{Entry, Hooks, Service};
+use crate::service::{Entry, Hooks, Pace, Service};
 
 /// Names the socket of a plugin that does not name one itself.
 const SOCKET_VARIABLE: &str = "GOPLUG_PLUGIN_SOCKET";
@@ -169,7 +170,7 @@ impl PluginBuilder {
         self
     }
 
-    /// A method on bytes. It runs on a thread of its own and may block.
+    /// A method on bytes. It may block: one that takes long runs on a thread of its own.
     #[must_use]
     pub fn method<F, R>(self, method: impl Into<Method>, function: F) -> Self
     where
@@ -201,8 +202,8 @@ impl PluginBuilder {
         self.add(method.into().info, Function::streaming(function))
     }
 
-    /// A method on JSON, whose schemas are published. It runs on a thread of its own and may block. A body that is not
-    /// the JSON it takes is `invalid_argument`; an empty body reads as `null`.
+    /// A method on JSON, whose schemas are published. It may block as [`PluginBuilder::method`]. A body that is not the
+    /// JSON it takes is `invalid_argument`; an empty body reads as `null`.
     #[must_use]
     pub fn typed<I, O, F>(self, method: impl Into<Method>, function: F) -> Self
     where
@@ -277,6 +278,7 @@ impl PluginBuilder {
             turn: info.serial.then(Arc::default),
             info,
             function,
+            pace: Pace::default(),
         });
         let service = Service::new(hello, entries.collect(), notifier, self.hooks);
         Ok(Plugin { service: Arc::new(service), pconf, dir, socket })
@@ -331,7 +333,7 @@ impl PluginBuilder {
         Hello {
             protocols: vec![PROTOCOL],
             protocol: None,
-            features: Vec::new(),
+            features: vec![frame::FEATURE.to_owned()],
             namespace: id.namespace().to_owned(),
             name: id.name().to_owned(),
             version: self.version.clone(),

@@ -54,6 +54,8 @@ impl Plugin {
         let limits =
             ServerLimits { max_connections: calls.saturating_add(SPARE_CONNECTIONS), ..ServerLimits::default() };
         let server = Arc::new(Server::new(Arc::clone(&service)));
+        // Weak: if the task below is dropped, the connections end with its server.
+        let frames = Arc::downgrade(server.frames());
         let publication = match publish(path, &pconf, bound.file.clone()) {
             Ok(publication) => Arc::new(publication),
             Err(fault) => {
@@ -75,8 +77,15 @@ impl Plugin {
                 () = becomes_true(&mut leaving) => {
                     files.remove();
                     stop.send_replace(true);
+                    // Taken before the server can have ended, which would end them with replies unwritten.
+                    let frames = frames.upgrade();
+                    let frames = async {
+                        if let Some(frames) = &frames {
+                            frames.close(CLOSE_GRACE).await;
+                        }
+                    };
                     // Whatever is still open after this is closed by dropping it.
-                    _ = timeout(CLOSE_GRACE, serving).await;
+                    _ = tokio::join!(timeout(CLOSE_GRACE, serving), frames);
                 }
             }
             files.remove();

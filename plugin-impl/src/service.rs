@@ -3,7 +3,8 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use goplug_pconf_schema::wire::hello::{Hello, MethodInfo};
 use goplug_pconf_schema::wire::life::{Drained, Health, HealthStatus, STOP_GRACE_MS};
 use goplug_pconf_schema::{Code, Fault, Ran, printable};
 use serde_json::Value;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -38,6 +40,30 @@ pub(crate) struct Entry {
     pub(crate) function: Function,
     /// Held by the running call of a `serial` method; whoever waits gets it in the order of arrival.
     pub(crate) turn: Option<Arc<tokio::sync::Mutex<()>>>,
+    /// How long it takes.
+    pub(crate) pace: Pace,
+}
+
+/// A run that took longer makes a method slow, a run that took less than the second makes it quick again.
+const SLOW: Duration = Duration::from_micros(200);
+const QUICK: Duration = Duration::from_micros(100);
+
+/// Whether a method is quick enough to be called where its request was read.
+#[derive(Debug, Default)]
+pub(crate) struct Pace(AtomicBool);
+
+impl Pace {
+    pub(crate) fn is_slow(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Notes how long a run took.
+    pub(crate) fn took(&self, time: Duration) {
+        let is_slow = self.is_slow();
+        if if is_slow { time < QUICK } else { time > SLOW } {
+            self.0.store(!is_slow, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The author's functions that are no methods.
@@ -53,16 +79,20 @@ pub(crate) struct Service {
     /// The hello; `active` is filled in when it is asked for.
     hello: Hello,
     methods: HashMap<String, Arc<Entry>>,
+    /// The same in the order of the hello.
+    places: Vec<Arc<Entry>>,
     notifier: Notifier,
     hooks: Hooks,
     life: Mutex<Lifecycle>,
     /// Changes with the state, and when the last call is over.
     changed: watch::Sender<()>,
-    /// Changes when the drain is over: calls still under way are cut off.
-    cut: watch::Sender<()>,
+    /// Counts the drains that are over: calls still under way are cut off.
+    cut: watch::Sender<u64>,
     /// Becomes true when the process is to remove its files and close its socket.
     leave: watch::Sender<bool>,
     health_turn: Arc<tokio::sync::Mutex<()>>,
+    /// Where methods run; known from the start on.
+    runtime: OnceLock<Handle>,
 }
 
 /// How a drain ended.
@@ -85,7 +115,9 @@ pub(crate) struct Permit(Arc<Service>);
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.0.life().release() {
+        // Whoever waits for this subscribed before it looked at the calls: if none is seen here, it saw none of ours. To
+        // tell nobody would cost every lone call a fifth of its time.
+        if self.0.life().release() && self.0.changed.receiver_count() > 0 {
             self.0.changed.send_replace(());
         }
     }
@@ -102,11 +134,13 @@ impl Drop for Leaving {
 
 impl Service {
     pub(crate) fn new(hello: Hello, entries: Vec<Entry>, notifier: Notifier, hooks: Hooks) -> Self {
-        let methods = entries.into_iter().map(|entry| (entry.info.name.clone(), Arc::new(entry))).collect();
+        let places: Vec<_> = entries.into_iter().map(Arc::new).collect();
+        let methods = places.iter().map(|entry| (entry.info.name.clone(), Arc::clone(entry))).collect();
         let life = Mutex::new(Lifecycle::new(hello.limits.max_concurrent_calls));
         Self {
             hello,
             methods,
+            places,
             notifier,
             hooks,
             life,
@@ -114,6 +148,7 @@ impl Service {
             cut: watch::Sender::default(),
             leave: watch::Sender::default(),
             health_turn: Arc::default(),
+            runtime: OnceLock::new(),
         }
     }
 
@@ -142,13 +177,35 @@ impl Service {
         })
     }
 
+    /// Where methods run: the runtime of this moment when it is first asked for.
+    pub(crate) fn runtime(&self) -> &Handle {
+        self.runtime.get_or_init(Handle::current)
+    }
+
+    /// The method at a place of the hello.
+    pub(crate) fn method_at(&self, index: u16) -> Result<&Arc<Entry>, Fault> {
+        self.places.get(usize::from(index)).ok_or_else(|| {
+            let text = format!("no method {index}; GET /_goplug/hello lists {}", self.places.len());
+            Fault::new(Code::NotFound, text)
+        })
+    }
+
+    pub(crate) fn max_concurrent_calls(&self) -> usize {
+        usize::try_from(self.hello.limits.max_concurrent_calls).unwrap_or(usize::MAX)
+    }
+
     pub(crate) fn notifier(&self) -> &Notifier {
         &self.notifier
     }
 
-    /// Changes when calls are cut off.
-    pub(crate) fn cut(&self) -> watch::Receiver<()> {
+    /// Counts the drains that are over: when it changes, calls are cut off.
+    pub(crate) fn cut(&self) -> watch::Receiver<u64> {
         self.cut.subscribe()
+    }
+
+    /// The count of this moment.
+    pub(crate) fn cuts(&self) -> u64 {
+        *self.cut.borrow()
     }
 
     /// Becomes true when the process is to leave.
@@ -273,7 +330,7 @@ impl Service {
         _ = timeout_at(deadline, self.settled()).await;
         let cancelled = u64::from(self.in_flight());
         let unacknowledged = self.notifier.unacknowledged();
-        self.cut.send_replace(());
+        self.cut.send_modify(|cuts| *cuts += 1);
         _ = timeout(CANCEL_GRACE, self.idle()).await;
         let stopper = self.hooks.stopper.clone().filter(|_| was_active);
         let output = match stopper {

@@ -12,9 +12,10 @@
 //! in the directory), `supervisor` (the life of one plugin; `supervisor/state.rs` is all of it), `call` (one call, with
 //! its repeats), `callback` (notifications), [`Events`] (what happened), `why` (why is it not there?).
 //!
-//! Needs a tokio runtime with I/O and time. Every failure is an [`Error`] with a [`Code`] and an answer to "did it run?".
+//! Needs a tokio runtime with I/O and time; [`BlockingRegistry`] brings its own. Every failure is an [`Error`] with a [`Code`] and an answer to "did it run?".
 
 mod ask;
+mod blocking;
 mod call;
 mod callback;
 mod discovery;
@@ -31,11 +32,13 @@ mod tasks;
 mod why;
 mod words;
 
+pub use blocking::BlockingRegistry;
 pub use call::{Answer, CallOptions};
 pub use callback::{Feed, FeedItem, Notice, Subscribe, Subscription};
 pub use doctor::doctor;
 pub use event::Events;
 pub use goplug_pconf_schema::{Code, Fault as Error, PluginId, Ran, admin};
+pub use goplug_transport::Latency;
 pub use lint::{LintNote, LintReport, LintedFile, lint};
 pub use options::Builder;
 pub use plugin::Plugin;

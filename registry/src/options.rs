@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use goplug_pconf_schema::{Code, Fault};
+use goplug_transport::Latency;
 
 use crate::Registry;
 
@@ -46,6 +47,8 @@ pub struct Builder {
     pub(crate) call_deadline: Duration,
     pub(crate) drain: Duration,
     pub(crate) caller: Option<String>,
+    pub(crate) fast_paths: bool,
+    pub(crate) latency: Latency,
 }
 
 impl Builder {
@@ -63,6 +66,8 @@ impl Builder {
             call_deadline: Duration::from_millis(goplug_pconf_schema::wire::call::DEFAULT_DEADLINE_MS),
             drain: Duration::from_millis(goplug_pconf_schema::wire::life::DEFAULT_DRAIN_MS),
             caller: None,
+            fast_paths: true,
+            latency: Latency::default(),
         }
     }
 
@@ -128,6 +133,22 @@ impl Builder {
     #[must_use]
     pub fn call_deadline(mut self, deadline: Duration) -> Self {
         self.call_deadline = deadline;
+        self
+    }
+
+    /// Whether calls go over frames where the plugin offers them (default: yes); else over HTTP, which every plugin
+    /// speaks. What a call means is the same.
+    #[must_use]
+    pub fn fast_paths(mut self, on: bool) -> Self {
+        self.fast_paths = on;
+        self
+    }
+
+    /// Whether a caller that waits for a reply looks for it before it sleeps (default: [`Latency::Balanced`]). While it
+    /// looks, the thread that polls it does nothing else.
+    #[must_use]
+    pub fn latency(mut self, latency: Latency) -> Self {
+        self.latency = latency;
         self
     }
 

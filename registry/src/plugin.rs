@@ -6,7 +6,7 @@ use bytes::Bytes;
 use goplug_pconf_schema::admin::{MethodList, Ping, State};
 use goplug_pconf_schema::{Fault, PluginId};
 
-use crate::call::{self, Answer, CallOptions};
+use crate::call::{self, Answer, CallOptions, Waiting};
 use crate::registry::Inner;
 use crate::show;
 use crate::supervisor::Slot;
@@ -56,7 +56,7 @@ impl Plugin {
         options: CallOptions,
     ) -> Result<Answer, Fault> {
         let defaults = self.registry.shared.options.load();
-        call::execute(&self.slot, &defaults, method, body.into(), &options).await
+        call::execute(&self.slot, &defaults, method, body.into(), &options, Waiting::Task).await
     }
 
     /// As [`crate::Registry::ping`].

@@ -15,7 +15,7 @@ use goplug_pconf_schema::{Code, Fault, PluginId, printable};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::call::{self, Answer, CallOptions};
+use crate::call::{self, Answer, CallOptions, Waiting};
 use crate::callback::{self, DeadLetters, Feed, Notice, Subscribe, Subscription};
 use crate::event::{EventLog, Events};
 use crate::finder::{self, Finder, Request};
@@ -305,7 +305,20 @@ impl Registry {
     ) -> Result<Answer, Fault> {
         let slot = self.inner.resolve(plugin)?;
         let defaults = self.inner.shared.options.load();
-        call::execute(&slot, &defaults, method, body.into(), &options).await
+        call::execute(&slot, &defaults, method, body.into(), &options, Waiting::Task).await
+    }
+
+    /// As [`Registry::execute_with`], for a caller whose thread may block while it waits for the reply.
+    pub(crate) async fn execute_on_this_thread(
+        &self,
+        plugin: &str,
+        method: &str,
+        body: Bytes,
+        options: &CallOptions,
+    ) -> Result<Answer, Fault> {
+        let slot = self.inner.resolve(plugin)?;
+        let defaults = self.inner.shared.options.load();
+        call::execute(&slot, &defaults, method, body, options, Waiting::Thread).await
     }
 
     /// Asks a plugin for an echo, within a second. Runs none of its author's code in v1.

@@ -13,7 +13,7 @@ pub struct Baseline {
 
 impl Baseline {
     /// How long what was used may take to be given back.
-    pub const SETTLE: Duration = Duration::from_secs(2);
+    pub const SETTLE: Duration = Duration::from_secs(5);
 
     /// What this process holds now.
     pub fn now() -> Self {

@@ -91,3 +91,8 @@ impl Samples {
         self.0[(self.0.len() * percent / 100).min(self.0.len() - 1)]
     }
 }
+
+/// Whether calls of this run go over frames where the plugin offers them.
+pub fn fast_paths() -> bool {
+    std::env::var_os("GOPLUG_TRANSPORT").is_none_or(|transport| transport != "http")
+}

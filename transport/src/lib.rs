@@ -13,6 +13,8 @@ mod client;
 #[cfg(feature = "client")]
 mod error;
 #[cfg(any(feature = "client", feature = "server"))]
+mod frame;
+#[cfg(any(feature = "client", feature = "server"))]
 mod http;
 mod peer;
 #[cfg(any(feature = "client", feature = "server"))]
@@ -22,14 +24,22 @@ mod server;
 mod socket;
 
 #[cfg(feature = "client")]
-pub use client::{Connection, Reply, ReplyHead, Request};
+pub use client::{Connection, Reply, ReplyHead, Request, Upgrade};
 #[cfg(feature = "client")]
 pub use error::{Error, ErrorKind};
+#[cfg(any(feature = "client", feature = "server"))]
+pub use frame::Latency;
+#[cfg(feature = "client")]
+pub use frame::{Call, FrameConnection, FrameReply, FrameRequest};
+#[cfg(feature = "server")]
+pub use frame::{Cancel, Closed, FrameCall, FrameHandler, FrameLimits, FrameServer, Late, Replier};
 #[cfg(any(feature = "client", feature = "server"))]
 pub use http::{MAX_FIELDS, MAX_HEAD_BYTES};
 pub use peer::Peer;
 #[cfg(feature = "server")]
-pub use server::{Handler, ServerBody, ServerHead, ServerLimits, ServerRequest, ServerResponse, Written, serve};
+pub use server::{
+    Handler, ServerBody, ServerHead, ServerLimits, ServerRequest, ServerResponse, ServerUpgrade, Written, serve,
+};
 pub use socket::{BoundSocket, SocketFile, bind};
 
 #[cfg(test)]

@@ -145,6 +145,18 @@ fn watch_readable(pidfd: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
     unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.ok()
 }
 
+/// Registers a socket with the runtime that is also read and written without it.
+#[cfg(feature = "client")]
+#[allow(unsafe_code)]
+pub(crate) fn watch_socket(
+    stream: &Arc<std::os::unix::net::UnixStream>,
+    interest: Interest,
+) -> io::Result<AsyncFd<Arc<std::os::unix::net::UnixStream>>> {
+    // SAFETY: the `AsyncFd` holds a reference to the socket, which keeps its descriptor open and its number the same until
+    // it is dropped; an `Arc` gives the same socket whenever it is asked, and nobody takes it out of the `AsyncFd` again.
+    unsafe { AsyncFd::register_with_interest(Arc::clone(stream), interest) }.map_err(io::Error::from)
+}
+
 fn pid_of(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw)
 }

@@ -47,9 +47,12 @@ pub(super) async fn answer(service: &Arc<Service>, asked: Asked) -> Result<Answe
         Route::Events { callback, subscription, after } => {
             events(service, &callback, subscription, after.as_deref(), asked.caller)
         }
-        Route::Method(_) | Route::V0Activate | Route::V0Ping | Route::V0RegisterCallback | Route::V0Stop => {
-            Err(Fault::new(Code::Internal, "the request went to the wrong place"))
-        }
+        Route::Frames
+        | Route::Method(_)
+        | Route::V0Activate
+        | Route::V0Ping
+        | Route::V0RegisterCallback
+        | Route::V0Stop => Err(Fault::new(Code::Internal, "the request went to the wrong place")),
     }
 }
 

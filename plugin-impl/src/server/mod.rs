@@ -1,6 +1,7 @@
 //! What a plugin answers on its socket: v1 as `docs/protocol.md` says, and the five requests of v0.
 
 mod control;
+mod frames;
 mod head;
 mod reply;
 mod route;
@@ -12,11 +13,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use goplug_pconf_schema::wire::call::{DEFAULT_DEADLINE_MS, MAX_PING_BYTES};
 use goplug_pconf_schema::{Code, Fault};
-use goplug_transport::{Handler, ServerBody, ServerHead, ServerRequest, ServerResponse};
+use goplug_transport::{FrameServer, Handler, ServerBody, ServerHead, ServerRequest, ServerResponse};
 use tokio::time::Instant;
 
 use crate::call::{Reply, call};
 use crate::service::Service;
+pub(crate) use frames::stand_by;
 use head::{Caller, Terms};
 use reply::{Answer, problem};
 use route::{NoRoute, Route, route};
@@ -29,6 +31,7 @@ const MAX_SETTINGS_BYTES: usize = 4 * 1024 * 1024;
 /// Answers the requests of one plugin.
 pub(crate) struct Server {
     service: Arc<Service>,
+    frames: Arc<FrameServer>,
 }
 
 /// A request whose head was understood.
@@ -43,8 +46,15 @@ struct Asked {
 }
 
 impl Server {
+    /// Has to be called on the runtime on which methods are to run.
     pub(crate) fn new(service: Arc<Service>) -> Self {
-        Self { service }
+        let frames = frames::server(&service);
+        Self { service, frames }
+    }
+
+    /// Connections that speak frames; they end with the process, or when this is dropped.
+    pub(crate) fn frames(&self) -> &Arc<FrameServer> {
+        &self.frames
     }
 
     async fn answer(&self, request: ServerRequest) -> Result<Answer, NoRoute> {
@@ -53,6 +63,9 @@ impl Server {
         let any_epoch = matches!(route, Route::Hello { .. });
         let terms = Terms::of(&request.headers, self.service.epoch(), any_epoch)?;
         let caller = terms.origin.caller.clone().unwrap_or_else(|| format!("pid {}", request.peer.pid()));
+        if route == Route::Frames {
+            return frames::upgrade(&self.frames, &request);
+        }
         let asked = Asked { route, terms, body: request.body, received: request.received, caller };
         Ok(match asked.route.clone() {
             Route::Method(name) => self.call(&name, asked).await?,

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use goplug_pconf_schema::wire::call::PROBLEM_JSON;
+use goplug_pconf_schema::wire::frame;
 use goplug_pconf_schema::{Code, Fault};
-use goplug_transport::{ServerBody, ServerResponse, Written};
+use goplug_transport::{ServerBody, ServerResponse, ServerUpgrade, Written};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -38,6 +39,11 @@ impl Answer {
         Self { body, content_type, close: false, written: None }
     }
 
+    /// The connection passes to `upgrade`.
+    pub(crate) fn upgrade(upgrade: ServerUpgrade) -> Self {
+        Self::body(ServerBody::Upgrade(upgrade), None)
+    }
+
     /// What to do once it was written whole; dropped without being called when it was not.
     pub(crate) fn when_written(mut self, act: impl FnOnce() + Send + 'static) -> Self {
         self.written = Some(Written::new(act));
@@ -51,6 +57,12 @@ impl Answer {
     }
 
     pub(crate) fn into_response(self, caller: &Caller) -> ServerResponse {
+        if matches!(self.body, ServerBody::Upgrade(_)) {
+            let mut headers = vec![("Connection", "Upgrade".to_owned()), ("Upgrade", frame::UPGRADE.to_owned())];
+            headers.append(&mut call_id(caller));
+            let (status, reason, body) = (101, "Switching Protocols", self.body);
+            return ServerResponse { status, reason, headers, content_type: None, body, close: false, written: None };
+        }
         let bytes = if caller.is_v0 { "text/plain" } else { BYTES };
         ServerResponse {
             status: 200,
@@ -80,11 +92,13 @@ pub(crate) fn problem(no: &NoRoute, caller: &Caller) -> ServerResponse {
     }
     let mut document = no.fault.to_problem();
     response.status = no.fault.code.http_status();
-    if let Some(verbs) = no.allow {
-        response.status = 405;
-        response.headers.push(("Allow", verbs.to_owned()));
+    let remedy = [(405, "Allow", no.allow), (426, "Upgrade", no.upgrade)];
+    for (status, field, value) in remedy {
+        let Some(value) = value else { continue };
+        response.status = status;
+        response.headers.push((field, value.to_owned()));
         if let Ok(mut value) = serde_json::from_slice::<Value>(&document) {
-            value["status"] = 405.into();
+            value["status"] = status.into();
             document = value.to_string().into_bytes();
         }
     }
@@ -107,6 +121,7 @@ fn reason(status: u16) -> &'static str {
         409 => "Conflict",
         413 => "Content Too Large",
         422 => "Unprocessable Content",
+        426 => "Upgrade Required",
         499 => "Client Closed Request",
         500 => "Internal Server Error",
         502 => "Bad Gateway",

@@ -16,6 +16,8 @@ pub(crate) enum Route {
     Ping,
     Health,
     Callbacks,
+    /// Another protocol for this connection.
+    Frames,
     Acknowledge,
     /// The event stream of a callback, as a subscription or as an observer.
     Events {
@@ -31,16 +33,18 @@ pub(crate) enum Route {
     V0Stop,
 }
 
-/// Why a request asks for nothing; `allow` are the verbs that would do, and make the status 405.
+/// Why a request asks for nothing; `allow` are the verbs that would do, and make the status 405; `upgrade` is the protocol
+/// that would do, and makes it 426.
 #[derive(Debug)]
 pub(crate) struct NoRoute {
     pub(crate) fault: Fault,
     pub(crate) allow: Option<&'static str>,
+    pub(crate) upgrade: Option<&'static str>,
 }
 
 impl From<Fault> for NoRoute {
     fn from(fault: Fault) -> Self {
-        Self { fault, allow: None }
+        Self { fault, allow: None, upgrade: None }
     }
 }
 
@@ -68,6 +72,7 @@ pub(crate) fn route(verb: &str, target: &str) -> Result<Route, NoRoute> {
         ["_goplug", "ping"] => Route::Ping,
         ["_goplug", "health"] => Route::Health,
         ["_goplug", "callbacks"] => Route::Callbacks,
+        ["_goplug", "frames"] => Route::Frames,
         ["_goplug", "methods", method] => Route::Method(method.to_owned()),
         ["Activate"] => Route::V0Activate,
         ["Ping"] => Route::V0Ping,
@@ -79,7 +84,7 @@ pub(crate) fn route(verb: &str, target: &str) -> Result<Route, NoRoute> {
             return Err(Fault::new(Code::NotFound, format!("nothing is at `{path}`; see GET /_goplug/hello")).into());
         }
     };
-    allow(verb, if matches!(found, Route::Health | Route::Callbacks) { "GET" } else { "POST" })?;
+    allow(verb, if matches!(found, Route::Health | Route::Callbacks | Route::Frames) { "GET" } else { "POST" })?;
     Ok(found)
 }
 
@@ -88,7 +93,7 @@ fn allow(verb: &str, verbs: &'static str) -> Result<(), NoRoute> {
         return Ok(());
     }
     let text = format!("verb `{}` does nothing here; use {verbs}", printable(verb));
-    Err(NoRoute { fault: Fault::new(Code::InvalidArgument, text), allow: Some(verbs) })
+    Err(NoRoute { allow: Some(verbs), ..Fault::new(Code::InvalidArgument, text).into() })
 }
 
 #[cfg(test)]
@@ -151,7 +156,8 @@ mod tests {
             ("POST", "http://goplug/Do", Code::InvalidArgument, None),
             ("GET", "/_goplug/events/x?subscription=", Code::InvalidArgument, None),
             ("POST", "/_goplug", Code::NotFound, None),
-            ("POST", "/_goplug/frames", Code::NotFound, None),
+            ("POST", "/_goplug/frames", Code::InvalidArgument, Some("GET")),
+            ("GET", "/_goplug/shm", Code::NotFound, None),
             ("POST", "/_goplug/methods/a/b", Code::NotFound, None),
             ("POST", "/Do/it", Code::NotFound, None),
         ] {

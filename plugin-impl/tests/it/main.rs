@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod calls;
+mod frames;
 mod life;
 mod notifications;
 mod publication;

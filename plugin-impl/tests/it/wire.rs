@@ -53,7 +53,9 @@ async fn every_v1_reply_echoes_the_call_id() {
         ("GET /_goplug/callbacks", "", "", 200),
         ("POST /_goplug/events/ack", "", "{}", 400),
         ("GET /_goplug/events/nothing", "", "", 404),
-        ("POST /_goplug/frames", "", "", 404),
+        ("POST /_goplug/frames", "", "", 405),
+        ("GET /_goplug/frames", "", "", 426),
+        ("GET /_goplug/shm", "", "", 404),
         ("POST /_goplug/methods/main.Do", "Goplug-Deadline-Ms: 0\r\n", "x", 504),
         ("POST /_goplug/methods/main.Do", "Goplug-Deadline-Ms: soon\r\n", "x", 400),
         ("POST /_goplug/methods/main.Do", "Goplug-Epoch: 00\r\n", "x", 503),
@@ -189,7 +191,7 @@ async fn the_hello_describes_and_negotiates() {
     assert_eq!(
         hello.json(),
         json!({
-            "protocols": [1], "features": [], "namespace": "Test", "name": "Do", "version": "1.2.3",
+            "protocols": [1], "features": ["frames/1"], "namespace": "Test", "name": "Do", "version": "1.2.3",
             "epoch": epoch, "pid": std::process::id(), "active": true,
             "methods": [
                 {"name": "main.Do", "idempotent": false, "serial": false},
@@ -200,9 +202,10 @@ async fn the_hello_describes_and_negotiates() {
             "limits": {"maxRequestBytes": 1000, "maxConcurrentCalls": 256},
         })
     );
-    let offer = json!({"protocols": [7, 1], "features": ["frames/1"], "registry": {"name": "t", "version": "0"}});
+    let offer =
+        json!({"protocols": [7, 1], "features": ["shm/9", "frames/1"], "registry": {"name": "t", "version": "0"}});
     let agreed = wire.ask("POST /_goplug/hello", V1, offer.to_string()).await.json();
-    assert_eq!((&agreed["protocol"], &agreed["features"]), (&json!(1), &json!([])));
+    assert_eq!((&agreed["protocol"], &agreed["features"]), (&json!(1), &json!(["frames/1"])));
     let none = wire.ask("POST /_goplug/hello", V1, r#"{"protocols":[2]}"#).await;
     assert_eq!(none.problem().1, "conflict");
     assert_eq!(none.json()["data"], json!({"protocols": [1]}));

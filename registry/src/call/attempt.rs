@@ -3,29 +3,37 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use goplug_pconf_schema::wire::call::{CALL_ID, CALLER, DEADLINE_MS, EPOCH, HOST, TRACEPARENT, TRACESTATE};
 use goplug_pconf_schema::wire::fault::MAX_PROBLEM_BYTES;
 use goplug_pconf_schema::{Code, Fault, Ran};
-use goplug_transport::{Connection, Error, ErrorKind, Request};
+use goplug_transport::{Connection, Error, ErrorKind, Latency, Request};
 use tokio::time::Instant;
 
+use super::frames;
 use super::judge::{self, Verdict};
 use super::pool::PoolError;
-use super::{Answer, CallOptions};
+use super::{Answer, CallOptions, Waiting};
 use crate::supervisor::{Doubt, Live, Wire};
 
 /// How long a whole reply that is already in the socket may take to be read after the plugin's death was seen.
-const LAST_WORDS: Duration = Duration::from_millis(25);
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(25);
 
 /// What goes over the wire.
 pub(crate) struct Outgoing<'a> {
     /// The escaped path.
     pub target: &'a str,
-    pub body: &'a [u8],
+    /// Its place in the hello.
+    pub index: u16,
+    pub body: &'a Bytes,
     pub options: &'a CallOptions,
     pub caller: Option<&'a str>,
     pub content_type: Option<&'a str>,
+    /// What the hello says of replies, which frames do not repeat.
+    pub reply_type: Option<&'a str>,
     pub max_reply_bytes: usize,
+    pub waiting: Waiting,
+    pub latency: Latency,
 }
 
 /// Sends the call to `live` and waits for the whole reply; ends within 50 ms of the plugin's death.
@@ -37,6 +45,13 @@ pub(crate) async fn attempt(
     deadline: Instant,
     sent: &AtomicBool,
 ) -> Result<Answer, Fault> {
+    if let Some(offered) = &live.frames {
+        sent.store(true, Ordering::Relaxed);
+        if let Some(answer) = frames::attempt(live, offered, call, deadline).await {
+            return answer;
+        }
+        sent.store(false, Ordering::Relaxed);
+    }
     let mut connection = live.pool.take(deadline).await.map_err(|error| not_connected(live, error))?;
     sent.store(true, Ordering::Relaxed);
     let answer = {

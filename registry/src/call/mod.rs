@@ -5,6 +5,7 @@
 
 mod admission;
 mod attempt;
+mod frames;
 mod judge;
 mod pool;
 mod probe;
@@ -20,6 +21,7 @@ use goplug_pconf_schema::{Code, Fault, Ran, printable};
 use tokio::time::Instant;
 
 pub(crate) use attempt::{broken, next_call_id, not_connected};
+pub(crate) use frames::Frames;
 pub(crate) use judge::{Verdict, problem as read_problem, v0 as judge_v0, v1 as judge_v1};
 pub(crate) use pool::Pool;
 pub(crate) use probe::{health, is_hung, ping, request};
@@ -48,6 +50,15 @@ pub struct CallOptions {
     pub tracestate: Option<String>,
 }
 
+/// How a caller waits for its reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// Its thread has other tasks to run.
+    Task,
+    /// Its thread may block.
+    Thread,
+}
+
 /// A reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -65,6 +76,7 @@ pub(crate) async fn execute(
     method: &str,
     body: Bytes,
     options: &CallOptions,
+    waiting: Waiting,
 ) -> Result<Answer, Fault> {
     let started = Instant::now();
     let mut repeats = 0;
@@ -78,7 +90,7 @@ pub(crate) async fn execute(
         if first_fault.as_ref().is_some_and(|first| first.ran != Ran::No) && !idempotent {
             return Err(first_fault.unwrap_or_else(|| Fault::new(Code::Internal, "no fault to repeat")));
         }
-        let fault = match once(&live, defaults, method, &body, options, deadline).await {
+        let fault = match once(&live, defaults, method, &body, options, deadline, waiting).await {
             Ok(answer) => return Ok(answer),
             Err(fault) => fault,
         };
@@ -141,11 +153,16 @@ async fn once(
     body: &Bytes,
     options: &CallOptions,
     deadline: Instant,
+    waiting: Waiting,
 ) -> Result<Answer, Fault> {
     let entry = live.method(method)?;
     let _admitted = admission::admit(live, entry, deadline).await?;
     let call = Outgoing {
         target: &entry.target,
+        index: entry.index,
+        waiting,
+        latency: defaults.latency,
+        reply_type: entry.info.content_type.as_deref(),
         body,
         options,
         caller: options.caller.as_deref().or(defaults.caller.as_deref()),

@@ -119,6 +119,7 @@ fn active(found: &Found, wire: Wire, hello: Hello, output: Bytes, connection: Co
         peer: connection.peer().clone(),
         output,
         max_concurrent_calls: options.max_concurrent_calls,
+        fast_paths: options.fast_paths,
     });
     Met::Active(Box::new(live), Box::new(connection))
 }

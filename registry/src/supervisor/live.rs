@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use goplug_pconf_schema::wire::call::{escape, method_path};
+use goplug_pconf_schema::wire::frame::FEATURE;
 use goplug_pconf_schema::wire::hello::{Hello, MethodInfo};
 use goplug_pconf_schema::{Code, Fault, PluginId, check_call_name};
 use goplug_transport::Peer;
 use tokio::sync::{Notify, Semaphore};
 
-use crate::call::Pool;
+use crate::call::{Frames, Pool};
 use crate::callback::Polls;
 
 /// The protocol that a plugin speaks.
@@ -36,6 +37,8 @@ impl Wire {
 #[derive(Debug)]
 pub(crate) struct Method {
     pub info: MethodInfo,
+    /// Its place in the hello.
+    pub index: u16,
     /// Its escaped path.
     pub target: String,
     /// Present when calls of it run one at a time; its queue is fair, so they run in call order.
@@ -56,6 +59,8 @@ pub(crate) struct Live {
     /// What the activator returned, or what trailed the list of a v0 plugin.
     pub output: Bytes,
     pub pool: Pool,
+    /// Of a plugin that offers frames.
+    pub frames: Option<Frames>,
     /// Of a v0 plugin: the polls of its callbacks.
     pub polls: Polls,
     /// Places for calls under way.
@@ -94,21 +99,25 @@ pub(crate) struct Introduction {
     pub peer: Peer,
     pub output: Bytes,
     pub max_concurrent_calls: u32,
+    /// Whether what is faster than HTTP is used.
+    pub fast_paths: bool,
 }
 
 impl Live {
     pub(crate) fn new(intro: Introduction) -> Self {
-        let methods = intro.hello.methods.iter().map(|info| {
+        let methods = intro.hello.methods.iter().zip(0..).map(|(info, index)| {
             let target = match intro.wire {
                 Wire::V0 => format!("/{}", escape(&info.name)),
                 Wire::V1 => method_path(&info.name),
             };
             let serial = info.serial.then(|| Semaphore::new(1));
-            (info.name.clone(), Method { info: info.clone(), target, serial })
+            (info.name.clone(), Method { info: info.clone(), index, target, serial })
         });
         let methods = methods.collect();
         let places = intro.hello.limits.max_concurrent_calls.min(intro.max_concurrent_calls).max(1);
+        let offers = |feature: &String| intro.fast_paths && feature == FEATURE;
         Self {
+            frames: intro.hello.features.iter().any(offers).then(Frames::default),
             polls: Polls::default(),
             pool: Pool::new(intro.socket, intro.peer.clone()),
             id: intro.id,
@@ -169,6 +178,9 @@ impl Live {
         self.gone_signal.notify_waiters();
         self.admission.close();
         self.pool.close();
+        if let Some(frames) = &self.frames {
+            frames.close();
+        }
     }
 
     /// Returns when [`Live::set_gone`] was called. Cancel safe.

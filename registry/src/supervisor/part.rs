@@ -17,6 +17,10 @@ use crate::call::judge_v0;
 /// How long a process that was told to stop is watched, to tell `stopped` from `discovered`.
 const EXIT_WATCH: Duration = Duration::from_millis(200);
 
+/// How long calls that were just sent have until the plugin is told: it can only wait for those that it has read. One
+/// that takes longer has been read.
+const ON_THEIR_WAY: Duration = Duration::from_millis(20);
+
 /// What became of it.
 #[derive(Debug, Default)]
 pub(crate) struct Parted {
@@ -35,7 +39,11 @@ pub(crate) struct Parted {
 pub(crate) async fn part(live: &Live, connection: Connection, drain: Duration, stop: bool) -> Result<Parted, Fault> {
     live.stop_accepting();
     match live.wire {
-        Wire::V1 => part_v1(live, connection, drain, stop).await,
+        Wire::V1 => {
+            let began = Instant::now();
+            wait_for_calls(live, drain.min(ON_THEIR_WAY)).await;
+            part_v1(live, connection, drain.saturating_sub(began.elapsed()), stop).await
+        }
         Wire::V0 => part_v0(live, connection, drain).await,
     }
 }

@@ -18,6 +18,7 @@ async fn main() -> Result<(), Error> {
     let value =
         |flag: &str| args.iter().position(|arg| arg == flag).and_then(|at| args.get(at + 1)?.parse::<u64>().ok());
     let mut builder = Registry::builder(&args[0]).auto_discover(!args.contains(&"--no-auto".to_owned())).caller("app");
+    builder = builder.fast_paths(goplug_tests::fast_paths());
     if let Some(ms) = value("--rescan-ms") {
         builder = builder.rescan_interval(Duration::from_millis(ms));
     }

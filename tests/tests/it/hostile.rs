@@ -8,7 +8,7 @@ use goplug_tests::{
     LONG, PluginDir, Random, bound, figure, isolated, peak_memory_reset, peak_memory_since, scaled, seed,
 };
 
-use crate::support::{evil, fault, fixture, loaded, quiet, row, socket_in, text, watching};
+use crate::support::{builder, evil, fault, fixture, loaded, quiet, row, socket_in, text, watching};
 
 /// No single malformed input may hold anything up for longer.
 const NO_HANG: Duration = Duration::from_secs(1);
@@ -250,7 +250,7 @@ fn measured(limit: usize, body: impl AsyncFnOnce(&Registry)) {
     runtime.block_on(async {
         let dir = PluginDir::new();
         let _plugin = evil(&dir, "x", "good", None);
-        let registry = Registry::builder(dir.path()).max_reply_bytes(limit).open().await.unwrap();
+        let registry = builder(dir.path()).max_reply_bytes(limit).open().await.unwrap();
         registry.load("Evil/x").await.unwrap();
         body(&registry).await;
         registry.close().await;

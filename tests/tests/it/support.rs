@@ -132,14 +132,19 @@ pub(crate) fn command(program: &str) -> Command {
     command
 }
 
+/// A registry over the transport that this run is about.
+pub(crate) fn builder(dir: impl AsRef<std::path::Path>) -> goplug_registry::Builder {
+    Registry::builder(dir).fast_paths(goplug_tests::fast_paths())
+}
+
 /// A registry that finds and loads by itself.
 pub(crate) async fn watching(dir: &PluginDir) -> Registry {
-    Registry::builder(dir.path()).auto_discover(true).open().await.expect("a registry")
+    builder(dir.path()).auto_discover(true).open().await.expect("a registry")
 }
 
 /// A registry that does only what it is told.
 pub(crate) async fn quiet(dir: &PluginDir) -> Registry {
-    Registry::open(dir.path()).await.expect("a registry")
+    builder(dir.path()).open().await.expect("a registry")
 }
 
 /// Waits until a plugin is loaded.

@@ -44,6 +44,24 @@ pub struct Connection {
     /// Whether the kernel took a byte of the last request.
     sent: bool,
     body: Body,
+    /// Whether a reply 101 is asked for.
+    upgrading: bool,
+}
+
+/// What became of [`Connection::upgrade`].
+#[derive(Debug)]
+pub enum Upgrade {
+    /// The socket speaks the other protocol now.
+    Done {
+        /// The reply.
+        head: ReplyHead,
+        /// The socket, non-blocking.
+        stream: std::os::unix::net::UnixStream,
+        /// What came behind the reply.
+        first: Bytes,
+    },
+    /// The plugin goes on with HTTP.
+    Refused(ReplyHead, Connection),
 }
 
 /// The streamed body between [`Connection::open`] and its end.
@@ -76,6 +94,7 @@ impl Connection {
             keeps: false,
             sent: false,
             body: Body::None,
+            upgrading: false,
         })
     }
 
@@ -203,6 +222,30 @@ impl Connection {
         }
     }
 
+    /// Asks for another protocol on this connection: with the reply 101 the socket is taken out, and what came behind the
+    /// reply with it. With any other reply the connection goes on, and its body is read as after [`Connection::open`].
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection.
+    pub async fn upgrade(mut self, request: &Request<'_>) -> Result<Upgrade, Error> {
+        let mut outgoing = self.begin(request)?;
+        self.upgrading = true;
+        let (head, framing) = self.read_head(&mut outgoing, request.method).await?;
+        self.upgrading = false;
+        self.keeps &= outgoing.is_whole();
+        self.buffer = outgoing.into_buffer();
+        if head.status != 101 {
+            self.body = Body::Open(Decoder::new(framing));
+            return Ok(Upgrade::Refused(head, self));
+        }
+        let failed = |error| Error::from_io(&error, true, "take the socket out of the runtime");
+        let stream = self.stream.into_std().map_err(failed)?;
+        Ok(Upgrade::Done { head, stream, first: self.input.freeze() })
+    }
+
     fn begin<'a>(&mut self, request: &Request<'a>) -> Result<Outgoing<'a>, Error> {
         if !self.reusable || !self.input.is_empty() {
             let why = "the connection cannot take another request: the reply before was not read whole, or ended it";
@@ -239,10 +282,10 @@ impl Connection {
             };
             let parsed = head::parse_reply(&self.input[..length]).map_err(|malformed| self.refuse(malformed))?;
             self.input.advance(length);
-            if parsed.status == 101 {
+            if parsed.status == 101 && !self.upgrading {
                 return Err(self.refuse(Malformed("a switch of protocols that nobody asked for".to_owned())));
             }
-            if parsed.status >= 200 {
+            if parsed.status >= 200 || parsed.status == 101 {
                 let framing = parsed.fields.length.of_reply(method, parsed.status);
                 self.keeps = !parsed.http10 && !parsed.fields.close && framing != Framing::UntilClose;
                 let head::ReplyHead { status, reason, fields, .. } = parsed;

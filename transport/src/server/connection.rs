@@ -1,19 +1,21 @@
 //! One connection: request, answer, request, answer.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::reply::{self, Reply};
-use super::{Handler, ServerHead, ServerLimits, ServerRequest, ServerResponse, stopped};
+use super::{Handler, ServerBody, ServerHead, ServerLimits, ServerRequest, ServerResponse, stopped};
 use crate::http::body::{Collector, Decoder, Refused};
 use crate::http::head::{self, Fields, HeadEnd, Length};
+use crate::http::write::{Announce, response_head};
 use crate::http::{self, MAX_HEAD_BYTES, Malformed, READ_BYTES};
 use crate::peer::Peer;
 
@@ -76,6 +78,9 @@ impl<H: Handler> Connection<H> {
             response = handler.handle(request) => response,
             () = caller_left(&mut self.stream, &mut self.input) => return Err(Over),
         };
+        if matches!(response.body, ServerBody::Upgrade(_)) {
+            return self.upgrade(response).await;
+        }
         let close = close || http10 || response.close || *self.stop.borrow();
         self.reply(response, Reply { http10, bodiless, close }).await.map_err(|_| Over)?;
         if close { Err(Over) } else { Ok(()) }
@@ -178,6 +183,19 @@ impl<H: Handler> Connection<H> {
             written.call();
         }
         Ok(())
+    }
+
+    /// Answers, and hands the socket over.
+    async fn upgrade(&mut self, mut response: ServerResponse) -> Result<(), Over> {
+        let body = std::mem::replace(&mut response.body, ServerBody::Full(Bytes::new()));
+        let ServerBody::Upgrade(upgrade) = body else { return Err(Over) };
+        response_head(&mut self.output, &response, Announce::Nothing, false);
+        reply::write_all(&self.stream, [&self.output, &[], &[]], self.limits.write_timeout).await.map_err(|_| Over)?;
+        // Another descriptor of the same socket: ours leaves the runtime when this connection is dropped.
+        if let Ok(socket) = self.stream.as_fd().try_clone_to_owned() {
+            upgrade.call(socket.into(), self.input.to_vec(), self.peer.clone());
+        }
+        Err(Over)
     }
 
     /// Answers a request that was not read whole, and closes.

@@ -1,6 +1,7 @@
 //! What a handler is given and what it gives back.
 
 use std::borrow::Cow;
+use std::os::unix::net::UnixStream;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -56,6 +57,8 @@ pub enum ServerBody {
     /// Piece by piece, each written and flushed as it comes, until the sender is dropped. `Err(())` aborts: the
     /// connection is closed without the last chunk, so that the reader sees that something is missing.
     Stream(mpsc::Receiver<Result<Bytes, ()>>),
+    /// None: with status 101 the connection passes to another protocol once the head was written.
+    Upgrade(ServerUpgrade),
 }
 
 /// An answer.
@@ -90,6 +93,30 @@ impl Written {
     /// Runs it.
     pub(crate) fn call(self) {
         (self.0)();
+    }
+}
+
+/// Who goes on with a connection under another protocol.
+pub struct ServerUpgrade(Box<Take>);
+
+type Take = dyn FnOnce(UnixStream, Vec<u8>, Peer) + Send;
+
+impl ServerUpgrade {
+    /// `take` is given the socket, which does not block, and what was read behind the request. It must not wait; it is
+    /// dropped without a call when the head could not be written.
+    pub fn new(take: impl FnOnce(UnixStream, Vec<u8>, Peer) + Send + 'static) -> Self {
+        Self(Box::new(take))
+    }
+
+    /// Hands the connection over.
+    pub(crate) fn call(self, stream: UnixStream, first: Vec<u8>, peer: Peer) {
+        (self.0)(stream, first, peer);
+    }
+}
+
+impl std::fmt::Debug for ServerUpgrade {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ServerUpgrade")
     }
 }
 

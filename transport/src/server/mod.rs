@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::peer::Peer;
 
-pub use message::{ServerBody, ServerHead, ServerRequest, ServerResponse, Written};
+pub use message::{ServerBody, ServerHead, ServerRequest, ServerResponse, ServerUpgrade, Written};
 
 /// How long accepting pauses after it failed, which is when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -41,12 +41,14 @@ pub(super) async fn write(
         _ if bodiless && !how.bodiless => Announce::Nothing,
         ServerBody::Full(body) => Announce::Length(body.len() as u64),
         ServerBody::Stream(_) if how.http10 => Announce::Nothing,
+        ServerBody::Upgrade(_) => Announce::Nothing,
         ServerBody::Stream(_) => Announce::Chunked,
     };
     response_head(output, &response, announce, how.close);
     match &mut response.body {
         _ if bodiless => write_all(stream, [output, &[], &[]], patience).await,
         ServerBody::Full(body) => write_all(stream, [output, body, &[]], patience).await,
+        ServerBody::Upgrade(_) => write_all(stream, [output, &[], &[]], patience).await,
         ServerBody::Stream(pieces) => {
             write_all(stream, [output, &[], &[]], patience).await?;
             let chunked = announce == Announce::Chunked;

@@ -1,0 +1,180 @@
+//! Calls over frames: a quick method runs where its request was read, everything else on the runtime.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Task, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use goplug_pconf_schema::wire::call::MAX_DEADLINE_MS;
+use goplug_pconf_schema::wire::frame::{Meta, UPGRADE};
+use goplug_pconf_schema::{Code, Fault, Ran};
+use goplug_transport::{Cancel, FrameCall, FrameHandler, FrameLimits, FrameServer, Late, Replier, ServerRequest};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use super::reply::Answer;
+use super::route::NoRoute;
+use crate::call::{Admitted, Reply, must_end};
+use crate::context::{Context, Origin};
+use crate::service::Service;
+
+/// Open calls of a connection beyond those that the plugin lets in: they are told that it is full.
+const SPARE_CALLS: usize = 64;
+
+/// The frame connections of a plugin, whose methods run on the runtime of this moment.
+pub(super) fn server(service: &Arc<Service>) -> Arc<FrameServer> {
+    let max_calls = service.max_concurrent_calls().saturating_add(SPARE_CALLS);
+    let limits = FrameLimits { max_calls, ..FrameLimits::default() };
+    // Asked here, where there is one.
+    service.runtime();
+    Arc::new(FrameServer::new(Arc::new(Frames { service: Arc::clone(service) }), limits))
+}
+
+/// Answers `GET /_goplug/frames`.
+pub(super) fn upgrade(frames: &Arc<FrameServer>, request: &ServerRequest) -> Result<Answer, NoRoute> {
+    let has = |name, token: &str| {
+        let tokens = request.header(name).unwrap_or_default().split(',');
+        tokens.into_iter().any(|found| found.trim().eq_ignore_ascii_case(token))
+    };
+    if request.http10 || !has("upgrade", UPGRADE) || !has("connection", "upgrade") {
+        let text = format!("nothing but frames is here; ask with `Connection: Upgrade` and `Upgrade: {UPGRADE}`");
+        return Err(NoRoute { upgrade: Some(UPGRADE), ..Fault::new(Code::InvalidArgument, text).into() });
+    }
+    frames.upgrade().map(Answer::upgrade).ok_or_else(|| {
+        let text = format!("{} frame connections are open, the limit; call over HTTP", frames.len());
+        Fault::new(Code::Overloaded, text).with_ran(Ran::No).into()
+    })
+}
+
+struct Frames {
+    service: Arc<Service>,
+}
+
+impl FrameHandler for Frames {
+    fn max_body(&self, index: u16) -> Result<usize, Fault> {
+        self.service.method_at(index).map(|_| self.service.max_request_bytes())
+    }
+
+    fn call(&self, request: FrameCall<'_>, reply: Replier) {
+        let mut admitted = match self.admit(&request) {
+            Ok(admitted) => admitted,
+            Err(fault) => return reply.error(problem(&fault)),
+        };
+        if admitted.is_quick() {
+            reply.set_cancel(admitted.context().watch());
+            match admitted.run_here(request.body, request.started) {
+                Ok(body) => reply.reply(body),
+                Err(fault) => reply.error(problem(&fault)),
+            }
+            return;
+        }
+        // Polled once where we are: many an async method is done then, and a serial one has its place in the queue.
+        let mut answer: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(answer(admitted, request.body, reply));
+        if answer.as_mut().poll(&mut Task::from_waker(Waker::noop())).is_pending() {
+            self.service.runtime().spawn(answer);
+        }
+    }
+
+    fn on_thread(&self, read: &mut dyn FnMut()) {
+        // Authors may rely on a runtime, as on the threads for blocking methods.
+        let _entered = self.service.runtime().enter();
+        read();
+    }
+}
+
+impl Frames {
+    fn admit(&self, request: &FrameCall<'_>) -> Result<Admitted, Fault> {
+        let entry = self.service.method_at(request.index)?;
+        let ms = request.deadline_ms;
+        if ms > MAX_DEADLINE_MS {
+            let text = format!("the deadline is {ms} ms, the limit is {MAX_DEADLINE_MS}");
+            return Err(Fault::new(Code::InvalidArgument, text));
+        }
+        let deadline = Instant::from_std(request.received + Duration::from_millis(ms));
+        Admitted::new(&self.service, entry, deadline, Instant::from_std(request.started), origin(&request.meta()))
+    }
+}
+
+fn origin(meta: &Meta<'_>) -> Origin {
+    let owned = |text: Option<&str>| text.map(str::to_owned);
+    Origin { caller: owned(meta.caller), traceparent: owned(meta.traceparent), tracestate: owned(meta.tracestate) }
+}
+
+fn problem(fault: &Fault) -> Bytes {
+    fault.to_problem().into()
+}
+
+fn caller_left() -> Fault {
+    Fault::new(Code::Cancelled, "the caller has gone")
+}
+
+/// Runs a call as HTTP does, and answers it.
+async fn answer(admitted: Admitted, body: Bytes, reply: Replier) {
+    let left = Arc::new(CallerLeft::default());
+    reply.set_cancel(Arc::clone(&left) as Arc<dyn Cancel>);
+    let result = tokio::select! {
+        biased;
+        result = admitted.run(body) => result,
+        () = left.0.notified() => Err(caller_left()),
+    };
+    match result {
+        Ok(Reply::Whole(body)) => reply.reply(body),
+        Ok(Reply::Pieces(pieces)) => forward(pieces, &left, reply).await,
+        Err(fault) => reply.error(problem(&fault)),
+    }
+}
+
+async fn forward(mut pieces: mpsc::Receiver<Result<Bytes, ()>>, left: &CallerLeft, reply: Replier) {
+    loop {
+        let piece = tokio::select! {
+            biased;
+            piece = pieces.recv() => piece,
+            () = left.0.notified() => return reply.error(problem(&caller_left())),
+        };
+        let sent = match piece {
+            Some(Ok(piece)) => tokio::select! {
+                biased;
+                sent = reply.piece(piece) => sent,
+                () = left.0.notified() => return reply.error(problem(&caller_left())),
+            },
+            // As over HTTP, where the connection breaks.
+            Some(Err(())) => {
+                let text = "the method failed after its reply had begun";
+                return reply.error(problem(&Fault::new(Code::PluginGone, text).with_ran(Ran::Yes)));
+            }
+            None => return reply.finish(),
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+/// Wakes the task of a call.
+#[derive(Default)]
+struct CallerLeft(Notify);
+
+impl Cancel for CallerLeft {
+    fn cancel(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Stands by a method that holds the thread on which its request was read: from now on its call is answered when its time
+/// is up, as over HTTP, and not only when it comes back.
+pub(crate) fn stand_by(cx: Context, late: Late) {
+    cx.entry().pace.took(Duration::MAX);
+    let runtime = cx.service().runtime().clone();
+    runtime.spawn(async move {
+        let fault = tokio::select! {
+            biased;
+            // The caller has gone, or the method is done: then there is nothing to answer any more.
+            () = cx.cancelled() => caller_left(),
+            fault = must_end(&cx) => fault,
+        };
+        cx.cancel();
+        late.error(problem(&fault));
+    });
+}

@@ -1,0 +1,196 @@
+//! Calls over frames: many at once on one connection, which is made when it is first wanted and closes when it was idle.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use goplug_pconf_schema::wire::call::{CALL_ID, EPOCH, HOST};
+use goplug_pconf_schema::wire::fault::MAX_PROBLEM_BYTES;
+use goplug_pconf_schema::wire::frame::{self, Meta};
+use goplug_pconf_schema::{Code, Fault, Ran};
+use goplug_transport::{Error, ErrorKind, FrameConnection, FrameReply, FrameRequest, Latency, Request, Upgrade};
+use tokio::time::Instant;
+
+use super::attempt::{LAST_WORDS, Outgoing, broken, next_call_id, not_connected};
+use super::{Answer, Waiting, judge};
+use crate::supervisor::{Doubt, Live};
+
+/// How long calls go over HTTP after a plugin refused the upgrade.
+const AFTER_REFUSAL: Duration = Duration::from_secs(1);
+
+/// The frame connection of one process, if it offers one.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    connection: ArcSwapOption<FrameConnection>,
+    /// Held by whoever makes a connection; the others wait for it.
+    making: tokio::sync::Mutex<()>,
+    refused: Mutex<Option<Instant>>,
+}
+
+impl Frames {
+    /// Ends the connection for good, once whole replies that are on their way have been read.
+    pub(crate) fn close(&self) {
+        let Some(connection) = self.connection.swap(None) else { return };
+        if !connection.is_busy() {
+            return;
+        }
+        let close = move || connection.close("the registry let go of the plugin");
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => {
+                _ = runtime.spawn(async move {
+                    tokio::time::sleep(LAST_WORDS).await;
+                    close();
+                })
+            }
+            Err(_) => close(),
+        }
+    }
+
+    /// The connection, made if there is none; `None` when calls go over HTTP.
+    async fn get(
+        &self,
+        live: &Live,
+        latency: Latency,
+        deadline: Instant,
+    ) -> Result<Option<Arc<FrameConnection>>, Fault> {
+        if let Some(connection) = self.connection.load_full() {
+            return Ok(Some(connection));
+        }
+        if self.was_refused() {
+            return Ok(None);
+        }
+        let _making = self.making.lock().await;
+        if let Some(connection) = self.connection.load_full() {
+            return Ok(Some(connection));
+        }
+        if self.was_refused() {
+            return Ok(None);
+        }
+        let connection = upgrade(live, latency, deadline).await?.map(Arc::new);
+        match &connection {
+            Some(made) => {
+                self.connection.store(Some(Arc::clone(made)));
+                // Whoever let go of the process meanwhile closed what was there before.
+                if live.is_gone() {
+                    self.close();
+                }
+            }
+            None => *self.lock() = Some(Instant::now() + AFTER_REFUSAL),
+        }
+        Ok(connection)
+    }
+
+    /// Forgets a connection that has ended.
+    fn forget_if_ended(&self, ended: &Arc<FrameConnection>) {
+        if ended.is_open() {
+            return;
+        }
+        let current = self.connection.load();
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, ended)) {
+            self.connection.compare_and_swap(&current, None);
+        }
+    }
+
+    fn was_refused(&self) -> bool {
+        self.lock().is_some_and(|until| Instant::now() < until)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends the call over frames; `None` when it has to go over HTTP.
+pub(super) async fn attempt(
+    live: &Live,
+    frames: &Frames,
+    call: &Outgoing<'_>,
+    deadline: Instant,
+) -> Option<Result<Answer, Fault>> {
+    let meta = Meta {
+        traceparent: call.options.traceparent.as_deref(),
+        tracestate: call.options.tracestate.as_deref(),
+        caller: call.caller,
+        content_type: call.content_type,
+    };
+    if !meta.fits() {
+        return None;
+    }
+    let mut fresh = false;
+    loop {
+        let connection = match frames.get(live, call.latency, deadline).await {
+            Ok(connection) => connection?,
+            Err(fault) => return Some(Err(fault)),
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let request = FrameRequest {
+            index: call.index,
+            deadline_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1),
+            meta,
+            body: call.body.clone(),
+            max_reply_bytes: call.max_reply_bytes,
+        };
+        let reply = match call.waiting {
+            Waiting::Task => connection.call(request).await,
+            Waiting::Thread => connection.call_blocking(request, deadline.into_std()),
+        };
+        let error = match reply {
+            Ok(reply) => return Some(read(live, call, reply)),
+            Err(error) => error,
+        };
+        frames.forget_if_ended(&connection);
+        // One that was idle had ended before the call: another is made, once.
+        if error.sent || std::mem::replace(&mut fresh, true) || live.is_gone() {
+            return Some(Err(lost(live, &error)));
+        }
+    }
+}
+
+fn read(live: &Live, call: &Outgoing<'_>, reply: FrameReply) -> Result<Answer, Fault> {
+    match reply {
+        FrameReply::Bytes(body) => Ok(Answer { body, content_type: call.reply_type.map(str::to_owned) }),
+        FrameReply::Problem(document) => {
+            let fault = judge::problem(502, &document);
+            if fault.code == Code::WrongState && fault.ran == Ran::No {
+                live.report(Doubt::Inactive);
+            }
+            Err(fault)
+        }
+    }
+}
+
+fn lost(live: &Live, error: &Error) -> Fault {
+    let fault = broken(live, error);
+    if error.kind == ErrorKind::TooLarge { fault.with_ran(Ran::Yes) } else { fault }
+}
+
+/// A frame connection; `None` if the plugin refuses one.
+async fn upgrade(live: &Live, latency: Latency, deadline: Instant) -> Result<Option<FrameConnection>, Fault> {
+    let connection = live.pool.connect(deadline).await.map_err(|error| not_connected(live, error))?;
+    let call_id = next_call_id();
+    let headers = [("Connection", "Upgrade"), ("Upgrade", frame::UPGRADE), (CALL_ID, &call_id), (EPOCH, live.epoch())];
+    let request =
+        Request { method: "GET", target: frame::PATH, host: HOST, headers: &headers, content_type: None, body: &[] };
+    // Nothing of the call has been sent.
+    let unsent = |error: Error| broken(live, &Error { sent: false, ..error });
+    match connection.upgrade(&request).await.map_err(unsent)? {
+        Upgrade::Done { head, stream, first } => {
+            if !head.header("upgrade").is_some_and(|to| to.eq_ignore_ascii_case(frame::UPGRADE)) {
+                let text = format!("plugin `{}` changed to a protocol that nobody asked for", live.id);
+                return Err(Fault::new(Code::ProtocolError, text).with_ran(Ran::No));
+            }
+            FrameConnection::new(stream, &first, latency).map(Some).map_err(|error| broken(live, &error))
+        }
+        Upgrade::Refused(head, mut connection) => {
+            let body = connection.read_body(MAX_PROBLEM_BYTES).await.unwrap_or_default();
+            live.pool.put(connection);
+            let fault = judge::problem(head.status, &body);
+            // Another process: the call is for nobody.
+            if fault.code == Code::Unavailable {
+                return Err(fault.with_ran(Ran::No));
+            }
+            tracing::debug!(plugin = %live.id, status = head.status, %fault, "no frames: calls go over HTTP");
+            Ok(None)
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Calls from threads that have no runtime.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::Arc;
+use std::task::{Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::Instant;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+
+use super::call::Call;
+use super::reader::Sleep;
+use super::{FrameConnection, FrameReply, FrameRequest, Shared};
+use crate::error::{Error, ErrorKind};
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+impl FrameConnection {
+    /// Makes a call from a thread without a runtime and waits for its reply, at most until `deadline`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Deadline`] when the time is up: the call is cancelled, and may have run. Otherwise as the call's.
+    pub fn call_blocking(&self, request: FrameRequest<'_>, deadline: Instant) -> Result<FrameReply, Error> {
+        thread_local! {
+            static WAKER: RefCell<Waker> = RefCell::new(Arc::new(Unpark(std::thread::current())).into());
+        }
+        let waker = WAKER.with_borrow(Waker::clone);
+        let mut call = Call::new(&self.shared, request);
+        loop {
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(Error::new(ErrorKind::Deadline, true, "the reply did not come in time"));
+            }
+            match call.advance(&mut Sleep::Thread { waker: &waker, until: deadline }) {
+                Poll::Ready(done) => return done,
+                // Another caller reads, and wakes this one when its reply has come or the seat is free.
+                Poll::Pending => std::thread::park_timeout(deadline - now),
+            }
+        }
+    }
+}
+
+/// Sleeps on the socket, until `until` or until somebody rings.
+pub(super) fn sleep(shared: &Shared, for_room: bool, until: Instant) -> io::Result<()> {
+    let bell = match shared.bell.get() {
+        Some(bell) => bell,
+        None => {
+            let new = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            shared.bell.get_or_init(|| new)
+        }
+    };
+    let events = if for_room { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+    let mut fds =
+        [PollFd::from_borrowed_fd(rustix::fd::AsFd::as_fd(&*shared.stream), events), PollFd::new(bell, PollFlags::IN)];
+    let left = until.saturating_duration_since(Instant::now());
+    let timeout = Timespec::try_from(left).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    match rustix::event::poll(&mut fds, Some(&timeout)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if !fds[1].revents().is_empty() {
+        // Emptied for the next sleep; that it is empty already is as good.
+        _ = rustix::io::read(bell, &mut [0; 8]);
+    }
+    if for_room {
+        shared.flush();
+    }
+    Ok(())
+}

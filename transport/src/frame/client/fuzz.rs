@@ -1,0 +1,164 @@
+//! Whatever a plugin sends: no panic, no memory that grows with what it declares, no answer to a call that has none.
+
+use std::task::Waker;
+
+use bytes::Bytes;
+use goplug_pconf_schema::wire::frame::{HEADER_BYTES, Header, Kind, MAX_META_BYTES, MAX_PAYLOAD_BYTES, Meta};
+
+use super::state::State;
+use super::{FrameRequest, take};
+use crate::frame::input::Input;
+
+const MAX_REPLY_BYTES: usize = 100_000;
+
+/// xorshift64*: the same frames on every run of a seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    /// One of `choices`.
+    fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[usize::try_from(self.below(choices.len() as u64)).unwrap()]
+    }
+
+    fn rarely(&mut self, one_in: u64) -> bool {
+        self.below(one_in) == 0
+    }
+
+    fn frame(&mut self) -> Vec<u8> {
+        let usual = [Kind::Reply, Kind::Data, Kind::Error, Kind::Credit, Kind::Ping, Kind::Pong];
+        let kind =
+            if self.rarely(50) { self.pick(&[Kind::Close, Kind::Cancel, Kind::Request]) } else { self.pick(&usual) };
+        let arg = if self.rarely(20) { self.next() } else { self.below(300_000) };
+        let payload_bytes = if self.rarely(10) { self.pick(&[5_000, 9_000, 70_000]) } else { self.pick(&[0, 1, 64]) };
+        let meta_bytes = if self.rarely(10) { self.pick(&[4, 100, MAX_META_BYTES]) } else { 0 };
+        let header = Header {
+            end: self.rarely(2),
+            index: 0,
+            arg,
+            meta_bytes,
+            payload_bytes,
+            ..Header::new(kind, self.below(12))
+        };
+        let mut frame = header.encode().to_vec();
+        frame.resize(HEADER_BYTES + meta_bytes + payload_bytes, 7);
+        if self.rarely(40) {
+            frame.truncate(usize::try_from(self.below(frame.len() as u64)).unwrap());
+        } else if self.rarely(40) {
+            let bit = usize::try_from(self.below(HEADER_BYTES as u64 * 8)).unwrap();
+            frame[bit / 8] ^= 1 << (bit % 8);
+        }
+        frame
+    }
+}
+
+/// One connection with calls under way, fed until it ends; answers how many frames it took.
+fn connection(random: &mut Random) -> u64 {
+    let mut state = State::new();
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        let body = vec![1; if random.rarely(4) { 600_000 } else { 10 }];
+        let mut request = FrameRequest {
+            index: 0,
+            deadline_ms: 1_000,
+            meta: Meta::default(),
+            body: body.into(),
+            max_reply_bytes: MAX_REPLY_BYTES,
+        };
+        open.push(state.begin(&mut request).unwrap());
+    }
+    let mut frames = 0;
+    let mut wakers: Vec<Waker> = Vec::new();
+    loop {
+        let mut bytes = Vec::new();
+        for _ in 0..8 {
+            bytes.extend(random.frame());
+        }
+        frames += 8;
+        let taken = take::take_all(&mut state, &mut Input::new(&bytes), &mut wakers);
+        open.retain(|id| match state.collect(*id) {
+            Some(Ok(reply)) => {
+                let (super::FrameReply::Bytes(bytes) | super::FrameReply::Problem(bytes)) = reply;
+                assert!(bytes.len() <= MAX_REPLY_BYTES.max(MAX_PAYLOAD_BYTES));
+                false
+            }
+            Some(Err(_)) => false,
+            None => true,
+        });
+        assert_eq!(state.uncollected, 0, "what was collected is not owed");
+        for id in &open {
+            let entry = state.entry(*id).unwrap();
+            assert!(entry.reply.len() <= MAX_REPLY_BYTES);
+        }
+        assert!(state.outbox.len() < 64 << 20, "what we have to say is bounded: {}", state.outbox.len());
+        if let Err(error) = taken {
+            assert!(!error.message.is_empty());
+            state.end(&error);
+            assert!(open.iter().all(|id| state.collect(*id).is_some_and(|done| done.is_err())), "every call ends");
+            return frames;
+        }
+        // The socket takes what waits.
+        state.outbox = crate::frame::outbox::Outbox::default();
+        if open.is_empty() || frames > 4_000 {
+            return frames;
+        }
+    }
+}
+
+#[test]
+fn random_frames_end_calls_or_the_connection_and_nothing_else() {
+    let deep = std::env::var_os("GOPLUG_DEEP").is_some();
+    let goal: u64 = if deep { 100_000_000 } else { 100_000 };
+    let mut random = Random(0x5eed_0123_4567_89ab);
+    let (mut frames, mut connections) = (0, 0_u64);
+    while frames < goal {
+        frames += connection(&mut random);
+        connections += 1;
+    }
+    eprintln!("figure: {frames} random frames on {connections} connections");
+}
+
+/// Of each documented frame every beginning and every flipped bit.
+#[test]
+fn every_prefix_and_every_flipped_bit_of_the_golden_frames() {
+    let golden = include_str!("../../../../pconf-schema/golden/frames.hex");
+    let mut tried = 0;
+    for text in golden.split("# ").filter(|text| !text.is_empty()) {
+        let (_, hex) = text.split_once('\n').unwrap();
+        let frame: Vec<u8> = hex.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+        let prefixes = (0..frame.len()).map(|length| frame[..length].to_vec());
+        let flips = (0..frame.len() * 8).map(|bit| {
+            let mut flipped = frame.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            flipped
+        });
+        for bytes in prefixes.chain(flips) {
+            let mut state = State::new();
+            for _ in 0..4 {
+                let request = &mut FrameRequest {
+                    index: 0,
+                    deadline_ms: 1,
+                    meta: Meta::default(),
+                    body: Bytes::new(),
+                    max_reply_bytes: MAX_REPLY_BYTES,
+                };
+                state.begin(request).unwrap();
+            }
+            let is_prefix = bytes.len() < frame.len();
+            let taken = take::take_all(&mut state, &mut Input::new(&bytes), &mut Vec::new());
+            assert!(!is_prefix || (taken.is_ok() && state.uncollected == 0), "a part of a frame is none");
+            tried += 1;
+        }
+    }
+    assert!(tried > 4_000, "{tried}");
+}

@@ -1,0 +1,185 @@
+//! The registry's side: many calls at once over one connection, without a task behind it.
+//!
+//! Whoever waits for a reply and has nothing left to write may be the *reader*: it reads the socket itself and hands the
+//! others their replies. It looks again and again for a while before it sleeps (see [`Latency`]), and the socket is
+//! registered with the runtime only while it sleeps. When it has its own reply, another caller reads on; when nobody
+//! waits, after a while, the *keeper* does, a task that sees the end of an idle connection.
+
+mod blocking;
+mod call;
+mod keeper;
+mod reader;
+mod state;
+mod take;
+
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use goplug_pconf_schema::wire::frame::Meta;
+use rustix::fd::OwnedFd;
+
+pub use call::Call;
+
+use super::patience::{Latency, Patience};
+use crate::error::{Error, ErrorKind};
+use reader::Seat;
+use state::State;
+
+/// A connection to one plugin process that carries any number of calls at once.
+///
+/// Dropping it closes the connection; calls under way fail.
+#[derive(Debug)]
+pub struct FrameConnection {
+    shared: Arc<Shared>,
+}
+
+/// What to call, and how.
+#[derive(Debug, Clone)]
+pub struct FrameRequest<'a> {
+    /// The place of the method in the hello.
+    pub index: u16,
+    /// What is left of the caller's time, in milliseconds.
+    pub deadline_ms: u64,
+    /// What the caller says besides the body.
+    pub meta: Meta<'a>,
+    /// The body.
+    pub body: Bytes,
+    /// How many bytes the reply may have.
+    pub max_reply_bytes: usize,
+}
+
+/// What a plugin answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FrameReply {
+    /// The method's bytes.
+    Bytes(Bytes),
+    /// A problem document.
+    Problem(Bytes),
+}
+
+#[derive(Debug)]
+struct Shared {
+    stream: Arc<UnixStream>,
+    state: Mutex<State>,
+    /// Taken by the reader alone.
+    seat: Mutex<Seat>,
+    /// Wakes a reader that sleeps on a thread of its own; made when there is one.
+    bell: OnceLock<OwnedFd>,
+}
+
+impl FrameConnection {
+    /// Takes over a socket after the upgrade; `first` came behind its reply. To be called within a tokio runtime with
+    /// I/O and time, where the keeper runs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] when the socket cannot be made non-blocking.
+    pub fn new(stream: UnixStream, first: &[u8], latency: Latency) -> Result<Self, Error> {
+        let failed = |error| Error::from_io(&error, false, "prepare the connection for frames");
+        stream.set_nonblocking(true).map_err(failed)?;
+        let shared = Arc::new(Shared {
+            stream: Arc::new(stream),
+            state: Mutex::new(State::new()),
+            seat: Mutex::new(Seat::new(first, Patience::new(latency))),
+            bell: OnceLock::new(),
+        });
+        keeper::spawn(&shared);
+        Ok(Self { shared })
+    }
+
+    /// A call; nothing happens before it is polled.
+    pub fn call<'a>(&'a self, request: FrameRequest<'a>) -> Call<'a> {
+        Call::new(&self.shared, request)
+    }
+
+    /// Whether calls can still be made.
+    pub fn is_open(&self) -> bool {
+        self.shared.lock().ended().is_none()
+    }
+
+    /// Whether a call waits for its reply.
+    pub fn is_busy(&self) -> bool {
+        self.shared.lock().has_waiting()
+    }
+
+    /// Ends the connection: calls under way fail with [`ErrorKind::Closed`] and this text.
+    pub fn close(&self, why: &str) {
+        self.shared.end(&Error::new(ErrorKind::Closed, false, why));
+    }
+}
+
+impl Drop for FrameConnection {
+    fn drop(&mut self) {
+        self.close("the connection was closed on this side");
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that is done under the lock can panic half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seat(&self) -> MutexGuard<'_, Seat> {
+        self.seat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing goes over the connection any more: every call that waits ends with `why`.
+    fn end(&self, why: &Error) {
+        let wakers = self.lock().end(why);
+        // A failure means that it is closed already.
+        _ = self.stream.shutdown(std::net::Shutdown::Both);
+        self.ring();
+        wakers.into_iter().for_each(std::task::Waker::wake);
+    }
+
+    /// Writes what waits to be written, unless somebody else is about it.
+    fn flush(&self) {
+        let mut state = self.lock();
+        state.promised = false;
+        if state.writing || state.outbox.is_empty() {
+            return;
+        }
+        state.writing = true;
+        loop {
+            let mut batch = std::mem::take(&mut state.outbox);
+            drop(state);
+            let written = batch.write_to(&self.stream);
+            state = self.lock();
+            state.written(written.as_ref().map_or(0, |count| *count as u64));
+            let is_full = written.is_ok() && !batch.is_empty();
+            if written.is_ok() {
+                state.outbox.put_back(batch);
+            } else {
+                // What the plugin had written before is still to be read: the reader sees the end.
+                state.stop_writing();
+            }
+            if is_full || state.outbox.is_empty() {
+                state.writing = false;
+                // Only the reader waits for room, and it may not have known that somebody would need it.
+                let waker = if is_full { state.reader_waker() } else { None };
+                drop(state);
+                if is_full {
+                    self.ring();
+                }
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+                return;
+            }
+        }
+    }
+
+    /// Wakes a reader that sleeps on a thread of its own.
+    fn ring(&self) {
+        if let Some(bell) = self.bell.get() {
+            // It can only be full of rings.
+            _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod tests;

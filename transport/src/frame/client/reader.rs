@@ -1,0 +1,230 @@
+//! The reader: writes what waits, reads what comes, hands out replies, and sleeps when there is nothing to do.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::state::Reader;
+use super::{FrameReply, Shared, blocking, take};
+use crate::error::{Error, ErrorKind};
+use crate::frame::input::{Input, Read};
+use crate::frame::patience::Patience;
+use crate::peer::watch_socket;
+
+/// Calls in a row that may end without their task having waited; then others get a turn.
+const MAX_STREAK: u32 = 32;
+
+/// What belongs to whoever reads.
+#[derive(Debug)]
+pub(super) struct Seat {
+    input: Input,
+    patience: Patience,
+    /// The socket as the runtime knows it, while a reader sleeps on it; and whether for room to write too.
+    asleep: Option<(AsyncFd<Arc<UnixStream>>, bool)>,
+    /// Whom to wake, kept from one batch to the next.
+    wakers: Vec<Waker>,
+}
+
+impl Seat {
+    pub(super) fn new(first: &[u8], patience: Patience) -> Self {
+        Self { input: Input::new(first), patience, asleep: None, wakers: Vec::new() }
+    }
+}
+
+/// How a caller sleeps.
+pub(super) enum Sleep<'a, 'b> {
+    Task(&'a mut Context<'b>),
+    Thread { waker: &'a Waker, until: Instant },
+}
+
+impl Sleep<'_, '_> {
+    fn waker(&self) -> &Waker {
+        match self {
+            Self::Task(cx) => cx.waker(),
+            Self::Thread { waker, .. } => waker,
+        }
+    }
+
+    /// Whether a thread has waited long enough.
+    fn is_over(&self) -> bool {
+        matches!(self, Self::Thread { until, .. } if Instant::now() >= *until)
+    }
+
+    pub(super) fn remember(&self, place: &mut Option<Waker>) {
+        match place {
+            Some(known) => known.clone_from(self.waker()),
+            None => *place = Some(self.waker().clone()),
+        }
+    }
+}
+
+impl Shared {
+    /// Reads for call `id`, which is the reader, until it has its reply.
+    pub(super) fn read(&self, id: u64, sleep: &mut Sleep<'_, '_>) -> Poll<Result<FrameReply, Error>> {
+        let mut seat = self.seat();
+        let mut gave_way = false;
+        loop {
+            if self.gives_way(id, sleep, &mut gave_way) {
+                return Poll::Pending;
+            }
+            self.flush();
+            let read = match self.look(&mut seat, sleep) {
+                Poll::Ready(read) => read,
+                Poll::Pending => {
+                    let mut state = self.lock();
+                    // Between the look and this lock others may have appended and been unable to write.
+                    let must_write = !state.outbox.is_empty() && !state.writing;
+                    let Some(entry) = state.entry(id) else { return Poll::Pending };
+                    sleep.remember(&mut entry.waker);
+                    if entry.done.is_none() && (!must_write || seat.waits_for_room()) {
+                        return Poll::Pending;
+                    }
+                    continue;
+                }
+            };
+            self.take(&mut seat, read);
+            if sleep.is_over() {
+                return Poll::Pending;
+            }
+            let mut state = self.lock();
+            let done = state.collect(id);
+            state.streak += u32::from(done.is_some());
+            let next = if done.is_some() { state.resign() } else { None };
+            drop(state);
+            seat.wakers.extend(next);
+            gave_way &= seat.wakers.is_empty();
+            let Some(done) = done else {
+                seat.wakers.drain(..).for_each(Waker::wake);
+                continue;
+            };
+            let mut wakers = std::mem::take(&mut seat.wakers);
+            drop(seat);
+            wakers.drain(..).for_each(Waker::wake);
+            return Poll::Ready(done);
+        }
+    }
+
+    /// Whether the reader lets other tasks run first: those that were just answered may have more to say, and what they
+    /// say goes out in one write with what waits already. Others may not have come to say anything yet, because this task
+    /// has had every reply before it had to wait.
+    fn gives_way(&self, id: u64, sleep: &mut Sleep<'_, '_>, gave_way: &mut bool) -> bool {
+        let Sleep::Task(cx) = sleep else { return false };
+        if std::mem::replace(gave_way, true) {
+            return false;
+        }
+        let mut state = self.lock();
+        let has_reason = state.uncollected > 0 || state.streak >= MAX_STREAK;
+        if state.gave_way || !has_reason {
+            state.gave_way = false;
+            return false;
+        }
+        (state.promised, state.gave_way, state.streak) = (true, true, 0);
+        if let Some(entry) = state.entry(id) {
+            entry.waker = Some(cx.waker().clone());
+        }
+        drop(state);
+        cx.waker().wake_by_ref();
+        true
+    }
+
+    /// Reads for the keeper, until somebody else does or the connection has ended.
+    pub(super) fn keep(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut seat = self.seat();
+        loop {
+            {
+                let mut state = self.lock();
+                if state.reader != Reader::Keeper || state.ended().is_some() {
+                    return Poll::Ready(());
+                }
+                state.keeper = Some(cx.waker().clone());
+            }
+            self.flush();
+            let Poll::Ready(read) = self.sleep(&mut seat, &mut Sleep::Task(cx)) else { return Poll::Pending };
+            self.take(&mut seat, read);
+            seat.wakers.drain(..).for_each(Waker::wake);
+        }
+    }
+
+    fn take(&self, seat: &mut Seat, read: io::Result<Read>) {
+        let taken = match read {
+            Ok(Read::Empty) => Ok(()),
+            Ok(Read::Some) => take::take_all(&mut self.lock(), &mut seat.input, &mut seat.wakers),
+            Ok(Read::End) => {
+                Err(Error::new(ErrorKind::Closed, true, "the plugin closed the connection before its reply"))
+            }
+            Err(error) => Err(Error::from_io(&error, true, "read from the plugin")),
+        };
+        if let Err(error) = taken {
+            self.end(&error);
+        }
+    }
+
+    /// Looks for bytes as long as that is worth while, then sleeps.
+    fn look(&self, seat: &mut Seat, sleep: &mut Sleep<'_, '_>) -> Poll<io::Result<Read>> {
+        let window = seat.patience.window();
+        if !window.is_zero() {
+            // Registered, each byte would wake the thread that waits for the runtime's events.
+            seat.asleep = None;
+            let began = Instant::now();
+            loop {
+                // First of all: on one core it is this that lets the plugin run.
+                std::thread::yield_now();
+                let read = seat.input.read_from(&self.stream);
+                let waited = began.elapsed();
+                if !matches!(read, Ok(Read::Empty)) {
+                    seat.patience.found(waited);
+                    return Poll::Ready(read);
+                }
+                if waited >= window {
+                    break;
+                }
+            }
+        }
+        seat.patience.slept();
+        self.sleep(seat, sleep)
+    }
+
+    /// Sleeps until there is something to read, or room for what waits to be written.
+    fn sleep(&self, seat: &mut Seat, sleep: &mut Sleep<'_, '_>) -> Poll<io::Result<Read>> {
+        let for_room = !self.lock().outbox.is_empty();
+        let cx = match sleep {
+            Sleep::Task(cx) => cx,
+            Sleep::Thread { until, .. } => {
+                seat.asleep = None;
+                blocking::sleep(self, for_room, *until)?;
+                return Poll::Ready(seat.input.read_from(&self.stream));
+            }
+        };
+        if seat.asleep.as_ref().is_none_or(|(_, room)| *room != for_room) {
+            seat.asleep = None;
+            let interest = if for_room { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            seat.asleep = Some((watch_socket(&self.stream, interest)?, for_room));
+        }
+        let Seat { input, asleep: Some((fd, _)), .. } = seat else { return Poll::Pending };
+        loop {
+            if for_room && let Poll::Ready(ready) = fd.poll_write_ready(cx) {
+                ready?.clear_ready();
+                self.flush();
+            }
+            let Poll::Ready(ready) = fd.poll_read_ready(cx) else { return Poll::Pending };
+            let mut ready = ready?;
+            let read = input.read_from(&self.stream);
+            if matches!(read, Ok(Read::Empty)) {
+                ready.clear_ready();
+            } else {
+                return Poll::Ready(read);
+            }
+        }
+    }
+}
+
+impl Seat {
+    fn waits_for_room(&self) -> bool {
+        self.asleep.as_ref().is_some_and(|(_, room)| *room)
+    }
+}

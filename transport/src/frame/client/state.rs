@@ -1,0 +1,292 @@
+//! What the callers of one connection have in common, under one lock. No I/O here.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::task::Waker;
+
+use bytes::Bytes;
+use goplug_pconf_schema::wire::frame::{CALL_CREDIT, CONNECTION_CREDIT, Header, Kind, MAX_PAYLOAD_BYTES, Meta};
+
+use super::{FrameReply, FrameRequest};
+use crate::error::{Error, ErrorKind};
+use crate::frame::outbox::Outbox;
+
+/// Who reads the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    Nobody,
+    Call(u64),
+    Keeper,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    calls: HashMap<u64, Entry, BuildHasherDefault<IdHasher>>,
+    /// Ids count up from 1 and are never used again.
+    next_id: u64,
+    pub(super) outbox: Outbox,
+    /// Somebody writes at this moment, and goes on until the outbox is empty or the socket full.
+    pub(super) writing: bool,
+    /// The reader will write before it reads: whoever appends need not.
+    pub(super) promised: bool,
+    /// The reader has just let others run first, and need not do so again before it has read.
+    pub(super) gave_way: bool,
+    /// Calls that ended one after the other without any task having been let run in between.
+    pub(super) streak: u32,
+    pub(super) reader: Reader,
+    pub(super) keeper: Option<Waker>,
+    /// Calls that have their reply and were not polled since: their tasks will run soon, and may call again.
+    pub(super) uncollected: usize,
+    /// Bytes of bodies that may be sent now.
+    credit: u64,
+    /// Calls whose bodies wait for `credit`, in turn.
+    starving: VecDeque<u64>,
+    /// Bytes of replies that came and were not granted back yet.
+    pub(super) taken: u64,
+    /// Bytes that were ever appended to the outbox, and bytes that the kernel took: a call whose first byte it did not
+    /// take did not run.
+    appended: u64,
+    written: u64,
+    broken_pipe: bool,
+    ended: Option<Error>,
+}
+
+/// A call under way.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) waker: Option<Waker>,
+    pub(super) done: Option<Result<FrameReply, Error>>,
+    /// The reply as far as it came.
+    pub(super) reply: Vec<u8>,
+    pub(super) max_reply_bytes: usize,
+    /// Bytes of the reply that were not granted back yet.
+    pub(super) taken: u64,
+    unsent: Bytes,
+    credit: u64,
+    /// Where in the stream of bytes its request begins.
+    begins: u64,
+}
+
+impl State {
+    pub(super) fn new() -> Self {
+        Self {
+            calls: HashMap::default(),
+            next_id: 1,
+            outbox: Outbox::default(),
+            writing: false,
+            promised: false,
+            gave_way: false,
+            streak: 0,
+            reader: Reader::Nobody,
+            keeper: None,
+            uncollected: 0,
+            credit: CONNECTION_CREDIT,
+            starving: VecDeque::new(),
+            taken: 0,
+            appended: 0,
+            written: 0,
+            broken_pipe: false,
+            ended: None,
+        }
+    }
+
+    pub(super) fn ended(&self) -> Option<&Error> {
+        self.ended.as_ref()
+    }
+
+    /// The id that the next call gets: what changes whenever something happens.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    pub(super) fn has_waiting(&self) -> bool {
+        self.calls.len() > self.uncollected
+    }
+
+    pub(super) fn entry(&mut self, id: u64) -> Option<&mut Entry> {
+        self.calls.get_mut(&id)
+    }
+
+    /// Appends a frame.
+    pub(super) fn push(&mut self, header: Header, meta: &Meta<'_>, payload: Bytes) {
+        if !self.broken_pipe {
+            let before = self.outbox.len();
+            self.outbox.push(header, meta, payload);
+            self.appended += (self.outbox.len() - before) as u64;
+        }
+    }
+
+    /// Begins a call; what of its body has no credit follows later.
+    pub(super) fn begin(&mut self, request: &mut FrameRequest<'_>) -> Result<u64, Error> {
+        if let Some(error) = &self.ended {
+            return Err(Error { sent: false, ..error.clone() });
+        }
+        if self.broken_pipe {
+            return Err(Error::new(ErrorKind::Closed, false, "the plugin reads no more"));
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let mut body = std::mem::take(&mut request.body);
+        let length = body.len().min(MAX_PAYLOAD_BYTES).min(usize::try_from(self.credit).unwrap_or(usize::MAX));
+        let first = body.split_to(length);
+        self.credit -= length as u64;
+        let header = Header {
+            index: request.index,
+            arg: request.deadline_ms,
+            end: body.is_empty(),
+            ..Header::new(Kind::Request, id)
+        };
+        let entry = Entry {
+            waker: None,
+            done: None,
+            reply: Vec::new(),
+            max_reply_bytes: request.max_reply_bytes,
+            taken: 0,
+            credit: CALL_CREDIT - length as u64,
+            begins: self.appended,
+            unsent: body,
+        };
+        let starves = !entry.unsent.is_empty() && entry.credit > 0;
+        self.calls.insert(id, entry);
+        self.push(header, &request.meta, first);
+        if starves {
+            self.starving.push_back(id);
+        }
+        Ok(id)
+    }
+
+    /// The plugin takes `more` bytes: of call `id`, or of all together. False if that is more than can be.
+    pub(super) fn grant(&mut self, id: u64, more: u64) -> bool {
+        const ABSURD: u64 = 1 << 40;
+        let credit = match id {
+            0 => &mut self.credit,
+            _ => match self.calls.get_mut(&id) {
+                Some(entry) => &mut entry.credit,
+                // It is over.
+                None => return true,
+            },
+        };
+        *credit = credit.saturating_add(more);
+        let is_sane = *credit <= ABSURD;
+        if id != 0 && !self.starving.contains(&id) {
+            self.starving.push_back(id);
+        }
+        self.feed();
+        is_sane
+    }
+
+    /// Appends what now has credit, one frame of each call in turn.
+    fn feed(&mut self) {
+        for _ in 0..self.starving.len() {
+            let Some(id) = self.starving.pop_front() else { return };
+            if self.credit == 0 {
+                self.starving.push_front(id);
+                return;
+            }
+            let Some(entry) = self.calls.get_mut(&id) else { continue };
+            let limit = entry.credit.min(self.credit).min(MAX_PAYLOAD_BYTES as u64);
+            let length = entry.unsent.len().min(usize::try_from(limit).unwrap_or(usize::MAX));
+            if length == 0 {
+                continue;
+            }
+            let payload = entry.unsent.split_to(length);
+            entry.credit -= length as u64;
+            self.credit -= length as u64;
+            let end = entry.unsent.is_empty();
+            if !end && entry.credit > 0 {
+                self.starving.push_back(id);
+            }
+            self.push(Header { end, ..Header::new(Kind::Data, id) }, &Meta::default(), payload);
+        }
+    }
+
+    /// Ends a call; its task is to be woken.
+    pub(super) fn finish(&mut self, id: u64, done: Result<FrameReply, Error>) -> Option<Waker> {
+        let entry = self.calls.get_mut(&id).filter(|entry| entry.done.is_none())?;
+        entry.done = Some(done);
+        entry.unsent = Bytes::new();
+        self.uncollected += 1;
+        entry.waker.take()
+    }
+
+    /// The outcome of a call that is over; it is forgotten then.
+    pub(super) fn collect(&mut self, id: u64) -> Option<Result<FrameReply, Error>> {
+        self.calls.get(&id)?.done.as_ref()?;
+        self.uncollected -= 1;
+        self.calls.remove(&id)?.done
+    }
+
+    /// Forgets a call whose caller waits no longer; the plugin is told.
+    pub(super) fn abandon(&mut self, id: u64) {
+        let Some(entry) = self.calls.remove(&id) else { return };
+        if entry.done.is_some() {
+            self.uncollected -= 1;
+        } else if self.ended.is_none() {
+            self.push(Header::new(Kind::Cancel, id), &Meta::default(), Bytes::new());
+        }
+    }
+
+    /// Nobody reads any more; whoever is woken by the answer reads on.
+    pub(super) fn resign(&mut self) -> Option<Waker> {
+        self.reader = Reader::Nobody;
+        (self.promised, self.gave_way) = (false, false);
+        if !self.has_waiting() {
+            return None;
+        }
+        self.calls.values_mut().filter(|entry| entry.done.is_none()).find_map(|entry| entry.waker.take())
+    }
+
+    pub(super) fn reader_waker(&self) -> Option<Waker> {
+        match self.reader {
+            Reader::Nobody => None,
+            Reader::Call(id) => self.calls.get(&id)?.waker.clone(),
+            Reader::Keeper => self.keeper.clone(),
+        }
+    }
+
+    pub(super) fn written(&mut self, count: u64) {
+        self.written += count;
+    }
+
+    /// The plugin reads no more: what waits to be written is given up.
+    pub(super) fn stop_writing(&mut self) {
+        self.broken_pipe = true;
+        self.outbox = Outbox::default();
+    }
+
+    /// Ends every call that waits; they are to be woken.
+    pub(super) fn end(&mut self, why: &Error) -> Vec<Waker> {
+        if self.ended.is_some() {
+            return Vec::new();
+        }
+        self.ended = Some(why.clone());
+        self.outbox = Outbox::default();
+        let mut wakers: Vec<_> = self.keeper.take().into_iter().collect();
+        for entry in self.calls.values_mut().filter(|entry| entry.done.is_none()) {
+            entry.done = Some(Err(Error { sent: self.written > entry.begins, ..why.clone() }));
+            self.uncollected += 1;
+            wakers.extend(entry.waker.take());
+        }
+        wakers
+    }
+}
+
+/// Ids are counted: they need no mixing but for the table's upper bits.
+#[derive(Debug, Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}

@@ -1,0 +1,108 @@
+//! What the plugin's frames mean. The other side is hostile until checked.
+
+use std::task::Waker;
+
+use bytes::Bytes;
+use goplug_pconf_schema::printable;
+use goplug_pconf_schema::wire::frame::{Header, Kind, Meta};
+
+use super::FrameReply;
+use super::state::State;
+use crate::error::{Error, ErrorKind};
+use crate::frame::input::{Frame, Input};
+
+/// Of the body of one call, this much is taken before more is granted; and of all bodies together.
+const GRANT_STEP: u64 = 128 * 1024;
+const CONNECTION_STEP: u64 = 1024 * 1024;
+/// A plugin for which this much waits to be written does not read what it asks for.
+const MAX_OUTBOX_BYTES: usize = 16 * 1024 * 1024;
+/// How much of the reason of a CLOSE is told.
+const MAX_REASON_BYTES: usize = 512;
+
+/// Takes every whole frame; whoever is to be woken is added to `wakers`.
+pub(super) fn take_all(state: &mut State, input: &mut Input, wakers: &mut Vec<Waker>) -> Result<(), Error> {
+    loop {
+        match input.next() {
+            Ok(Some(frame)) => take(state, frame, wakers)?,
+            Ok(None) => return Ok(()),
+            Err(broken) => return Err(refuse(&broken.0)),
+        }
+    }
+}
+
+fn take(state: &mut State, frame: Frame, wakers: &mut Vec<Waker>) -> Result<(), Error> {
+    let Frame { header, payload, .. } = frame;
+    match header.kind {
+        Kind::Reply | Kind::Data | Kind::Error => {
+            if header.id == 0 || header.id >= state.next_id() {
+                return Err(refuse(&format!("an answer to call {}, which was never made", header.id)));
+            }
+            if header.kind == Kind::Error {
+                wakers.extend(state.finish(header.id, Ok(FrameReply::Problem(payload))));
+            } else {
+                body(state, &header, payload, wakers);
+            }
+        }
+        Kind::Credit => {
+            if header.id >= state.next_id() || !state.grant(header.id, header.arg) {
+                return Err(refuse(&format!("a grant of {} bytes to call {}", header.arg, header.id)));
+            }
+        }
+        Kind::Ping => {
+            if state.outbox.len() > MAX_OUTBOX_BYTES {
+                return Err(refuse("the plugin asks and does not read the answers"));
+            }
+            state.push(Header::new(Kind::Pong, header.id), &Meta::default(), payload);
+        }
+        Kind::Pong => {}
+        Kind::Close => {
+            let reason = &payload[..payload.len().min(MAX_REASON_BYTES)];
+            let text = format!("the plugin closed the connection: {}", printable(&String::from_utf8_lossy(reason)));
+            return Err(Error::new(ErrorKind::Protocol, true, text));
+        }
+        Kind::Request | Kind::Cancel => {
+            return Err(refuse(&format!("a frame of type {} is for the registry alone to send", header.kind as u8)));
+        }
+    }
+    Ok(())
+}
+
+/// A part of a reply.
+fn body(state: &mut State, header: &Header, payload: Bytes, wakers: &mut Vec<Waker>) {
+    let length = payload.len() as u64;
+    // Of a call that is over too: the plugin may have sent it before it heard.
+    state.taken += length;
+    if state.taken >= CONNECTION_STEP {
+        let arg = std::mem::take(&mut state.taken);
+        state.push(Header { arg, ..Header::new(Kind::Credit, 0) }, &Meta::default(), Bytes::new());
+    }
+    let id = header.id;
+    let Some(entry) = state.entry(id).filter(|entry| entry.done.is_none()) else { return };
+    if entry.reply.len() + payload.len() > entry.max_reply_bytes {
+        let most = entry.max_reply_bytes;
+        let too_large = Error::new(ErrorKind::TooLarge, true, format!("the reply is longer than {most} bytes"));
+        wakers.extend(state.finish(id, Err(too_large)));
+        state.push(Header::new(Kind::Cancel, id), &Meta::default(), Bytes::new());
+        return;
+    }
+    if header.end {
+        let whole = if entry.reply.is_empty() {
+            payload
+        } else {
+            entry.reply.extend_from_slice(&payload);
+            Bytes::from(std::mem::take(&mut entry.reply))
+        };
+        wakers.extend(state.finish(id, Ok(FrameReply::Bytes(whole))));
+        return;
+    }
+    entry.reply.extend_from_slice(&payload);
+    entry.taken += length;
+    if entry.taken >= GRANT_STEP {
+        let arg = std::mem::take(&mut entry.taken);
+        state.push(Header { arg, ..Header::new(Kind::Credit, id) }, &Meta::default(), Bytes::new());
+    }
+}
+
+fn refuse(why: &str) -> Error {
+    Error::new(ErrorKind::Protocol, true, format!("the plugin broke the rules of frames: {why}"))
+}

@@ -1,0 +1,293 @@
+//! The calls of one connection: ids, bodies on their way in, replies on their way out, and credit for both. PURE: frames
+//! in, frames into the [`Outbox`].
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use goplug_pconf_schema::wire::frame::{Broken, CALL_CREDIT, CONNECTION_CREDIT, Header, Kind, Meta};
+use goplug_pconf_schema::{Code, Fault, Ran};
+
+use super::Cancel;
+use super::sending::Outgoing;
+use super::window::{IdHasher, Window};
+use crate::frame::input::Frame;
+use crate::frame::outbox::Outbox;
+
+/// Credit for the body of a call is granted in steps of this many bytes, so that it does not cost a frame per frame.
+const CALL_STEP: u64 = 128 * 1024;
+/// The same for all bodies of a connection together.
+const CONNECTION_STEP: u64 = 1024 * 1024;
+/// More credit than this can only be a mistake.
+const ABSURD: u64 = 1 << 40;
+/// Everything that both the reading thread and those that answer change.
+pub(super) struct Calls {
+    pub(super) open: HashMap<u64, Call, BuildHasherDefault<IdHasher>>,
+    /// The highest id that was issued.
+    last: u64,
+    max_open: usize,
+    /// What the registry may still send, of all bodies together.
+    window: Window,
+    /// What we may still send, of all replies together.
+    pub(super) credit: u64,
+    /// Calls whose replies have something to send and may, in turn; each is there at most once.
+    pub(super) turns: VecDeque<u64>,
+    pub(super) outbox: Outbox,
+}
+
+/// What a frame leads to, besides frames in the outbox.
+pub(super) enum Event {
+    Nothing,
+    /// A request has come to its end.
+    Whole(Whole),
+    /// The caller waits no longer.
+    Cancelled(Arc<dyn Cancel>),
+    /// The other side has said goodbye.
+    Closed,
+}
+
+/// A whole request.
+pub(super) struct Whole {
+    pub(super) id: u64,
+    pub(super) index: u16,
+    pub(super) deadline_ms: u64,
+    pub(super) meta: Bytes,
+    pub(super) body: Bytes,
+    pub(super) received: Instant,
+}
+
+/// Why there is nobody to send to any more: answered, cancelled, or the connection has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed;
+
+pub(super) struct Call {
+    incoming: Option<Box<Incoming>>,
+    pub(super) outgoing: Option<Box<Outgoing>>,
+    cancel: Option<Arc<dyn Cancel>>,
+    is_cancelled: bool,
+    /// What we may still send of its reply.
+    pub(super) credit: u64,
+}
+
+/// A request whose body is not whole.
+struct Incoming {
+    whole: Whole,
+    body: Vec<u8>,
+    max_body: usize,
+    window: Window,
+}
+
+impl Calls {
+    pub(super) fn new(max_open: usize) -> Self {
+        Self {
+            open: HashMap::default(),
+            last: 0,
+            max_open,
+            window: Window::new(CONNECTION_CREDIT, CONNECTION_STEP),
+            credit: CONNECTION_CREDIT,
+            turns: VecDeque::new(),
+            outbox: Outbox::default(),
+        }
+    }
+
+    /// Takes a frame that came. `max_body` says how long the body of a request may be, or why there is no such method.
+    ///
+    /// # Errors
+    /// Names the rule that was broken: the connection ends.
+    pub(super) fn take(
+        &mut self,
+        frame: Frame,
+        received: Instant,
+        max_body: impl FnOnce(u16) -> Result<usize, Fault>,
+    ) -> Result<Event, Broken> {
+        let Header { kind, id, arg, .. } = frame.header;
+        match kind {
+            Kind::Request => return self.request(frame, received, max_body),
+            Kind::Data => return self.data(&frame),
+            Kind::Cancel => return self.cancel(id),
+            Kind::Credit => self.granted(id, arg)?,
+            Kind::Ping => {
+                self.outbox.push(Header { arg, ..Header::new(Kind::Pong, id) }, &Meta::default(), frame.payload);
+            }
+            // We ask nothing, so that this answers nothing.
+            Kind::Pong => {}
+            Kind::Reply | Kind::Error => return Err(Broken(format!("only a plugin sends a frame of type {kind:?}"))),
+            Kind::Close => return Ok(Event::Closed),
+        }
+        Ok(Event::Nothing)
+    }
+
+    /// Whether no call is open.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Whom to tell when the caller waits no longer; given back when that is already so.
+    pub(super) fn set_cancel(&mut self, id: u64, cancel: Arc<dyn Cancel>) -> Option<Arc<dyn Cancel>> {
+        match self.open.get_mut(&id) {
+            Some(call) if !call.is_cancelled => {
+                call.cancel = Some(cancel);
+                None
+            }
+            _ => Some(cancel),
+        }
+    }
+
+    pub(super) fn cancel_of(&self, id: u64) -> Option<Arc<dyn Cancel>> {
+        self.open.get(&id)?.cancel.clone()
+    }
+
+    /// Closes every call; answers whom to tell.
+    pub(super) fn close(&mut self) -> Vec<Arc<dyn Cancel>> {
+        (self.outbox, self.turns) = (Outbox::default(), VecDeque::new());
+        let told = self.open.drain().filter_map(|(_, call)| {
+            if let Some(outgoing) = call.outgoing {
+                outgoing.room.notify_one();
+            }
+            call.cancel
+        });
+        told.collect()
+    }
+
+    fn request(
+        &mut self,
+        frame: Frame,
+        received: Instant,
+        max_body: impl FnOnce(u16) -> Result<usize, Fault>,
+    ) -> Result<Event, Broken> {
+        let Frame { header: Header { id, index, arg: deadline_ms, end, .. }, meta, payload } = frame;
+        if id <= self.last {
+            return Err(Broken(format!("request {id} after request {}: ids count up", self.last)));
+        }
+        self.last = id;
+        Meta::decode(&meta)?;
+        self.count(payload.len())?;
+        let mut window = Window::new(CALL_CREDIT, CALL_STEP);
+        let granted = window.take(payload.len())?;
+        if self.open.len() >= self.max_open {
+            let text = format!("{} calls of this connection are open, the limit", self.max_open);
+            self.refuse(id, &Fault::new(Code::Overloaded, text).with_ran(Ran::No));
+            return Ok(Event::Nothing);
+        }
+        let max_body = match max_body(index) {
+            Ok(max_body) if payload.len() > max_body => Err(too_large(payload.len(), max_body)),
+            answer => answer,
+        };
+        let max_body = match max_body {
+            Ok(max_body) => max_body,
+            Err(fault) => {
+                self.refuse(id, &fault);
+                return Ok(Event::Nothing);
+            }
+        };
+        let mut call = Call { incoming: None, outgoing: None, cancel: None, is_cancelled: false, credit: CALL_CREDIT };
+        let mut whole = Whole { id, index, deadline_ms, meta, body: Bytes::new(), received };
+        if end {
+            whole.body = payload;
+            self.open.insert(id, call);
+            return Ok(Event::Whole(whole));
+        }
+        call.incoming = Some(Box::new(Incoming { whole, body: payload.into(), max_body, window }));
+        self.open.insert(id, call);
+        if let Some(granted) = granted {
+            self.grant(id, granted);
+        }
+        Ok(Event::Nothing)
+    }
+
+    fn data(&mut self, frame: &Frame) -> Result<Event, Broken> {
+        let (id, payload) = (frame.header.id, &frame.payload);
+        self.check_issued(id, "a body")?;
+        self.count(payload.len())?;
+        let Some(call) = self.open.get_mut(&id) else { return Ok(Event::Nothing) };
+        let Some(mut incoming) = call.incoming.take() else {
+            return Err(Broken(format!("more of the body of call {id}, which has ended")));
+        };
+        let granted = incoming.window.take(payload.len())?;
+        let length = incoming.body.len() + payload.len();
+        if length > incoming.max_body {
+            self.remove(id);
+            self.refuse(id, &too_large(length, incoming.max_body));
+            return Ok(Event::Nothing);
+        }
+        incoming.body.extend_from_slice(payload);
+        if frame.header.end {
+            return Ok(Event::Whole(Whole { body: incoming.body.into(), ..incoming.whole }));
+        }
+        call.incoming = Some(incoming);
+        if let Some(granted) = granted {
+            self.grant(id, granted);
+        }
+        Ok(Event::Nothing)
+    }
+
+    fn cancel(&mut self, id: u64) -> Result<Event, Broken> {
+        self.check_issued(id, "a cancel")?;
+        let Some(call) = self.open.get_mut(&id) else { return Ok(Event::Nothing) };
+        let is_waiting = call.outgoing.as_ref().is_some_and(|outgoing| outgoing.has_ended);
+        let cancelled = Fault::new(Code::Cancelled, "the caller has gone");
+        if call.incoming.is_some() {
+            self.error(id, cancelled.with_ran(Ran::No).to_problem().into());
+        } else if is_waiting {
+            // Its method is done, and nobody will read the reply.
+            self.error(id, cancelled.with_ran(Ran::Yes).to_problem().into());
+        } else if !std::mem::replace(&mut call.is_cancelled, true)
+            && let Some(cancel) = call.cancel.clone()
+        {
+            return Ok(Event::Cancelled(cancel));
+        }
+        Ok(Event::Nothing)
+    }
+
+    fn granted(&mut self, id: u64, bytes: u64) -> Result<(), Broken> {
+        if id != 0 {
+            self.check_issued(id, "credit")?;
+        }
+        let credit = match self.open.get_mut(&id) {
+            _ if id == 0 => &mut self.credit,
+            Some(call) => &mut call.credit,
+            None => return Ok(()),
+        };
+        match credit.checked_add(bytes) {
+            Some(sum) if sum <= ABSURD => *credit = sum,
+            _ => return Err(Broken(format!("credit of {bytes} bytes on top of {credit}, the limit is {ABSURD}"))),
+        }
+        if id == 0 {
+            self.pump()
+        } else {
+            self.take_turn(id)
+        }
+        Ok(())
+    }
+
+    fn check_issued(&self, id: u64, what: &str) -> Result<(), Broken> {
+        if id == 0 || id > self.last {
+            return Err(Broken(format!("{what} for call {id}, which was never issued")));
+        }
+        Ok(())
+    }
+
+    /// Takes bytes of any body, also of one that is dropped: they have used up credit.
+    fn count(&mut self, bytes: usize) -> Result<(), Broken> {
+        if let Some(granted) = self.window.take(bytes)? {
+            self.grant(0, granted);
+        }
+        Ok(())
+    }
+
+    fn grant(&mut self, id: u64, bytes: u64) {
+        self.outbox.push(Header { arg: bytes, ..Header::new(Kind::Credit, id) }, &Meta::default(), Bytes::new());
+    }
+
+    /// Answers a request that is not open.
+    fn refuse(&mut self, id: u64, fault: &Fault) {
+        let header = Header { end: true, ..Header::new(Kind::Error, id) };
+        self.outbox.push(header, &Meta::default(), fault.to_problem().into());
+    }
+}
+
+fn too_large(length: usize, limit: usize) -> Fault {
+    Fault::new(Code::TooLarge, format!("the body is {length} bytes or more, the limit is {limit}; send less"))
+}

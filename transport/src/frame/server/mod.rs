@@ -1,0 +1,220 @@
+//! The plugin's side of frames: one thread for each connection, on which handlers run where their calls were read.
+//!
+//! A handler inside which time passes does not hold the connection: another thread goes on reading ([`watcher`]).
+
+mod calls;
+mod connection;
+mod reading;
+mod replier;
+mod sending;
+mod watcher;
+mod window;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use goplug_pconf_schema::Fault;
+use goplug_pconf_schema::wire::frame::Meta;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::patience::Latency;
+use crate::peer::Peer;
+use crate::server::ServerUpgrade;
+pub use calls::Closed;
+use connection::Connection;
+pub use replier::{Late, Replier};
+
+/// Calls a plugin's methods for what comes over frames.
+pub trait FrameHandler: Send + Sync + 'static {
+    /// How many bytes the body of a call of method `index` may have. Must answer at once.
+    ///
+    /// # Errors
+    /// Why it cannot be called at all; its caller is told.
+    fn max_body(&self, index: u16) -> Result<usize, Fault>;
+
+    /// Answers a call, now or later. This is the thread that reads the connection: if it comes back within some tens of
+    /// microseconds, all is well; if not, another thread takes over reading. A panic ends the call with `internal`.
+    fn call(&self, request: FrameCall<'_>, reply: Replier);
+
+    /// Runs `read`, in which all calls of [`FrameHandler::call`] from one thread happen.
+    fn on_thread(&self, read: &mut dyn FnMut()) {
+        read();
+    }
+}
+
+/// Whoever has to know that a call's caller waits no longer. Told by a thread that reads: must not wait.
+pub trait Cancel: Send + Sync {
+    /// The caller has cancelled, or the connection has ended.
+    fn cancel(&self);
+
+    /// The call's handler holds its thread for so long that another has taken over reading. `late` can answer in its
+    /// place, once its time is up.
+    fn overrun(self: Arc<Self>, late: Late) {
+        drop(late);
+    }
+}
+
+/// A whole request.
+#[derive(Debug)]
+pub struct FrameCall<'a> {
+    /// The place of the method in the hello.
+    pub index: u16,
+    /// What was left of the caller's time at [`FrameCall::received`].
+    pub deadline_ms: u64,
+    /// The body.
+    pub body: Bytes,
+    /// When the first frame of the request was read.
+    pub received: Instant,
+    /// When the handler was called.
+    pub started: Instant,
+    /// Who is at the other end.
+    pub peer: &'a Peer,
+    meta: Bytes,
+}
+
+impl FrameCall<'_> {
+    /// What the caller says besides.
+    pub fn meta(&self) -> Meta<'_> {
+        // It was checked when it came.
+        Meta::decode(&self.meta).unwrap_or_default()
+    }
+}
+
+/// How frames are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameLimits {
+    /// How eagerly a connection is read.
+    pub latency: Latency,
+    /// Connections at a time; each costs a thread.
+    pub max_connections: usize,
+    /// Open calls of one connection; further ones are answered `overloaded`.
+    pub max_calls: usize,
+    /// The longest time in which the caller takes no byte of what waits for it.
+    pub write_timeout: Duration,
+}
+
+impl Default for FrameLimits {
+    /// [`Latency::Balanced`], 64 connections, 320 calls, 30 seconds.
+    fn default() -> Self {
+        let write_timeout = Duration::from_secs(30);
+        Self { latency: Latency::default(), max_connections: 64, max_calls: 320, write_timeout }
+    }
+}
+
+/// The frame connections of one plugin. Dropping it ends them all at once.
+pub struct FrameServer {
+    handler: Arc<dyn FrameHandler>,
+    limits: FrameLimits,
+    connections: Mutex<Connections>,
+    /// How many places are taken.
+    count: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct Connections {
+    list: Vec<Weak<Connection>>,
+    is_closing: bool,
+}
+
+/// A connection's place among [`FrameLimits::max_connections`].
+struct Place(watch::Sender<usize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+impl FrameServer {
+    /// Serves calls with `handler`.
+    pub fn new(handler: Arc<dyn FrameHandler>, limits: FrameLimits) -> Self {
+        Self { handler, limits, connections: Mutex::default(), count: watch::Sender::new(0) }
+    }
+
+    /// What to answer to a request for an upgrade, as the body of a 101; `None` when no place is free or the server is
+    /// closing. The place is taken until the connection ends, or the answer is dropped.
+    pub fn upgrade(self: &Arc<Self>) -> Option<ServerUpgrade> {
+        if self.connections().is_closing {
+            return None;
+        }
+        let is_free = self.count.send_if_modified(|count| {
+            let is_free = *count < self.limits.max_connections;
+            *count += usize::from(is_free);
+            is_free
+        });
+        let place = is_free.then(|| Place(self.count.clone()))?;
+        // Weak: who has dropped the server wants no connection of it any more.
+        let server = Arc::downgrade(self);
+        Some(ServerUpgrade::new(move |stream, first, peer| {
+            let Some(server) = server.upgrade() else { return };
+            let connection = Connection::new(stream, &first, peer, Arc::clone(&server.handler), server.limits, place);
+            // Without a descriptor or a thread the caller sees the connection end, and uses HTTP.
+            let Ok(connection) = connection else { return };
+            let connection = Arc::new(connection);
+            let mut connections = server.connections();
+            if !connections.is_closing && connection.start().is_ok() {
+                connections.list.retain(|other| other.strong_count() > 0);
+                connections.list.push(Arc::downgrade(&connection));
+            }
+        }))
+    }
+
+    /// Takes no connection any more, and ends each when its calls have been answered; after `grace` those that are left.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the connections to end by themselves.
+    pub async fn close(&self, grace: Duration) {
+        let list = {
+            let mut connections = self.connections();
+            connections.is_closing = true;
+            connections.list.clone()
+        };
+        for connection in list.iter().filter_map(Weak::upgrade) {
+            connection.close();
+        }
+        let mut count = self.count.subscribe();
+        // Whether it was in time does not matter: what is left is ended.
+        _ = timeout(grace, count.wait_for(|count| *count == 0)).await;
+        self.end();
+    }
+
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        *self.count.borrow()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn end(&self) {
+        let mut connections = self.connections();
+        connections.is_closing = true;
+        for connection in connections.list.drain(..).filter_map(|weak| weak.upgrade()) {
+            connection.end();
+        }
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for FrameServer {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl fmt::Debug for FrameServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameServer").field("count", &*self.count.borrow()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! The thread that reads a connection, and runs handlers where their calls were read.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use goplug_pconf_schema::wire::frame::{Broken, Header, Kind, Meta};
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use super::calls::{Event, Whole};
+use super::connection::{Connection, INSIDE, Reader};
+use super::replier::{Late, Replier};
+use super::{FrameCall, watcher};
+use crate::frame::input::Read;
+
+/// When more than this waits to be written, nothing is read: a peer that does not read must not make us grow.
+const STUFFED_BYTES: usize = 8 * 1024 * 1024;
+/// How long the last frame of a connection that broke a rule may take.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// There is nothing more to read, or somebody else does.
+struct Over;
+
+impl Connection {
+    /// Reads in place of a thread that is inside a handler, unless that has come back.
+    pub(super) fn take_over(self: &Arc<Self>, run: u64) -> bool {
+        if self.turn.compare_exchange(run, run & !1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            return false;
+        }
+        let id = self.running.load(Ordering::SeqCst);
+        // Replies that were only queued, because the reader was going to write them, are written by it now.
+        self.flush(usize::MAX);
+        let cancel = self.state().calls.cancel_of(id);
+        if let Some(cancel) = cancel {
+            cancel.overrun(Late::new(Arc::clone(self), id));
+        }
+        true
+    }
+
+    /// Reads until there is nothing more to read, or another thread does.
+    pub(super) fn read(self: &Arc<Self>) {
+        loop {
+            let mut reader = self.reader();
+            let frame = match reader.input.next() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => match self.fill(&mut reader) {
+                    Ok(()) => continue,
+                    Err(Over) => break,
+                },
+                Err(broken) => break self.protest(&broken),
+            };
+            let received = reader.received;
+            drop(reader);
+            let event = {
+                let mut state = self.state();
+                let handler = &self.handler;
+                state.calls.take(frame, received, |index| handler.max_body(index))
+            };
+            match event {
+                Ok(Event::Nothing) => {}
+                Ok(Event::Whole(whole)) => {
+                    if !self.call(whole) {
+                        self.flush(usize::MAX);
+                        return;
+                    }
+                }
+                Ok(Event::Cancelled(cancel)) => cancel.cancel(),
+                Ok(Event::Closed) => break,
+                Err(broken) => break self.protest(&broken),
+            }
+        }
+        self.end();
+    }
+
+    /// Runs the handler; answers whether this thread is still the one that reads.
+    fn call(self: &Arc<Self>, whole: Whole) -> bool {
+        let Whole { id, index, deadline_ms, meta, body, received } = whole;
+        let started = Instant::now();
+        let request = FrameCall { index, deadline_ms, meta, body, received, started, peer: &self.peer };
+        let reply = Replier::new(Arc::clone(self), id);
+        let run = watcher::stamp(started) << 1 | 1;
+        self.running.store(id, Ordering::Relaxed);
+        self.turn.store(run, Ordering::SeqCst);
+        watcher::rouse();
+        INSIDE.set((Arc::as_ptr(self).addr(), run));
+        // The panic hook has reported it, and the reply was dropped by it, which answers the call.
+        _ = catch_unwind(AssertUnwindSafe(|| self.handler.call(request, reply)));
+        INSIDE.set((0, 0));
+        self.turn.compare_exchange(run, run & !1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Writes what has been queued, then waits for bytes.
+    fn fill(&self, reader: &mut Reader) -> Result<(), Over> {
+        let mut rest = self.flush(usize::MAX);
+        loop {
+            if rest <= STUFFED_BYTES && (self.look(reader)? || self.poll(reader)?) {
+                return Ok(());
+            }
+            reader.patience.slept();
+            rest = self.sleep()?;
+        }
+    }
+
+    /// Whether there were bytes.
+    fn look(&self, reader: &mut Reader) -> Result<bool, Over> {
+        match reader.input.read_from(&self.stream) {
+            Ok(Read::Some) => {
+                reader.received = Instant::now();
+                Ok(true)
+            }
+            Ok(Read::Empty) => Ok(false),
+            Ok(Read::End) | Err(_) => Err(Over),
+        }
+    }
+
+    /// Looks again and again, for as long as it proved useful.
+    fn poll(&self, reader: &mut Reader) -> Result<bool, Over> {
+        let window = reader.patience.window();
+        if window.is_zero() {
+            return Ok(false);
+        }
+        let begin = Instant::now();
+        loop {
+            thread::yield_now();
+            if self.look(reader)? {
+                let after = reader.received.saturating_duration_since(begin);
+                reader.patience.found(after);
+                return Ok(true);
+            }
+            if begin.elapsed() > window {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Sleeps until there is something to read, room to write, or a word from another thread. Writes what it can, and
+    /// answers what is left.
+    fn sleep(&self) -> Result<usize, Over> {
+        let (has_rest, is_stuffed) = {
+            let mut state = self.state();
+            let has_rest = !state.calls.outbox.is_empty();
+            if state.has_ended || state.is_closing && !has_rest && !state.is_writing && state.calls.is_empty() {
+                return Err(Over);
+            }
+            // Under the lock: whoever leaves something unwritten after this sees it, and rings.
+            state.is_deaf = !has_rest;
+            (has_rest, state.calls.outbox.len() > STUFFED_BYTES)
+        };
+        let mut events = if is_stuffed { PollFlags::empty() } else { PollFlags::IN };
+        if has_rest {
+            events |= PollFlags::OUT;
+        }
+        let mut fds = [PollFd::new(&self.stream, events), PollFd::new(&self.wake, PollFlags::IN)];
+        let patience = has_rest.then_some(self.limits.write_timeout).and_then(|limit| Timespec::try_from(limit).ok());
+        let woken = rustix::event::poll(&mut fds, patience.as_ref());
+        let has_rung = fds[1].revents().contains(PollFlags::IN);
+        self.state().is_deaf = false;
+        match woken {
+            // The caller has taken nothing for too long.
+            Ok(0) => return Err(Over),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return Err(Over),
+        }
+        if has_rung {
+            // What it says is in the state.
+            _ = rustix::io::read(&self.wake, &mut [0; 8]);
+        }
+        Ok(self.flush(usize::MAX))
+    }
+
+    /// Tells the other side which rule it broke.
+    fn protest(&self, Broken(rule): &Broken) {
+        let close = Header { end: true, ..Header::new(Kind::Close, 0) };
+        let rule = Bytes::copy_from_slice(rule.as_bytes());
+        self.state().calls.outbox.push(close, &Meta::default(), rule);
+        let limit = Instant::now() + LAST_WORD;
+        loop {
+            self.flush(usize::MAX);
+            let left = limit.saturating_duration_since(Instant::now());
+            let (Ok(left), false) =
+                (Timespec::try_from(left), left.is_zero() || self.change(|calls| calls.outbox.is_empty()))
+            else {
+                return;
+            };
+            let mut fds = [PollFd::new(&self.stream, PollFlags::OUT)];
+            if !matches!(rustix::event::poll(&mut fds, Some(&left)), Ok(1..) | Err(rustix::io::Errno::INTR)) {
+                return;
+            }
+        }
+    }
+}
