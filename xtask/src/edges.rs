@@ -12,7 +12,7 @@ use crate::steps::output;
 use crate::{cargo, no_arguments, tree};
 
 /// Our packages and those of ours that each may use, tests included.
-const EDGES: [(&str, &[&str]); 9] = [
+const EDGES: [(&str, &[&str]); 10] = [
     ("goplug-pconf-schema", &[]),
     ("goplug-transport", &["goplug-pconf-schema"]),
     ("goplug-plugin-impl", &["goplug-pconf-schema", "goplug-transport"]),
@@ -24,6 +24,7 @@ const EDGES: [(&str, &[&str]); 9] = [
         "goplug-tests",
         &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplugctl", "goplugd", "goplug-examples"],
     ),
+    ("goplug-benches", &["goplug-plugin-impl", "goplug-registry"]),
     ("xtask", &["goplug-pconf-schema"]),
 ];
 

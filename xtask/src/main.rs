@@ -1,5 +1,6 @@
 //! What the project's own checks and generators do: `cargo xtask help`.
 
+mod bench;
 mod check;
 mod deny;
 mod edges;
@@ -17,7 +18,7 @@ use anyhow::{Context, Result, bail};
 /// Name, what follows it, what it does, and how.
 type Verb = (&'static str, &'static str, &'static str, fn(&Path, &[String]) -> Result<()>);
 
-const VERBS: [Verb; 6] = [
+const VERBS: [Verb; 7] = [
     ("check", "", "format, lints, and the tests without the long ones: before every commit", check::check),
     ("ci", "", "everything but the tests: format, lints, docs, edges, tree, schemas, deny", check::ci),
     (
@@ -28,6 +29,12 @@ const VERBS: [Verb; 6] = [
     ),
     ("edges", "", "who may depend on whom, and where each third-party crate may be named", edges::run),
     ("deny", "", "licences, banned crates and sources of the dependencies; installs cargo-deny in .tools", deny::run),
+    (
+        "bench",
+        "[--peers] …",
+        "measures in a release build and writes docs/benchmarks.md; the rest are arguments of goplug-bench",
+        bench::run,
+    ),
     ("mutants", "[--only NAME]", "applies each tests/mutants/*.patch and requires that its test fails", mutants::run),
 ];
 

@@ -1,0 +1,46 @@
+//! What this program measures: bare references, and our library through its public faces.
+
+mod bare;
+mod library;
+mod memory;
+mod runtime;
+mod tokio_socket;
+mod v0_plugin;
+
+use goplug_benches::Subject;
+use goplug_registry::Latency;
+
+use bare::{Bare, Waiting};
+use library::{Face, Handler, Library, Transport};
+use memory::Memory;
+use runtime::Runtime;
+use tokio_socket::TokioSocket;
+
+/// Every subject; references first.
+pub(crate) fn all() -> Vec<Box<dyn Subject>> {
+    let mut all: Vec<Box<dyn Subject>> = vec![
+        Box::new(Bare { waiting: Waiting::Blocking, large_buffers: false }),
+        Box::new(Bare { waiting: Waiting::Polling, large_buffers: false }),
+        Box::new(Bare { waiting: Waiting::Blocking, large_buffers: true }),
+        Box::new(Memory::Copy),
+        Box::new(Memory::Touch),
+    ];
+    for runtime in [Runtime::CurrentThread, Runtime::MultiThread] {
+        all.push(Box::new(TokioSocket { runtime }));
+        for transport in Transport::ALL {
+            all.push(Box::new(Library { transport, face: Face::Async(runtime), handler: Handler::Async }));
+        }
+    }
+    let frames = Transport::Frames(Latency::Balanced);
+    for (transport, face, handler) in [
+        (Transport::Http, Face::Async(Runtime::MultiThread), Handler::Blocking),
+        (frames, Face::Async(Runtime::CurrentThread), Handler::Blocking),
+        (frames, Face::Async(Runtime::MultiThread), Handler::Blocking),
+        (frames, Face::Blocking, Handler::Async),
+        (frames, Face::Blocking, Handler::Blocking),
+        (Transport::Frames(Latency::Low), Face::Blocking, Handler::Async),
+    ] {
+        all.push(Box::new(Library { transport, face, handler }));
+    }
+    all
+}
