@@ -1,6 +1,6 @@
 //! The harness: what a measurement is, how it is taken, and how it is told.
 //!
-//! In reading order: [`Job`] (one measurement, as a program is told it), [`Subject`] and [`program`] (a program that can be
+//! In reading order: [`Job`] (one measurement, as a program is told it), [`Subject`] and [`program()`] (a program that can be
 //! measured: its own process is the host, and it starts itself once more as the plugin), [`drive`] and [`drive_blocking`] (warm
 //! up, call, record), [`driver`] (who measures whom when), [`report`] (table, page and plots).
 //!
@@ -15,6 +15,7 @@ pub mod placement;
 mod plugin_process;
 mod program;
 pub mod report;
+mod runtime;
 mod stats;
 
 pub use exchange::{Answering, Exchange, payload, request_len, response_len, sum};
@@ -22,3 +23,4 @@ pub use job::{Case, Job, Measured, PluginJob, Work};
 pub use measure::{Caller, drive, drive_blocking};
 pub use plugin_process::{PluginProcess, serve_control};
 pub use program::{Listed, Subject, is_program_call, program};
+pub use runtime::Runtime;

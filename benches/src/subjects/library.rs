@@ -5,12 +5,11 @@ use std::path::Path;
 use anyhow::Result;
 use bytes::Bytes;
 use goplug_benches::{
-    Answering, Caller, Case, Exchange, Job, Measured, PluginProcess, Subject, Work, drive, drive_blocking,
+    Answering, Caller, Case, Exchange, Job, Measured, PluginProcess, Runtime, Subject, Work, drive, drive_blocking,
     serve_control,
 };
 use goplug_registry::{Builder, Latency, Registry};
 
-use super::runtime::Runtime;
 use super::v0_plugin;
 
 const ID: &str = "Bench/Echo";

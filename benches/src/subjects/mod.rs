@@ -3,17 +3,15 @@
 mod bare;
 mod library;
 mod memory;
-mod runtime;
 mod tokio_socket;
 mod v0_plugin;
 
-use goplug_benches::Subject;
+use goplug_benches::{Runtime, Subject};
 use goplug_registry::Latency;
 
 use bare::{Bare, Waiting};
 use library::{Face, Handler, Library, Transport};
 use memory::Memory;
-use runtime::Runtime;
 use tokio_socket::TokioSocket;
 
 /// Every subject; references first.

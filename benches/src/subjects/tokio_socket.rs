@@ -4,13 +4,11 @@ use std::path::Path;
 
 use anyhow::Result;
 use goplug_benches::{
-    Answering, Caller, Case, Exchange, Job, Measured, PluginProcess, Subject, Work, drive, request_len, response_len,
-    serve_control,
+    Answering, Caller, Case, Exchange, Job, Measured, PluginProcess, Runtime, Subject, Work, drive, request_len,
+    response_len, serve_control,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-
-use super::runtime::Runtime;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TokioSocket {

@@ -4,21 +4,27 @@ use anyhow::{Context, Result};
 
 /// The runtime of the host, and of its plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Runtime {
+pub enum Runtime {
+    /// As `#[tokio::main(flavor = "current_thread")]`.
     CurrentThread,
     /// As `#[tokio::main(worker_threads = 2)]`, callers in spawned tasks.
     MultiThread,
 }
 
 impl Runtime {
-    pub(crate) fn name(self) -> &'static str {
+    /// As it is written in names of subjects.
+    pub fn name(self) -> &'static str {
         match self {
             Self::CurrentThread => "current-thread",
             Self::MultiThread => "multi-thread",
         }
     }
 
-    pub(crate) fn build(self) -> Result<tokio::runtime::Runtime> {
+    /// A runtime of this kind.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn build(self) -> Result<tokio::runtime::Runtime> {
         let mut builder = match self {
             Self::CurrentThread => tokio::runtime::Builder::new_current_thread(),
             Self::MultiThread => tokio::runtime::Builder::new_multi_thread(),
