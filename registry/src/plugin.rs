@@ -55,7 +55,7 @@ impl Plugin {
         body: impl Into<Bytes>,
         options: CallOptions,
     ) -> Result<Answer, Fault> {
-        let defaults = self.registry.shared.options.load();
+        let defaults = self.registry.shared.options.load_full();
         call::execute(&self.slot, &defaults, method, body.into(), &options, Waiting::Task).await
     }
 

@@ -13,6 +13,8 @@ use crate::supervisor::{Live, Method};
 #[derive(Debug)]
 pub(crate) struct Admitted<'a> {
     live: &'a Live,
+    /// Whether time has passed.
+    pub(crate) has_waited: bool,
     _turn: Option<SemaphorePermit<'a>>,
     _place: SemaphorePermit<'a>,
 }
@@ -27,24 +29,36 @@ impl Drop for Admitted<'_> {
 /// Waits for the turn (in call order) and for a place, at most until `deadline`.
 pub(crate) async fn admit<'a>(live: &'a Live, method: &'a Method, deadline: Instant) -> Result<Admitted<'a>, Fault> {
     // The turn first: who waits for a turn must not hold a place that other methods could use.
+    let mut has_waited = false;
     let turn = match &method.serial {
-        Some(turn) => Some(acquire(live, turn, deadline).await?),
+        Some(turn) => Some(acquire(live, turn, deadline, &mut has_waited).await?),
         None => None,
     };
-    let place = acquire(live, &live.admission, deadline).await?;
+    let place = acquire(live, &live.admission, deadline, &mut has_waited).await?;
     if !live.is_accepting() {
         return Err(draining(live));
     }
     live.in_flight.fetch_add(1, Ordering::Relaxed);
-    Ok(Admitted { live, _turn: turn, _place: place })
+    Ok(Admitted { live, has_waited, _turn: turn, _place: place })
 }
 
-async fn acquire<'a>(live: &Live, semaphore: &'a Semaphore, deadline: Instant) -> Result<SemaphorePermit<'a>, Fault> {
+async fn acquire<'a>(
+    live: &Live,
+    semaphore: &'a Semaphore,
+    deadline: Instant,
+    has_waited: &mut bool,
+) -> Result<SemaphorePermit<'a>, Fault> {
     match semaphore.try_acquire() {
-        Ok(permit) => return Ok(permit),
-        Err(TryAcquireError::Closed) => return Err(draining(live)),
-        Err(TryAcquireError::NoPermits) => {}
+        Ok(permit) => Ok(permit),
+        Err(TryAcquireError::Closed) => Err(draining(live)),
+        Err(TryAcquireError::NoPermits) => {
+            *has_waited = true;
+            Box::pin(queue(live, semaphore, deadline)).await
+        }
     }
+}
+
+async fn queue<'a>(live: &Live, semaphore: &'a Semaphore, deadline: Instant) -> Result<SemaphorePermit<'a>, Fault> {
     let queued = Queued::enter(live)?;
     let permit = tokio::select! {
         permit = semaphore.acquire() => permit.map_err(|_| draining(live)),

@@ -29,6 +29,8 @@ pub(crate) struct Outgoing<'a> {
     pub options: &'a CallOptions,
     pub caller: Option<&'a str>,
     pub content_type: Option<&'a str>,
+    /// When it was admitted.
+    pub now: Instant,
     /// What the hello says of replies, which frames do not repeat.
     pub reply_type: Option<&'a str>,
     pub max_reply_bytes: usize,
@@ -52,6 +54,11 @@ pub(crate) async fn attempt(
         }
         sent.store(false, Ordering::Relaxed);
     }
+    // On the heap: every call would otherwise carry the room for this one about.
+    Box::pin(over_http(live, call, deadline, sent)).await
+}
+
+async fn over_http(live: &Live, call: &Outgoing<'_>, deadline: Instant, sent: &AtomicBool) -> Result<Answer, Fault> {
     let mut connection = live.pool.take(deadline).await.map_err(|error| not_connected(live, error))?;
     sent.store(true, Ordering::Relaxed);
     let answer = {

@@ -46,16 +46,13 @@ impl Frames {
         }
     }
 
-    /// The connection, made if there is none; `None` when calls go over HTTP.
-    async fn get(
+    /// Makes the connection, unless somebody else just has; `None` when calls go over HTTP.
+    async fn make(
         &self,
         live: &Live,
         latency: Latency,
         deadline: Instant,
     ) -> Result<Option<Arc<FrameConnection>>, Fault> {
-        if let Some(connection) = self.connection.load_full() {
-            return Ok(Some(connection));
-        }
         if self.was_refused() {
             return Ok(None);
         }
@@ -111,18 +108,22 @@ pub(super) async fn attempt(
         traceparent: call.options.traceparent.as_deref(),
         tracestate: call.options.tracestate.as_deref(),
         caller: call.caller,
-        content_type: call.content_type,
+        // The plugin knows what its own hello says.
+        content_type: call.options.content_type.as_deref(),
     };
     if !meta.fits() {
         return None;
     }
     let mut fresh = false;
     loop {
-        let connection = match frames.get(live, call.latency, deadline).await {
-            Ok(connection) => connection?,
-            Err(fault) => return Some(Err(fault)),
+        let connection = match frames.connection.load_full() {
+            Some(connection) => connection,
+            None => match Box::pin(frames.make(live, call.latency, deadline)).await {
+                Ok(connection) => connection?,
+                Err(fault) => return Some(Err(fault)),
+            },
         };
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.saturating_duration_since(if fresh { Instant::now() } else { call.now });
         let request = FrameRequest {
             index: call.index,
             deadline_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1),

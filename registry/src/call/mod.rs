@@ -79,18 +79,19 @@ pub(crate) async fn execute(
     waiting: Waiting,
 ) -> Result<Answer, Fault> {
     let started = Instant::now();
-    let mut repeats = 0;
+    let (mut now, mut repeats) = (started, 0);
     let mut first_fault: Option<Fault> = None;
     loop {
-        let (live, deadline, idempotent) = match prepare(slot, defaults, method, &body, options, started) {
+        let (live, place, deadline) = match prepare(slot, defaults, method, &body, options, started, now) {
             Ok(prepared) => prepared,
             // The fault that made us ask again says more than "there is nobody now".
             Err(fault) => return Err(first_fault.filter(|first| first.ran != Ran::No).unwrap_or(fault)),
         };
+        let idempotent = live.methods[place].info.idempotent;
         if first_fault.as_ref().is_some_and(|first| first.ran != Ran::No) && !idempotent {
             return Err(first_fault.unwrap_or_else(|| Fault::new(Code::Internal, "no fault to repeat")));
         }
-        let fault = match once(&live, defaults, method, &body, options, deadline, waiting).await {
+        let fault = match once(&live, defaults, place, &body, options, deadline, now, waiting).await {
             Ok(answer) => return Ok(answer),
             Err(fault) => fault,
         };
@@ -107,10 +108,11 @@ pub(crate) async fn execute(
             }
         }
         first_fault = Some(fault);
+        now = Instant::now();
     }
 }
 
-/// Everything that is checked before a byte is sent; also the deadline and whether the method may run twice.
+/// Everything that is checked before a byte is sent; also the method's place and the deadline.
 fn prepare(
     slot: &Slot,
     defaults: &Builder,
@@ -118,13 +120,15 @@ fn prepare(
     body: &Bytes,
     options: &CallOptions,
     started: Instant,
-) -> Result<(Arc<Live>, Instant, bool), Fault> {
+    now: Instant,
+) -> Result<(Arc<Live>, usize, Instant), Fault> {
     let live = slot.live().ok_or_else(|| slot.not_callable())?;
     if live.wire == Wire::V0 && method.contains('/') {
         let text = format!("method `{}` holds a `/`: a v0 plugin cannot be asked for it", printable(method));
         return Err(Fault::new(Code::InvalidArgument, text));
     }
-    let info = &live.method(method)?.info;
+    let place = live.place_of(method)?;
+    let info = &live.methods[place].info;
     let limit = live.hello.limits.max_request_bytes;
     if body.len() as u64 > limit {
         let text = format!("the request is {} bytes, plugin `{}` takes at most {limit}", body.len(), live.id);
@@ -138,26 +142,28 @@ fn prepare(
         return Err(Fault::new(Code::InvalidArgument, format!("the deadline is {allowed:?}, the limit is a day")));
     }
     let deadline = started + allowed;
-    let idempotent = info.idempotent;
-    if deadline <= Instant::now() {
+    if deadline <= now {
         return Err(late(&live, method, Ran::No));
     }
-    Ok((live, deadline, idempotent))
+    Ok((live, place, deadline))
 }
 
 /// One attempt with its place and its turn; ends at the deadline.
+#[allow(clippy::too_many_arguments, reason = "each is said once, and none belongs to another")]
 async fn once(
     live: &Live,
     defaults: &Builder,
-    method: &str,
+    place: usize,
     body: &Bytes,
     options: &CallOptions,
     deadline: Instant,
+    now: Instant,
     waiting: Waiting,
 ) -> Result<Answer, Fault> {
-    let entry = live.method(method)?;
-    let _admitted = admission::admit(live, entry, deadline).await?;
+    let entry = &live.methods[place];
+    let admitted = admission::admit(live, entry, deadline).await?;
     let call = Outgoing {
+        now: if admitted.has_waited { Instant::now() } else { now },
         target: &entry.target,
         index: entry.index,
         waiting,
@@ -174,7 +180,7 @@ async fn once(
         Ok(answer) => answer,
         Err(_) => {
             live.report(Doubt::Silent);
-            Err(late(live, method, if sent.load(Ordering::Relaxed) { Ran::Unknown } else { Ran::No }))
+            Err(late(live, &entry.info.name, if sent.load(Ordering::Relaxed) { Ran::Unknown } else { Ran::No }))
         }
     }
 }

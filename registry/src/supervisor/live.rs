@@ -54,7 +54,9 @@ pub(crate) struct Live {
     pub host: String,
     /// For v0, made from the answer to `Activate`.
     pub hello: Hello,
-    pub methods: HashMap<String, Method>,
+    pub methods: Vec<Method>,
+    /// Where each is in `methods`.
+    places_of: HashMap<String, usize>,
     pub peer: Peer,
     /// What the activator returned, or what trailed the list of a v0 plugin.
     pub output: Bytes,
@@ -111,9 +113,11 @@ impl Live {
                 Wire::V1 => method_path(&info.name),
             };
             let serial = info.serial.then(|| Semaphore::new(1));
-            (info.name.clone(), Method { info: info.clone(), index, target, serial })
+            Method { info: info.clone(), index, target, serial }
         });
-        let methods = methods.collect();
+        let methods: Vec<_> = methods.collect();
+        let names = methods.iter().map(|method| method.info.name.clone());
+        let places_of = names.enumerate().map(|(place, name)| (name, place)).collect();
         let places = intro.hello.limits.max_concurrent_calls.min(intro.max_concurrent_calls).max(1);
         let offers = |feature: &String| intro.fast_paths && feature == FEATURE;
         Self {
@@ -125,6 +129,7 @@ impl Live {
             host: intro.host,
             hello: intro.hello,
             methods,
+            places_of,
             peer: intro.peer,
             output: intro.output,
             admission: Semaphore::new(places as usize),
@@ -208,8 +213,9 @@ impl Live {
         }
     }
 
-    pub(crate) fn method(&self, name: &str) -> Result<&Method, Fault> {
-        self.methods.get(name).ok_or_else(|| {
+    /// Where a method is in `methods`.
+    pub(crate) fn place_of(&self, name: &str) -> Result<usize, Fault> {
+        self.places_of.get(name).copied().ok_or_else(|| {
             if let Err(error) = check_call_name("method", name) {
                 return Fault::new(Code::InvalidArgument, error.to_string());
             }

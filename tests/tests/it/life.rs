@@ -299,6 +299,8 @@ async fn sigterm_drains_and_takes_the_files_away() {
             (registry.inspect("Test/Do").await.unwrap().in_flight == 1).then_some(())
         })
         .await;
+        // What is asked behind it is answered: the plugin has read it.
+        registry.execute("Test/Do", "pid", "").await.unwrap();
         plugin.signal(signal);
         assert_eq!(text(call.await.unwrap().unwrap()), "slept", "{signal:?}");
         assert_eq!(plugin.wait(LONG).code(), Some(0), "{signal:?}");

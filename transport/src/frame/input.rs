@@ -9,6 +9,8 @@ use rustix::net::RecvFlags;
 
 /// One read: many small frames, or a part of a large one.
 const READ_BYTES: usize = 64 * 1024;
+/// One read behind a large payload: the next one is likely to be large too, and what of it came here would be copied.
+const HEAD_BYTES: usize = 1024;
 /// From here on a payload gets a buffer of its own, into which it is read directly.
 const LARGE_BYTES: usize = 8 * 1024;
 
@@ -16,6 +18,8 @@ const LARGE_BYTES: usize = 8 * 1024;
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) header: Header,
+    /// Only requests have any.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the plugin's side reads it"))]
     pub(super) meta: Bytes,
     pub(super) payload: Bytes,
 }
@@ -28,6 +32,8 @@ pub(super) struct Input {
     start: usize,
     /// A frame whose payload is being read into a buffer of its own.
     large: Option<(Header, Bytes, Vec<u8>)>,
+    /// Whether the last frame was such a one.
+    was_large: bool,
 }
 
 /// What a read found.
@@ -43,7 +49,7 @@ pub(super) enum Read {
 impl Input {
     /// `first` came behind the reply to the upgrade.
     pub(super) fn new(first: &[u8]) -> Self {
-        Self { buffer: first.to_vec(), start: 0, large: None }
+        Self { buffer: first.to_vec(), start: 0, large: None, was_large: false }
     }
 
     /// The next whole frame, if it has come.
@@ -56,6 +62,7 @@ impl Input {
                 self.large = Some((header, meta, payload));
                 return Ok(None);
             }
+            self.was_large = true;
             return Ok(Some(Frame { header, meta, payload: payload.into() }));
         }
         let rest = &self.buffer[self.start..];
@@ -71,6 +78,7 @@ impl Input {
         if !is_large {
             let payload = Bytes::copy_from_slice(&rest[beginning..whole]);
             self.start += whole;
+            self.was_large = false;
             return Ok(Some(Frame { header, meta, payload }));
         }
         let there = rest.len().min(whole);
@@ -90,20 +98,21 @@ impl Input {
         }
         let into = match &mut self.large {
             Some((_, _, payload)) => payload,
+            None if self.was_large => {
+                let mut head = [0; HEAD_BYTES];
+                let read = receive(stream, &mut head[..])?;
+                self.buffer.extend_from_slice(&head[..read.unwrap_or(0)]);
+                return Ok(outcome(read));
+            }
             None => {
                 self.buffer.reserve(READ_BYTES);
                 &mut self.buffer
             }
         };
-        let count = loop {
-            match rustix::net::recv(stream, rustix::buffer::spare_capacity(into), RecvFlags::DONTWAIT) {
-                Ok((count, _)) => break count,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => return Ok(Read::Empty),
-                // What had been sent before was read.
-                Err(rustix::io::Errno::CONNRESET) => break 0,
-                Err(error) => return Err(error.into()),
-            }
+        let receive = || rustix::net::recv(stream, rustix::buffer::spare_capacity(into), RecvFlags::DONTWAIT);
+        let read = match rustix::io::retry_on_intr(receive) {
+            Ok((count, _)) => Some(count),
+            Err(errno) => nothing(errno)?,
         };
         if let Some((header, _, payload)) = &mut self.large
             && payload.len() > header.payload_bytes
@@ -111,7 +120,32 @@ impl Input {
             // The allocator gave more room than was asked for.
             self.buffer = payload.split_off(header.payload_bytes);
         }
-        Ok(if count == 0 { Read::End } else { Read::Some })
+        Ok(outcome(read))
+    }
+}
+
+fn receive(stream: &UnixStream, into: &mut [u8]) -> io::Result<Option<usize>> {
+    match rustix::io::retry_on_intr(|| rustix::net::recv(stream, &mut *into, RecvFlags::DONTWAIT)) {
+        Ok((count, _)) => Ok(Some(count)),
+        Err(errno) => nothing(errno),
+    }
+}
+
+/// Why a read brought nothing.
+fn nothing(errno: rustix::io::Errno) -> io::Result<Option<usize>> {
+    match errno {
+        rustix::io::Errno::AGAIN => Ok(None),
+        // What had been sent before was read.
+        rustix::io::Errno::CONNRESET => Ok(Some(0)),
+        error => Err(error.into()),
+    }
+}
+
+fn outcome(read: Option<usize>) -> Read {
+    match read {
+        None => Read::Empty,
+        Some(0) => Read::End,
+        Some(_) => Read::Some,
     }
 }
 

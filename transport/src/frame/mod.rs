@@ -1,5 +1,6 @@
 //! The fast path: binary frames on a socket that began as HTTP (`docs/protocol.md`, section on frames).
 
+mod body;
 #[cfg(feature = "client")]
 mod client;
 mod input;

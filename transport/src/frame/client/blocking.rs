@@ -70,7 +70,7 @@ pub(super) fn sleep(shared: &Shared, for_room: bool, until: Instant) -> io::Resu
         _ = rustix::io::read(bell, &mut [0; 8]);
     }
     if for_room {
-        shared.flush();
+        shared.write();
     }
     Ok(())
 }

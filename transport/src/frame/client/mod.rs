@@ -58,6 +58,15 @@ pub enum FrameReply {
     Problem(Bytes),
 }
 
+/// How far a write came.
+#[derive(Debug, PartialEq, Eq)]
+enum Wrote {
+    /// Nothing is left, or somebody else goes on.
+    All,
+    /// The socket takes no more now.
+    TillFull,
+}
+
 #[derive(Debug)]
 struct Shared {
     stream: Arc<UnixStream>,
@@ -133,12 +142,25 @@ impl Shared {
         wakers.into_iter().for_each(std::task::Waker::wake);
     }
 
-    /// Writes what waits to be written, unless somebody else is about it.
+    /// Writes what waits to be written, unless somebody else is about it; for callers that are not the reader. What the
+    /// socket does not take is left to the reader, who alone waits for room.
     fn flush(&self) {
+        if self.write() == Wrote::TillFull {
+            self.ring();
+            // It may not have known that anybody would need room.
+            let waker = self.lock().reader_waker();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
+    /// As [`Shared::flush`], for the reader, who sees for itself what is left.
+    fn write(&self) -> Wrote {
         let mut state = self.lock();
         state.promised = false;
         if state.writing || state.outbox.is_empty() {
-            return;
+            return Wrote::All;
         }
         state.writing = true;
         loop {
@@ -156,16 +178,7 @@ impl Shared {
             }
             if is_full || state.outbox.is_empty() {
                 state.writing = false;
-                // Only the reader waits for room, and it may not have known that somebody would need it.
-                let waker = if is_full { state.reader_waker() } else { None };
-                drop(state);
-                if is_full {
-                    self.ring();
-                }
-                if let Some(waker) = waker {
-                    waker.wake();
-                }
-                return;
+                return if is_full { Wrote::TillFull } else { Wrote::All };
             }
         }
     }

@@ -72,7 +72,7 @@ impl Shared {
             if self.gives_way(id, sleep, &mut gave_way) {
                 return Poll::Pending;
             }
-            self.flush();
+            self.write();
             let read = match self.look(&mut seat, sleep) {
                 Poll::Ready(read) => read,
                 Poll::Pending => {
@@ -143,7 +143,7 @@ impl Shared {
                 }
                 state.keeper = Some(cx.waker().clone());
             }
-            self.flush();
+            self.write();
             let Poll::Ready(read) = self.sleep(&mut seat, &mut Sleep::Task(cx)) else { return Poll::Pending };
             self.take(&mut seat, read);
             seat.wakers.drain(..).for_each(Waker::wake);
@@ -209,7 +209,7 @@ impl Shared {
         loop {
             if for_room && let Poll::Ready(ready) = fd.poll_write_ready(cx) {
                 ready?.clear_ready();
-                self.flush();
+                self.write();
             }
             let Poll::Ready(ready) = fd.poll_read_ready(cx) else { return Poll::Pending };
             let mut ready = ready?;

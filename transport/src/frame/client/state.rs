@@ -9,6 +9,7 @@ use goplug_pconf_schema::wire::frame::{CALL_CREDIT, CONNECTION_CREDIT, Header, K
 
 use super::{FrameReply, FrameRequest};
 use crate::error::{Error, ErrorKind};
+use crate::frame::body::Body;
 use crate::frame::outbox::Outbox;
 
 /// Who reads the socket.
@@ -57,7 +58,7 @@ pub(super) struct Entry {
     pub(super) waker: Option<Waker>,
     pub(super) done: Option<Result<FrameReply, Error>>,
     /// The reply as far as it came.
-    pub(super) reply: Vec<u8>,
+    pub(super) reply: Body,
     pub(super) max_reply_bytes: usize,
     /// Bytes of the reply that were not granted back yet.
     pub(super) taken: u64,
@@ -139,7 +140,7 @@ impl State {
         let entry = Entry {
             waker: None,
             done: None,
-            reply: Vec::new(),
+            reply: Body::default(),
             max_reply_bytes: request.max_reply_bytes,
             taken: 0,
             credit: CALL_CREDIT - length as u64,

@@ -86,16 +86,16 @@ fn body(state: &mut State, header: &Header, payload: Bytes, wakers: &mut Vec<Wak
         return;
     }
     if header.end {
-        let whole = if entry.reply.is_empty() {
+        let whole = if entry.reply.len() == 0 {
             payload
         } else {
-            entry.reply.extend_from_slice(&payload);
-            Bytes::from(std::mem::take(&mut entry.reply))
+            entry.reply.push(&payload);
+            std::mem::take(&mut entry.reply).finish()
         };
         wakers.extend(state.finish(id, Ok(FrameReply::Bytes(whole))));
         return;
     }
-    entry.reply.extend_from_slice(&payload);
+    entry.reply.push(&payload);
     entry.taken += length;
     if entry.taken >= GRANT_STEP {
         let arg = std::mem::take(&mut entry.taken);

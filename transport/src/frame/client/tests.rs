@@ -322,6 +322,32 @@ async fn an_idle_connection_is_still_read() {
     .await;
 }
 
+/// Who waits for room in a socket is woken by room, and by nothing else.
+#[tokio::test]
+async fn a_full_socket_wakes_nobody() {
+    #[derive(Default)]
+    struct Count(AtomicU64);
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    for latency in [Latency::Balanced, Latency::Low, Latency::Frugal] {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let connection = FrameConnection::new(ours, &[], latency).unwrap();
+        let mut calls: Vec<_> = (0..8).map(|_| Box::pin(connection.call(request(ECHO, vec![0; 1 << 20])))).collect();
+        let count = Arc::new(Count::default());
+        let waker = Arc::clone(&count).into();
+        for turn in 0..100 {
+            assert!(calls[turn % 8].as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+        }
+        let before = count.0.load(Ordering::Relaxed);
+        let reader = calls[0].as_mut();
+        assert!(reader.poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+        assert_eq!(count.0.load(Ordering::Relaxed), before, "{latency:?}: the reader woke itself");
+    }
+}
+
 #[test]
 fn a_burst_of_calls_leaves_in_few_writes() {
     // On one thread 64 callers are woken by one read; what they say next leaves together.

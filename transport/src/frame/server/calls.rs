@@ -13,6 +13,7 @@ use goplug_pconf_schema::{Code, Fault, Ran};
 use super::Cancel;
 use super::sending::Outgoing;
 use super::window::{IdHasher, Window};
+use crate::frame::body::Body;
 use crate::frame::input::Frame;
 use crate::frame::outbox::Outbox;
 
@@ -74,7 +75,7 @@ pub(super) struct Call {
 /// A request whose body is not whole.
 struct Incoming {
     whole: Whole,
-    body: Vec<u8>,
+    body: Body,
     max_body: usize,
     window: Window,
 }
@@ -105,7 +106,7 @@ impl Calls {
         let Header { kind, id, arg, .. } = frame.header;
         match kind {
             Kind::Request => return self.request(frame, received, max_body),
-            Kind::Data => return self.data(&frame),
+            Kind::Data => return self.data(frame),
             Kind::Cancel => return self.cancel(id),
             Kind::Credit => self.granted(id, arg)?,
             Kind::Ping => {
@@ -189,7 +190,9 @@ impl Calls {
             self.open.insert(id, call);
             return Ok(Event::Whole(whole));
         }
-        call.incoming = Some(Box::new(Incoming { whole, body: payload.into(), max_body, window }));
+        let mut body = Body::default();
+        body.push(&payload);
+        call.incoming = Some(Box::new(Incoming { whole, body, max_body, window }));
         self.open.insert(id, call);
         if let Some(granted) = granted {
             self.grant(id, granted);
@@ -197,8 +200,8 @@ impl Calls {
         Ok(Event::Nothing)
     }
 
-    fn data(&mut self, frame: &Frame) -> Result<Event, Broken> {
-        let (id, payload) = (frame.header.id, &frame.payload);
+    fn data(&mut self, frame: Frame) -> Result<Event, Broken> {
+        let (id, payload) = (frame.header.id, frame.payload);
         self.check_issued(id, "a body")?;
         self.count(payload.len())?;
         let Some(call) = self.open.get_mut(&id) else { return Ok(Event::Nothing) };
@@ -212,9 +215,9 @@ impl Calls {
             self.refuse(id, &too_large(length, incoming.max_body));
             return Ok(Event::Nothing);
         }
-        incoming.body.extend_from_slice(payload);
+        incoming.body.push(&payload);
         if frame.header.end {
-            return Ok(Event::Whole(Whole { body: incoming.body.into(), ..incoming.whole }));
+            return Ok(Event::Whole(Whole { body: incoming.body.finish(), ..incoming.whole }));
         }
         call.incoming = Some(incoming);
         if let Some(granted) = granted {

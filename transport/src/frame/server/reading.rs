@@ -96,7 +96,8 @@ impl Connection {
     fn fill(&self, reader: &mut Reader) -> Result<(), Over> {
         let mut rest = self.flush(usize::MAX);
         loop {
-            if rest <= STUFFED_BYTES && (self.look(reader)? || self.poll(reader)?) {
+            // A look before the first pause would find nothing: the caller has only just been answered.
+            if rest <= STUFFED_BYTES && (self.poll(reader)? || self.look(reader)?) {
                 return Ok(());
             }
             reader.patience.slept();
