@@ -322,16 +322,41 @@ async fn an_idle_connection_is_still_read() {
     .await;
 }
 
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Count(AtomicU64);
+
+impl std::task::Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_leaves_wakes_one_that_waits() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let connection = FrameConnection::new(ours, &[], Latency::Frugal).unwrap();
+    let (mut first, mut second) =
+        (Box::pin(connection.call(request(ECHO, "a"))), Box::pin(connection.call(request(ECHO, "b"))));
+    let counts = [(); 2].map(|()| Arc::new(Count::default()));
+    let wakers = counts.clone().map(std::task::Waker::from);
+    assert!(first.as_mut().poll(&mut std::task::Context::from_waker(&wakers[0])).is_pending());
+    assert!(second.as_mut().poll(&mut std::task::Context::from_waker(&wakers[1])).is_pending());
+    let reply = Header { end: true, ..Header::new(Kind::Reply, 1) };
+    std::io::Write::write_all(&mut theirs, &reply.encode()).unwrap();
+    soon(async {
+        while counts[0].0.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(first.as_mut().poll(&mut std::task::Context::from_waker(&wakers[0])).is_ready());
+    assert_eq!(counts[1].0.load(Ordering::Relaxed), 1, "the other one reads on");
+}
+
 /// Who waits for room in a socket is woken by room, and by nothing else.
 #[tokio::test]
 async fn a_full_socket_wakes_nobody() {
-    #[derive(Default)]
-    struct Count(AtomicU64);
-    impl std::task::Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
     for latency in [Latency::Balanced, Latency::Low, Latency::Frugal] {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let connection = FrameConnection::new(ours, &[], latency).unwrap();
