@@ -136,6 +136,7 @@ pub(crate) fn registries(settings: &Settings) -> Vec<(PathBuf, Builder)> {
             .socket_dirs(settings.socket_dirs.clone())
             .allow_uids(settings.allow_uids.clone())
             .max_reply_bytes(usize::try_from(limits.max_reply_bytes).unwrap_or(usize::MAX))
+            .latency(settings.latency)
             .max_plugins(limits.max_plugins as usize)
             .max_concurrent_calls(limits.max_concurrent_calls)
             .rescan_interval(Duration::from_millis(deadlines.rescan_ms))

@@ -49,6 +49,7 @@ pub use context::Context;
 pub use error::{Code, Error, Fault, Ran};
 pub use goplug_pconf_schema::wire::event::{CallbackStatus, Class, Position, SubscriptionStatus};
 pub use goplug_pconf_schema::wire::life::{Drained, Health, HealthStatus};
+pub use goplug_transport::Latency;
 pub use method::{Method, ReplyStream};
 pub use notify::Notifier;
 pub use notify::window::Losses;

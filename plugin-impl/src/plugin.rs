@@ -11,6 +11,7 @@ use goplug_pconf_schema::wire::frame;
 use goplug_pconf_schema::wire::hello::{Hello, Limits, MAX_CALLBACKS, MAX_HELLO_BYTES, MAX_METHODS, MethodInfo};
 use goplug_pconf_schema::wire::life::Health;
 use goplug_pconf_schema::{Code, Fault, Pconf, PluginId, check_call_name};
+use goplug_transport::Latency;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -64,6 +65,7 @@ impl Plugin {
             description: None,
             socket: None,
             limits: Limits::default(),
+            latency: Latency::default(),
             hooks: Hooks::default(),
             methods: Vec::new(),
             callbacks: Vec::new(),
@@ -88,6 +90,7 @@ pub struct PluginBuilder {
     description: Option<String>,
     socket: Option<PathBuf>,
     limits: Limits,
+    latency: Latency,
     hooks: Hooks,
     methods: Vec<(MethodInfo, Function)>,
     callbacks: Vec<Callback>,
@@ -238,6 +241,14 @@ impl PluginBuilder {
         self
     }
 
+    /// Whether the thread that reads a frame connection looks for calls before it sleeps (default:
+    /// [`Latency::Balanced`]).
+    #[must_use]
+    pub fn latency(mut self, latency: Latency) -> Self {
+        self.latency = latency;
+        self
+    }
+
     /// The socket, at most 107 bytes of path; else what the environment variable `GOPLUG_PLUGIN_SOCKET` says, else
     /// `<NameSpace><Name>.<8 digits of the epoch>.sock` in the plugin directory.
     #[must_use]
@@ -280,7 +291,7 @@ impl PluginBuilder {
             function,
             pace: Pace::default(),
         });
-        let service = Service::new(hello, entries.collect(), notifier, self.hooks);
+        let service = Service::new(hello, entries.collect(), notifier, self.hooks, self.latency);
         Ok(Plugin { service: Arc::new(service), pconf, dir, socket })
     }
 

@@ -12,6 +12,7 @@ use goplug_pconf_schema::wire::event::to_base64;
 use goplug_pconf_schema::wire::hello::{Hello, MethodInfo};
 use goplug_pconf_schema::wire::life::{Drained, Health, HealthStatus, STOP_GRACE_MS};
 use goplug_pconf_schema::{Code, Fault, Ran, printable};
+use goplug_transport::Latency;
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -83,6 +84,7 @@ pub(crate) struct Service {
     places: Vec<Arc<Entry>>,
     notifier: Notifier,
     hooks: Hooks,
+    pub(crate) latency: Latency,
     life: Mutex<Lifecycle>,
     /// Changes with the state, and when the last call is over.
     changed: watch::Sender<()>,
@@ -133,7 +135,7 @@ impl Drop for Leaving {
 }
 
 impl Service {
-    pub(crate) fn new(hello: Hello, entries: Vec<Entry>, notifier: Notifier, hooks: Hooks) -> Self {
+    pub(crate) fn new(hello: Hello, entries: Vec<Entry>, notifier: Notifier, hooks: Hooks, latency: Latency) -> Self {
         let places: Vec<_> = entries.into_iter().map(Arc::new).collect();
         let methods = places.iter().map(|entry| (entry.info.name.clone(), Arc::clone(entry))).collect();
         let life = Mutex::new(Lifecycle::new(hello.limits.max_concurrent_calls));
@@ -143,6 +145,7 @@ impl Service {
             places,
             notifier,
             hooks,
+            latency,
             life,
             changed: watch::Sender::default(),
             cut: watch::Sender::default(),

@@ -1,4 +1,4 @@
-//! Runs the benches in a release build, and writes `docs/benchmarks.md` with its plots.
+//! Runs the benches in a build of the profile `dist`, and writes `docs/benchmarks.md` with its plots.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,8 +16,8 @@ const PEERS: &str = "benches-peers";
 pub(crate) fn run(root: &Path, rest: &[String]) -> Result<()> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let target = root.join(target);
-    succeed(cargo(root).args(["build", "--release", "--locked", "--package", "goplug-benches"]))?;
-    let mut bench = Command::new(target.join("release/goplug-bench"));
+    succeed(cargo(root).args(["build", "--profile", "dist", "--locked", "--package", "goplug-benches"]))?;
+    let mut bench = Command::new(target.join("dist/goplug-bench"));
     bench.current_dir(root).arg("--report").arg("docs").arg("--commit").arg(commit(root));
     bench.arg("--command").arg(format!("cargo xtask bench {}", quoted(rest)).trim_end());
     let (peers, passed): (Vec<_>, Vec<_>) = rest.iter().partition(|argument| *argument == "--peers");

@@ -49,6 +49,15 @@ impl<'a, 'p> Keys<'a, 'p> {
         }
     }
 
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(&mut self, key: &'static str, into: &mut T, choices: &[(&str, T)]) {
+        let words: Vec<_> = choices.iter().map(|(word, _)| format!("`{word}`")).collect();
+        self.one(key, &format!("one of {}", words.join(", ")), into, |value| {
+            let text = value.as_str()?;
+            choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice)
+        });
+    }
+
     pub(super) fn optional_string(&mut self, key: &'static str, into: &mut Option<String>) {
         if let Some((_, text)) = self.text(key) {
             *into = Some(text);

@@ -34,12 +34,27 @@ pub struct Settings {
     pub socket_dirs: Vec<PathBuf>,
     /// Users, beside our own and root, whose plugins are trusted.
     pub allow_uids: Vec<u32>,
+    /// Whether a caller that waits for a reply looks for it before it sleeps.
+    pub latency: Latency,
     /// What is logged, such as `info` or `goplug_registry=debug`.
     pub log: Option<String>,
     /// How much of everything.
     pub limits: LimitSettings,
     /// How long everything may take.
     pub deadlines: DeadlineSettings,
+}
+
+/// Whether, and how long, a reader of a connection looks for bytes before it sleeps; in applications and plugins too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Latency {
+    /// Answers as soon as can be: a reader looks for a fifth of a millisecond before each sleep.
+    Low,
+    /// A reader looks for at most a tenth of a millisecond, and only while that proves useful.
+    #[default]
+    Balanced,
+    /// A reader sleeps at once.
+    Frugal,
 }
 
 /// How much of everything: the table `[limits]`.
@@ -82,6 +97,7 @@ impl Default for Settings {
             state_dir: None,
             socket_dirs: Vec::new(),
             allow_uids: Vec::new(),
+            latency: Latency::default(),
             log: None,
             limits: LimitSettings::default(),
             deadlines: DeadlineSettings::default(),
@@ -136,6 +152,8 @@ fn read(text: &str, file: &Path, problems: &mut Vec<(usize, String)>) -> Setting
     top.path("state_dir", &mut settings.state_dir, usize::MAX);
     top.paths("socket_dirs", &mut settings.socket_dirs);
     top.integers("allow_uids", &mut settings.allow_uids);
+    let latencies = [("low", Latency::Low), ("balanced", Latency::Balanced), ("frugal", Latency::Frugal)];
+    top.choice("latency", &mut settings.latency, &latencies);
     top.optional_string("log", &mut settings.log);
     let (limits, deadlines) = (top.table("limits"), top.table("deadlines"));
     top.finish();

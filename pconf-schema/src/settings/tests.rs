@@ -23,6 +23,7 @@ fn every_key_is_read_and_paths_belong_to_the_folder_of_the_file() {
         state_dir = "/var/lib/goplug"
         socket_dirs = ["/run/plugins"]
         allow_uids = [1000, 0xffff_ffff]
+        latency = "frugal"
         log = "debug"
         [limits]
         max_reply_bytes = 4_194_304
@@ -42,6 +43,7 @@ fn every_key_is_read_and_paths_belong_to_the_folder_of_the_file() {
         state_dir: Some("/var/lib/goplug".into()),
         socket_dirs: vec!["/run/plugins".into()],
         allow_uids: vec![1000, u32::MAX],
+        latency: Latency::Frugal,
         log: Some("debug".into()),
         limits: LimitSettings { max_reply_bytes: 4 << 20, max_concurrent_calls: 1, max_plugins: u32::MAX },
         deadlines: DeadlineSettings { default_call_ms: 86_400_000, drain_ms: 0, rescan_ms: 60_000 },

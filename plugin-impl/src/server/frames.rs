@@ -26,7 +26,7 @@ const SPARE_CALLS: usize = 64;
 /// The frame connections of a plugin, whose methods run on the runtime of this moment.
 pub(super) fn server(service: &Arc<Service>) -> Arc<FrameServer> {
     let max_calls = service.max_concurrent_calls().saturating_add(SPARE_CALLS);
-    let limits = FrameLimits { max_calls, ..FrameLimits::default() };
+    let limits = FrameLimits { max_calls, latency: service.latency, ..FrameLimits::default() };
     // Asked here, where there is one.
     service.runtime();
     Arc::new(FrameServer::new(Arc::new(Frames { service: Arc::clone(service) }), limits))

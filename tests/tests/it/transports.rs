@@ -1,6 +1,11 @@
 //! What a call means does not depend on how its bytes travel.
 
-use goplug_tests::fast_paths;
+use std::time::{Duration, Instant};
+
+use goplug_registry::{CallOptions, Code, Ran, Registry, Subscribe, Unload};
+use goplug_tests::{LONG, PluginDir, bound, fast_paths};
+
+use crate::support::{fixture, loaded, quiet, text};
 
 /// The modules whose tests make calls through a registry.
 const MODULES: [&str; 5] = ["calls::", "hostile::", "identity::", "leaks::", "life::"];
@@ -23,4 +28,130 @@ fn everything_holds_over_http_too() {
     let summary = text.lines().find(|line| line.starts_with("test result: ok.")).unwrap_or_default();
     let passed: u32 = summary.split(' ').nth(3).and_then(|count| count.parse().ok()).unwrap_or(0);
     assert!(passed > 30, "the tests ran: {summary}");
+}
+
+/// Calls go over frames where both sides offer them, and over HTTP where one was told not to: the plugin's threads tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_go_over_frames_where_both_sides_offer_them() {
+    for fast in [true, false] {
+        let dir = PluginDir::new();
+        let plugin = fixture(&dir, &["Test/Do"]);
+        let registry = Registry::builder(dir.path()).fast_paths(fast).open().await.unwrap();
+        registry.load("Test/Do").await.unwrap();
+        assert_eq!(text(registry.execute("Test/Do", "echo", "x").await.unwrap()), "x");
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", plugin.pid())).unwrap().flatten();
+        let names: Vec<_> = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok()).collect();
+        assert_eq!(names.iter().any(|name| name.trim() == "goplug-frames"), fast, "{names:?}");
+        registry.close().await;
+    }
+}
+
+/// A method that blocks for long, on its first call, holds up nobody who asks the same plugin.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_method_that_sleeps_holds_up_nobody() {
+    let dir = PluginDir::new();
+    let _plugin = fixture(&dir, &["Test/Do"]);
+    let registry = quiet(&dir).await;
+    registry.load("Test/Do").await.unwrap();
+    registry.execute("Test/Do", "echo", "the connection is there").await.unwrap();
+    let goal = Duration::from_millis(50);
+    for method in ["block", "block"] {
+        let sleeper = {
+            let registry = registry.clone();
+            tokio::spawn(async move { registry.execute("Test/Do", method, "30000").await })
+        };
+        goplug_tests::wait_for("the call is under way", LONG, || async {
+            (registry.inspect("Test/Do").await.unwrap().in_flight == 1).then_some(())
+        })
+        .await;
+        let began = Instant::now();
+        assert_eq!(text(registry.execute("Test/Do", "echo", "x").await.unwrap()), "x");
+        bound("another_method_while_one_sleeps", began.elapsed(), goal);
+        let began = Instant::now();
+        registry.ping("Test/Do").await.unwrap();
+        bound("ping_while_a_method_sleeps", began.elapsed(), goal);
+        let began = Instant::now();
+        let short = CallOptions { deadline: Some(Duration::from_millis(10)), ..CallOptions::default() };
+        let late = registry.execute_with("Test/Do", "block", "30000", short).await.unwrap_err();
+        assert_eq!((late.code, late.ran), (Code::DeadlineExceeded, Ran::Unknown));
+        bound("deadline_while_a_method_sleeps", began.elapsed(), goal);
+        sleeper.abort();
+    }
+    registry.close().await;
+}
+
+/// Both sides have more to write than the sockets take, and neither waits for the other to read first.
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_four_callers_with_large_bodies_both_ways_do_not_lock_up() {
+    let dir = PluginDir::new();
+    let _plugin = fixture(&dir, &["Test/Do"]);
+    let registry = quiet(&dir).await;
+    registry.load("Test/Do").await.unwrap();
+    let callers: Vec<_> = (0..64_u8)
+        .map(|caller| {
+            let registry = registry.clone();
+            tokio::spawn(async move {
+                for turn in 0..4_u8 {
+                    let body = vec![caller.wrapping_mul(4).wrapping_add(turn); 1 << 20];
+                    assert!(
+                        registry.execute("Test/Do", "echo", body.clone()).await.unwrap() == body,
+                        "caller {caller}"
+                    );
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        tokio::time::timeout(LONG * 3, caller).await.expect("it locks up").unwrap();
+    }
+    registry.close().await;
+}
+
+/// The same registry, from threads without a runtime.
+#[test]
+fn an_application_without_async_does_everything() {
+    let dir = PluginDir::new();
+    let plugin = fixture(&dir, &["Test/Do"]);
+    let registry = Registry::builder(dir.path()).fast_paths(fast_paths()).open_blocking().unwrap();
+    registry.load("Test/Do").unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let registry = registry.clone();
+            scope.spawn(move || {
+                for n in 0..200 {
+                    let body = format!("{thread}/{n}");
+                    assert_eq!(registry.execute("Test/Do", "echo", body.clone()).unwrap(), body);
+                }
+            });
+        }
+    });
+    let short = CallOptions { deadline: Some(Duration::from_millis(20)), ..CallOptions::default() };
+    let late = registry.execute_with("Test/Do", "sleep", "10000", short).unwrap_err();
+    assert_eq!((late.code, late.ran), (Code::DeadlineExceeded, Ran::Unknown));
+    assert_eq!(registry.execute("Test/Do", "nothing", "").unwrap_err().code, Code::NotFound);
+
+    let (heard, hears) = std::sync::mpsc::channel();
+    let handler =
+        move |notice: goplug_registry::Notice| heard.send(text(notice.data)).map_err(|error| error.to_string());
+    let subscription = registry.register_callback("Test/Do", "events", Subscribe::default(), handler).unwrap();
+    registry.execute("Test/Do", "notify", "events 1 3").unwrap();
+    let all: Vec<_> = (0..3).map(|_| hears.recv_timeout(LONG).unwrap()).collect();
+    assert_eq!(all, ["1", "2", "3"]);
+    registry.wait_on(subscription.close());
+
+    // A thread that waits for a process that dies is told at once.
+    let dead = std::thread::spawn({
+        let registry = registry.clone();
+        move || registry.execute("Test/Do", "abort", "").unwrap_err()
+    });
+    assert_eq!(dead.join().unwrap().code, Code::PluginGone);
+    drop(plugin);
+    let _plugin = fixture(&dir, &["Test/Do"]);
+    registry.wait_on(async {
+        _ = registry.inner().rescan().await;
+        loaded(registry.inner(), "Test/Do").await;
+    });
+    assert_eq!(registry.execute("Test/Do", "echo", "again").unwrap(), "again");
+    registry.unload("Test/Do", Unload::default()).unwrap();
+    registry.close();
 }

@@ -7,17 +7,7 @@
 
 use std::time::Duration;
 
-/// Whether, and how long, a reader looks before it sleeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Latency {
-    /// Answers as soon as can be: a reader looks for a fifth of a millisecond before each sleep.
-    Low,
-    /// A reader looks for at most a tenth of a millisecond, and only while that proves useful.
-    #[default]
-    Balanced,
-    /// A reader sleeps at once.
-    Frugal,
-}
+pub use goplug_pconf_schema::settings::Latency;
 
 /// The window of [`Latency::Low`].
 const LOW: Duration = Duration::from_micros(200);
