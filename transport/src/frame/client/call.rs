@@ -101,7 +101,12 @@ impl Drop for Call<'_> {
         let Stage::Waiting(id) = self.stage else { return };
         let mut state = self.shared.lock();
         state.abandon(id);
-        let next = if state.reader == Reader::Call(id) { state.resign() } else { None };
+        // Also when nobody reads: this may have been the one that was woken to do so.
+        let next = if matches!(state.reader, Reader::Nobody) || state.reader == Reader::Call(id) {
+            state.resign()
+        } else {
+            None
+        };
         drop(state);
         self.shared.flush();
         if let Some(next) = next {

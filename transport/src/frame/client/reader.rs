@@ -207,7 +207,8 @@ impl Shared {
         }
         let Seat { input, asleep: Some((fd, _)), .. } = seat else { return Poll::Pending };
         loop {
-            if for_room && let Poll::Ready(ready) = fd.poll_write_ready(cx) {
+            // Until it is pending: only then does room wake this task.
+            while for_room && let Poll::Ready(ready) = fd.poll_write_ready(cx) {
                 ready?.clear_ready();
                 self.write();
             }

@@ -210,6 +210,8 @@ impl Connection {
             }
         }
         state.is_writing = false;
+        // What the last round made room for is left, too: nobody else would look at it.
+        state.calls.pump();
         let rest = state.calls.outbox.len();
         if state.is_deaf && (rest > 0 || state.is_closing) {
             state.is_deaf = false;
