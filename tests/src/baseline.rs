@@ -12,8 +12,10 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// How long what was used may take to be given back.
-    pub const SETTLE: Duration = Duration::from_secs(5);
+    /// How long what was used may take to be given back: 2 s in a deep run, else a guard at 20 times that.
+    fn settle() -> Duration {
+        Duration::from_secs(2) * if crate::deep() { 1 } else { 20 }
+    }
 
     /// What this process holds now.
     pub fn now() -> Self {
@@ -29,7 +31,7 @@ impl Baseline {
     /// Waits until this process holds no more than it did then.
     ///
     /// # Panics
-    /// When it still does after [`Baseline::SETTLE`].
+    /// When it still does after 2 s, or 40 s in a run that is not deep.
     #[track_caller]
     pub fn is_back(&self) {
         let begin = Instant::now();
@@ -38,7 +40,7 @@ impl Baseline {
             if now.descriptors <= self.descriptors && now.threads <= self.threads && now.children <= self.children {
                 return;
             }
-            assert!(begin.elapsed() < Self::SETTLE, "{now:?} instead of {self:?}: {:#?}", links("/proc/self/fd"));
+            assert!(begin.elapsed() < Self::settle(), "{now:?} instead of {self:?}: {:#?}", links("/proc/self/fd"));
             std::thread::sleep(Duration::from_millis(5));
         }
     }

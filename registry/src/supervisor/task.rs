@@ -228,6 +228,8 @@ impl Task {
             }
             FileNews::Changed { file, found } => {
                 (self.view.file, self.view.found) = (file, found);
+                // Before the event: whoever it wakes must find the change.
+                self.publish();
                 self.shared.events.record(EventKind::Changed, Some(&self.id), Some(self.machine.state()), None);
                 // It is the same process: what somebody unloaded stays so.
                 Input::Found { auto: self.auto() && !self.view.unloaded }
