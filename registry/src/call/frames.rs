@@ -114,7 +114,7 @@ pub(super) async fn attempt(
     if !meta.fits() {
         return None;
     }
-    let mut fresh = false;
+    let mut is_second = false;
     loop {
         let connection = match frames.connection.load_full() {
             Some(connection) => connection,
@@ -123,7 +123,7 @@ pub(super) async fn attempt(
                 Err(fault) => return Some(Err(fault)),
             },
         };
-        let left = deadline.saturating_duration_since(if fresh { Instant::now() } else { call.now });
+        let left = deadline.saturating_duration_since(if is_second { Instant::now() } else { call.now });
         let request = FrameRequest {
             index: call.index,
             deadline_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1),
@@ -139,9 +139,12 @@ pub(super) async fn attempt(
             Ok(reply) => return Some(read(live, call, reply)),
             Err(error) => error,
         };
+        if error.kind == ErrorKind::Deadline {
+            live.report(Doubt::Silent);
+        }
         frames.forget_if_ended(&connection);
         // One that was idle had ended before the call: another is made, once.
-        if error.sent || std::mem::replace(&mut fresh, true) || live.is_gone() {
+        if error.sent || std::mem::replace(&mut is_second, true) || live.is_gone() {
             return Some(Err(lost(live, &error)));
         }
     }

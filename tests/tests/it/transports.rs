@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use goplug_registry::admin::RegistryEvent;
 use goplug_registry::{CallOptions, Code, Ran, Registry, Subscribe, Unload};
 use goplug_tests::{LONG, PluginDir, bound, fast_paths};
+use rustix::process::Signal;
 
-use crate::support::{fixture, loaded, quiet, text};
+use crate::support::{event, fixture, loaded, quiet, text};
 
 /// The modules whose tests make calls through a registry.
 const MODULES: [&str; 5] = ["calls::", "hostile::", "identity::", "leaks::", "life::"];
@@ -153,5 +155,23 @@ fn an_application_without_async_does_everything() {
     });
     assert_eq!(registry.execute("Test/Do", "echo", "again").unwrap(), "again");
     registry.unload("Test/Do", Unload::default()).unwrap();
+    registry.close();
+}
+
+/// What a task that waits in vain has done, a thread has done, too: the process is asked whether it lives.
+#[test]
+fn a_thread_that_waits_in_vain_has_the_process_pinged() {
+    let dir = PluginDir::new();
+    let plugin = fixture(&dir, &["Test/Do"]);
+    let registry = Registry::builder(dir.path()).fast_paths(fast_paths()).open_blocking().unwrap();
+    registry.load("Test/Do").unwrap();
+    registry.execute("Test/Do", "echo", "the connection is there").unwrap();
+    let mut events = registry.inner().events();
+    plugin.signal(Signal::STOP);
+    let short = CallOptions { deadline: Some(Duration::from_millis(20)), ..CallOptions::default() };
+    let late = registry.execute_with("Test/Do", "echo", "x", short).unwrap_err();
+    assert_eq!(late.code, Code::DeadlineExceeded);
+    let hangs = |event: &RegistryEvent| event.detail.as_deref().is_some_and(|why| why.contains("answers no ping"));
+    registry.wait_on(event(&mut events, "the process hangs", hangs));
     registry.close();
 }

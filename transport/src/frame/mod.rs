@@ -1,8 +1,8 @@
 //! The fast path: binary frames on a socket that began as HTTP (`docs/protocol.md`, section on frames).
 
-mod body;
 #[cfg(feature = "client")]
 mod client;
+mod ids;
 mod input;
 mod outbox;
 mod patience;

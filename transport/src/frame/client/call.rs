@@ -32,7 +32,7 @@ impl<'a> Call<'a> {
         Self { shared, stage: Stage::New(request) }
     }
 
-    /// Whether a byte of it may have been written.
+    /// One step further: begins the call, takes its reply, or reads for everybody.
     pub(super) fn advance(&mut self, sleep: &mut Sleep<'_, '_>) -> Poll<Result<FrameReply, Error>> {
         let mut state = self.shared.lock();
         let id = match &mut self.stage {

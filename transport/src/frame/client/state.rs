@@ -1,7 +1,6 @@
 //! What the callers of one connection have in common, under one lock. No I/O here.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::VecDeque;
 use std::task::Waker;
 
 use bytes::Bytes;
@@ -9,7 +8,7 @@ use goplug_pconf_schema::wire::frame::{CALL_CREDIT, CONNECTION_CREDIT, Header, K
 
 use super::{FrameReply, FrameRequest};
 use crate::error::{Error, ErrorKind};
-use crate::frame::body::Body;
+use crate::frame::ids::ById;
 use crate::frame::outbox::Outbox;
 
 /// Who reads the socket.
@@ -22,7 +21,7 @@ pub(super) enum Reader {
 
 #[derive(Debug)]
 pub(super) struct State {
-    calls: HashMap<u64, Entry, BuildHasherDefault<IdHasher>>,
+    calls: ById<Entry>,
     /// Ids count up from 1 and are never used again.
     next_id: u64,
     pub(super) outbox: Outbox,
@@ -58,7 +57,7 @@ pub(super) struct Entry {
     pub(super) waker: Option<Waker>,
     pub(super) done: Option<Result<FrameReply, Error>>,
     /// The reply as far as it came.
-    pub(super) reply: Body,
+    pub(super) reply: Vec<u8>,
     pub(super) max_reply_bytes: usize,
     /// Bytes of the reply that were not granted back yet.
     pub(super) taken: u64,
@@ -71,7 +70,7 @@ pub(super) struct Entry {
 impl State {
     pub(super) fn new() -> Self {
         Self {
-            calls: HashMap::default(),
+            calls: ById::default(),
             next_id: 1,
             outbox: Outbox::default(),
             writing: false,
@@ -140,7 +139,7 @@ impl State {
         let entry = Entry {
             waker: None,
             done: None,
-            reply: Body::default(),
+            reply: Vec::new(),
             max_reply_bytes: request.max_reply_bytes,
             taken: 0,
             credit: CALL_CREDIT - length as u64,
@@ -269,25 +268,5 @@ impl State {
             wakers.extend(entry.waker.take());
         }
         wakers
-    }
-}
-
-/// Ids are counted: they need no mixing but for the table's upper bits.
-#[derive(Debug, Default)]
-pub(super) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        }
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }

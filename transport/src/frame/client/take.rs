@@ -86,16 +86,18 @@ fn body(state: &mut State, header: &Header, payload: Bytes, wakers: &mut Vec<Wak
         return;
     }
     if header.end {
-        let whole = if entry.reply.len() == 0 {
+        let whole = if entry.reply.is_empty() {
             payload
         } else {
-            entry.reply.push(&payload);
-            std::mem::take(&mut entry.reply).finish()
+            entry.reply.extend_from_slice(&payload);
+            std::mem::take(&mut entry.reply).into()
         };
         wakers.extend(state.finish(id, Ok(FrameReply::Bytes(whole))));
         return;
     }
-    entry.reply.push(&payload);
+    // In one piece of memory that grows. To keep the parts and to join them at the end was measured: twice as slow, because
+    // it needs twice the memory, and memory that is new to the process is dear.
+    entry.reply.extend_from_slice(&payload);
     entry.taken += length;
     if entry.taken >= GRANT_STEP {
         let arg = std::mem::take(&mut entry.taken);

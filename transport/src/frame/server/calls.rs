@@ -1,8 +1,7 @@
 //! The calls of one connection: ids, bodies on their way in, replies on their way out, and credit for both. PURE: frames
 //! in, frames into the [`Outbox`].
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasherDefault;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,8 +11,8 @@ use goplug_pconf_schema::{Code, Fault, Ran};
 
 use super::Cancel;
 use super::sending::Outgoing;
-use super::window::{IdHasher, Window};
-use crate::frame::body::Body;
+use super::window::Window;
+use crate::frame::ids::ById;
 use crate::frame::input::Frame;
 use crate::frame::outbox::Outbox;
 
@@ -25,7 +24,7 @@ const CONNECTION_STEP: u64 = 1024 * 1024;
 const ABSURD: u64 = 1 << 40;
 /// Everything that both the reading thread and those that answer change.
 pub(super) struct Calls {
-    pub(super) open: HashMap<u64, Call, BuildHasherDefault<IdHasher>>,
+    pub(super) open: ById<Call>,
     /// The highest id that was issued.
     last: u64,
     max_open: usize,
@@ -75,7 +74,7 @@ pub(super) struct Call {
 /// A request whose body is not whole.
 struct Incoming {
     whole: Whole,
-    body: Body,
+    body: Vec<u8>,
     max_body: usize,
     window: Window,
 }
@@ -83,7 +82,7 @@ struct Incoming {
 impl Calls {
     pub(super) fn new(max_open: usize) -> Self {
         Self {
-            open: HashMap::default(),
+            open: ById::default(),
             last: 0,
             max_open,
             window: Window::new(CONNECTION_CREDIT, CONNECTION_STEP),
@@ -190,9 +189,7 @@ impl Calls {
             self.open.insert(id, call);
             return Ok(Event::Whole(whole));
         }
-        let mut body = Body::default();
-        body.push(&payload);
-        call.incoming = Some(Box::new(Incoming { whole, body, max_body, window }));
+        call.incoming = Some(Box::new(Incoming { whole, body: payload.into(), max_body, window }));
         self.open.insert(id, call);
         if let Some(granted) = granted {
             self.grant(id, granted);
@@ -215,9 +212,9 @@ impl Calls {
             self.refuse(id, &too_large(length, incoming.max_body));
             return Ok(Event::Nothing);
         }
-        incoming.body.push(&payload);
+        incoming.body.extend_from_slice(&payload);
         if frame.header.end {
-            return Ok(Event::Whole(Whole { body: incoming.body.finish(), ..incoming.whole }));
+            return Ok(Event::Whole(Whole { body: incoming.body.into(), ..incoming.whole }));
         }
         call.incoming = Some(incoming);
         if let Some(granted) = granted {

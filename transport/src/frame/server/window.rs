@@ -1,7 +1,5 @@
 //! What the tables of a connection are made of. PURE.
 
-use std::hash::Hasher;
-
 use goplug_pconf_schema::wire::frame::Broken;
 
 /// Bytes that the other side may send, and those that were taken since it was last told.
@@ -28,25 +26,5 @@ impl Window {
         }
         self.left += self.taken;
         Ok(Some(std::mem::take(&mut self.taken)))
-    }
-}
-
-/// Ids are counted up, so that spreading them is enough; whoever chooses them badly has at most `max_open` of them.
-#[derive(Default)]
-pub(super) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(self.0 ^ u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
