@@ -280,6 +280,8 @@ async fn streaming(
         biased;
         () = begun.begun() => Ok(Reply::Pieces(pieces)),
         end = end => match end {
+            // It began and ended since the line above was looked at.
+            _ if begun.has_begun() => Ok(Reply::Pieces(pieces)),
             Ok(result) => result.map(|()| Reply::Whole(Bytes::new())),
             Err(_) => Err(Fault::new(Code::Internal, "the task of a streamed reply is gone")),
         },

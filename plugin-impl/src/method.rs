@@ -11,7 +11,7 @@ use goplug_pconf_schema::{Code, Fault, Ran};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{SetOnce, mpsc};
 
 use crate::context::Context;
 
@@ -81,7 +81,7 @@ impl<T: Into<String>> From<T> for Method {
 #[derive(Debug)]
 pub struct ReplyStream {
     pieces: mpsc::Sender<Result<Bytes, ()>>,
-    begun: Arc<Notify>,
+    begun: Arc<SetOnce<()>>,
 }
 
 /// Pieces of a reply that wait for a slow caller.
@@ -108,7 +108,8 @@ impl ReplyStream {
         }
         let gone = |_| Fault::new(Code::Cancelled, "the caller has gone");
         self.pieces.send(Ok(piece)).await.map_err(gone)?;
-        self.begun.notify_one();
+        // Set before by every piece but the first.
+        _ = self.begun.set(());
         Ok(())
     }
 
@@ -121,13 +122,17 @@ impl ReplyStream {
 /// What the library does with a streamed reply.
 pub(crate) struct StreamControl {
     pieces: mpsc::Sender<Result<Bytes, ()>>,
-    begun: Arc<Notify>,
+    begun: Arc<SetOnce<()>>,
 }
 
 impl StreamControl {
-    /// Returns after the first piece. Only one may wait.
+    /// Returns after the first piece.
     pub(crate) async fn begun(&self) {
-        self.begun.notified().await;
+        self.begun.wait().await;
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.get().is_some()
     }
 
     /// Returns when nobody reads any more.

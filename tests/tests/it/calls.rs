@@ -77,6 +77,29 @@ async fn every_failure_says_what_and_whether_it_ran() {
     registry.close().await;
 }
 
+/// A reply of one piece begins and ends at once; both are seen at the same moment every so often.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_streamed_reply_that_ends_as_soon_as_it_begins_is_whole() {
+    let dir = PluginDir::new();
+    let _plugin = fixture(&dir, &["Test/Do"]);
+    let registry = quiet(&dir).await;
+    registry.load("Test/Do").await.unwrap();
+    let callers = (0..16).map(|_| {
+        let registry = registry.clone();
+        tokio::spawn(async move {
+            for _ in 0..scaled(500, 10_000) {
+                assert_eq!(text(registry.execute("Test/Do", "stream", "1").await.unwrap()), "0\n");
+                let error = fault(registry.execute("Test/Do", "stream-fails", "").await);
+                assert_eq!((error.code, error.ran), (Code::PluginGone, Ran::Yes), "{error:?}");
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+    registry.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_call_carries_arrives() {
     let dir = PluginDir::new();
