@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 /// What must be back when everything is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Baseline {
+    /// What they are, for the one who looks for the leak.
+    links: Vec<std::path::PathBuf>,
     descriptors: usize,
     threads: usize,
     children: usize,
@@ -19,7 +21,8 @@ impl Baseline {
 
     /// What this process holds now.
     pub fn now() -> Self {
-        Self { descriptors: entries("/proc/self/fd"), threads: entries("/proc/self/task"), children: children() }
+        let links = links("/proc/self/fd");
+        Self { descriptors: links.len(), threads: entries("/proc/self/task"), children: children(), links }
     }
 
     /// The same, with some descriptors more.
@@ -40,7 +43,7 @@ impl Baseline {
             if now.descriptors <= self.descriptors && now.threads <= self.threads && now.children <= self.children {
                 return;
             }
-            assert!(begin.elapsed() < Self::settle(), "{now:?} instead of {self:?}: {:#?}", links("/proc/self/fd"));
+            assert!(begin.elapsed() < Self::settle(), "{now:#?}\ninstead of\n{self:#?}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -50,7 +53,6 @@ fn entries(folder: &str) -> usize {
     std::fs::read_dir(folder).map_or(0, Iterator::count)
 }
 
-/// What the descriptors are, for the one who looks for the leak.
 fn links(folder: &str) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect()

@@ -21,7 +21,7 @@ const AFTER_REFUSAL: Duration = Duration::from_secs(1);
 /// The frame connection of one process, if it offers one.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
-    connection: ArcSwapOption<FrameConnection>,
+    connection: Arc<ArcSwapOption<FrameConnection>>,
     /// Held by whoever makes a connection; the others wait for it.
     making: tokio::sync::Mutex<()>,
     refused: Mutex<Option<Instant>>,
@@ -63,10 +63,17 @@ impl Frames {
         if self.was_refused() {
             return Ok(None);
         }
-        let connection = upgrade(live, latency, deadline).await?.map(Arc::new);
+        let here = Arc::downgrade(&self.connection);
+        let on_end = move || {
+            if let Some(here) = here.upgrade() {
+                forget_if_ended(&here);
+            }
+        };
+        let connection = upgrade(live, latency, deadline, on_end).await?.map(Arc::new);
         match &connection {
             Some(made) => {
                 self.connection.store(Some(Arc::clone(made)));
+                forget_if_ended(&self.connection);
                 // Whoever let go of the process meanwhile closed what was there before.
                 if live.is_gone() {
                     self.close();
@@ -77,23 +84,20 @@ impl Frames {
         Ok(connection)
     }
 
-    /// Forgets a connection that has ended.
-    fn forget_if_ended(&self, ended: &Arc<FrameConnection>) {
-        if ended.is_open() {
-            return;
-        }
-        let current = self.connection.load();
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, ended)) {
-            self.connection.compare_and_swap(&current, None);
-        }
-    }
-
     fn was_refused(&self) -> bool {
         self.lock().is_some_and(|until| Instant::now() < until)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lets go of a connection that has ended, and of its descriptor.
+fn forget_if_ended(here: &ArcSwapOption<FrameConnection>) {
+    let current = here.load();
+    if current.as_ref().is_some_and(|current| !current.is_open()) {
+        here.compare_and_swap(&current, None);
     }
 }
 
@@ -142,7 +146,7 @@ pub(super) async fn attempt(
         if error.kind == ErrorKind::Deadline {
             live.report(Doubt::Silent);
         }
-        frames.forget_if_ended(&connection);
+        forget_if_ended(&frames.connection);
         // One that was idle had ended before the call: another is made, once.
         if error.sent || std::mem::replace(&mut is_second, true) || live.is_gone() {
             return Some(Err(lost(live, &error)));
@@ -169,7 +173,12 @@ fn lost(live: &Live, error: &Error) -> Fault {
 }
 
 /// A frame connection; `None` if the plugin refuses one.
-async fn upgrade(live: &Live, latency: Latency, deadline: Instant) -> Result<Option<FrameConnection>, Fault> {
+async fn upgrade(
+    live: &Live,
+    latency: Latency,
+    deadline: Instant,
+    on_end: impl FnOnce() + Send + 'static,
+) -> Result<Option<FrameConnection>, Fault> {
     let connection = live.pool.connect(deadline).await.map_err(|error| not_connected(live, error))?;
     let call_id = next_call_id();
     let headers = [("Connection", "Upgrade"), ("Upgrade", frame::UPGRADE), (CALL_ID, &call_id), (EPOCH, live.epoch())];
@@ -183,7 +192,7 @@ async fn upgrade(live: &Live, latency: Latency, deadline: Instant) -> Result<Opt
                 let text = format!("plugin `{}` changed to a protocol that nobody asked for", live.id);
                 return Err(Fault::new(Code::ProtocolError, text).with_ran(Ran::No));
             }
-            FrameConnection::new(stream, &first, latency).map(Some).map_err(|error| broken(live, &error))
+            FrameConnection::new(stream, &first, latency, on_end).map(Some).map_err(|error| broken(live, &error))
         }
         Upgrade::Refused(head, mut connection) => {
             let body = connection.read_body(MAX_PROBLEM_BYTES).await.unwrap_or_default();

@@ -15,19 +15,26 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 /// A connection that carried no call for this long is closed: it costs a descriptor here, and a thread in the plugin.
 const IDLE: Duration = Duration::from_secs(1);
 
-pub(super) fn spawn(shared: &Arc<Shared>) {
-    tokio::spawn(run(Arc::downgrade(shared)));
+/// Runs until the connection is dropped, or has ended; only then it calls `on_end`.
+pub(super) fn spawn(shared: &Arc<Shared>, on_end: impl FnOnce() + Send + 'static) {
+    let shared = Arc::downgrade(shared);
+    tokio::spawn(async move {
+        if run(shared).await.is_some() {
+            on_end();
+        }
+    });
 }
 
-async fn run(shared: Weak<Shared>) {
+/// `None` when nobody has the connection any more.
+async fn run(shared: Weak<Shared>) -> Option<()> {
     let (mut pause, mut seen) = (PAUSES.0, 0);
     loop {
         tokio::time::sleep(pause).await;
-        let Some(shared) = shared.upgrade() else { return };
+        let shared = shared.upgrade()?;
         {
             let mut state = shared.lock();
             if state.ended().is_some() {
-                return;
+                return Some(());
             }
             let news = seen != state.next_id();
             seen = state.next_id();
@@ -42,7 +49,7 @@ async fn run(shared: Weak<Shared>) {
             let is_idle = shared.lock().reader == Reader::Keeper;
             if is_idle {
                 shared.end(&Error::new(ErrorKind::Closed, false, "the connection was idle"));
-                return;
+                return Some(());
             }
         }
     }

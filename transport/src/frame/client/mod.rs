@@ -79,11 +79,17 @@ struct Shared {
 
 impl FrameConnection {
     /// Takes over a socket after the upgrade; `first` came behind its reply. To be called within a tokio runtime with
-    /// I/O and time, where the keeper runs.
+    /// I/O and time, where the keeper runs; it calls `on_end` within 320 ms after the connection has ended of itself. The
+    /// descriptor is closed when the connection is dropped.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] when the socket cannot be made non-blocking.
-    pub fn new(stream: UnixStream, first: &[u8], latency: Latency) -> Result<Self, Error> {
+    pub fn new(
+        stream: UnixStream,
+        first: &[u8],
+        latency: Latency,
+        on_end: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, Error> {
         let failed = |error| Error::from_io(&error, false, "prepare the connection for frames");
         stream.set_nonblocking(true).map_err(failed)?;
         let shared = Arc::new(Shared {
@@ -92,7 +98,7 @@ impl FrameConnection {
             seat: Mutex::new(Seat::new(first, Patience::new(latency))),
             bell: OnceLock::new(),
         });
-        keeper::spawn(&shared);
+        keeper::spawn(&shared, on_end);
         Ok(Self { shared })
     }
 

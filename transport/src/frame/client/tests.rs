@@ -117,7 +117,7 @@ fn peer(stream: UnixStream) -> Arc<Seen> {
 fn connected(latency: Latency) -> (Arc<FrameConnection>, Arc<Seen>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let seen = peer(theirs);
-    (Arc::new(FrameConnection::new(ours, &[], latency).unwrap()), seen)
+    (Arc::new(FrameConnection::new(ours, &[], latency, || ()).unwrap()), seen)
 }
 
 fn request(index: u16, body: impl Into<Bytes>) -> FrameRequest<'static> {
@@ -267,7 +267,7 @@ async fn whatever_breaks_the_rules_ends_the_connection_with_its_reason() {
     ];
     for (bytes, reason) in cases {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let connection = FrameConnection::new(ours, &[], Latency::Balanced).unwrap();
+        let connection = FrameConnection::new(ours, &[], Latency::Balanced, || ()).unwrap();
         std::io::Write::write_all(&mut theirs, &bytes).unwrap();
         let fault = soon(connection.call(request(ECHO, "x"))).await.unwrap_err();
         assert_eq!((fault.kind, fault.sent), (ErrorKind::Protocol, true), "{reason}");
@@ -281,7 +281,7 @@ async fn whatever_breaks_the_rules_ends_the_connection_with_its_reason() {
 #[tokio::test]
 async fn the_end_of_the_plugin_ends_every_call_and_says_what_was_sent() {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let connection = Arc::new(FrameConnection::new(ours, &[], Latency::Balanced).unwrap());
+    let connection = Arc::new(FrameConnection::new(ours, &[], Latency::Balanced, || ()).unwrap());
     // More than the socket and the credit of a call take: what comes behind it is never sent.
     let tasks: Vec<_> = (0..40)
         .map(|_| {
@@ -304,7 +304,8 @@ async fn the_end_of_the_plugin_ends_every_call_and_says_what_was_sent() {
 #[tokio::test]
 async fn an_idle_connection_is_still_read() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
-    let connection = FrameConnection::new(ours, &[], Latency::Balanced).unwrap();
+    let (ended, end) = tokio::sync::oneshot::channel();
+    let connection = FrameConnection::new(ours, &[], Latency::Balanced, move || ended.send(()).unwrap()).unwrap();
     let ping = Header { payload_bytes: 2, ..Header::new(Kind::Ping, 3) };
     std::io::Write::write_all(&mut theirs, &[&ping.encode()[..], b"hi"].concat()).unwrap();
     let pong = tokio::task::spawn_blocking(move || {
@@ -314,12 +315,8 @@ async fn an_idle_connection_is_still_read() {
     });
     let pong = soon(pong).await.unwrap();
     assert_eq!((&pong[..32], &pong[32..]), (&Header { kind: Kind::Pong, ..ping }.encode()[..], &b"hi"[..]));
-    soon(async {
-        while connection.is_open() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    soon(end).await.unwrap();
+    assert!(!connection.is_open());
 }
 
 /// Counts how often it is woken.
@@ -335,7 +332,7 @@ impl std::task::Wake for Count {
 #[tokio::test]
 async fn a_reader_that_leaves_wakes_one_that_waits() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
-    let connection = FrameConnection::new(ours, &[], Latency::Frugal).unwrap();
+    let connection = FrameConnection::new(ours, &[], Latency::Frugal, || ()).unwrap();
     let (mut first, mut second) =
         (Box::pin(connection.call(request(ECHO, "a"))), Box::pin(connection.call(request(ECHO, "b"))));
     let counts = [(); 2].map(|()| Arc::new(Count::default()));
@@ -359,7 +356,7 @@ async fn a_reader_that_leaves_wakes_one_that_waits() {
 async fn a_full_socket_wakes_nobody() {
     for latency in [Latency::Balanced, Latency::Low, Latency::Frugal] {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let connection = FrameConnection::new(ours, &[], latency).unwrap();
+        let connection = FrameConnection::new(ours, &[], latency, || ()).unwrap();
         let mut calls: Vec<_> = (0..8).map(|_| Box::pin(connection.call(request(ECHO, vec![0; 1 << 20])))).collect();
         let count = Arc::new(Count::default());
         let waker = Arc::clone(&count).into();
