@@ -219,8 +219,9 @@ async fn every_connection_must_lead_to_the_same_process() {
     let _impostor = evil(&theirs, "Do", "impostor", None);
     let registry = quiet(&ours).await;
     registry.load("Evil/Do").await.unwrap();
-    // The plugin ends the connection behind its reply, so that none is kept and every later call connects anew.
-    assert_eq!(text(registry.execute("Evil/Do", "close-after", "before").await.unwrap()), "before");
+    // No connection is kept behind this reply: every later call connects anew.
+    let last = "HTTP/1.1 200 OK\r\nGoplug-Call-Id: CALLID\r\nConnection: close\r\nContent-Length: 6\r\n\r\nbefore";
+    assert_eq!(text(registry.execute("Evil/Do", "raw", last).await.unwrap()), "before");
     let (socket, other) = (ours.join("Do.sock"), theirs.join("Do.sock"));
     swap(&socket, &other);
     let calls = (0..32).map(|n| {

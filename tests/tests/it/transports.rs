@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use goplug_registry::admin::RegistryEvent;
 use goplug_registry::{CallOptions, Code, Ran, Registry, Subscribe, Unload};
-use goplug_tests::{LONG, PluginDir, bound, fast_paths};
+use goplug_tests::{LONG, PluginDir, bound, fast_paths, wait_until};
 use rustix::process::Signal;
 
 use crate::support::{event, fixture, loaded, quiet, text};
@@ -168,6 +168,7 @@ fn a_thread_that_waits_in_vain_has_the_process_pinged() {
     registry.execute("Test/Do", "echo", "the connection is there").unwrap();
     let mut events = registry.inner().events();
     plugin.signal(Signal::STOP);
+    wait_until("every thread of it is stopped", LONG, || plugin.is_stopped());
     let short = CallOptions { deadline: Some(Duration::from_millis(20)), ..CallOptions::default() };
     let late = registry.execute_with("Test/Do", "echo", "x", short).unwrap_err();
     assert_eq!(late.code, Code::DeadlineExceeded);
