@@ -1,7 +1,9 @@
 //! One call, from its admission to its reply: the deadline, the turn of a `serial` method, panics, and the end of a drain.
 
+use std::any::Any;
 use std::future::{Future, poll_fn, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Poll;
@@ -67,10 +69,9 @@ impl Admitted {
     /// Waits for the turn of a `serial` method, calls the method and waits for its reply, or for the first piece of it.
     pub(crate) async fn run(self, body: Bytes) -> Result<Reply, Fault> {
         let Self { mut held, cancel } = self;
-        let cx = cancel.0.clone();
-        let entry = Arc::clone(cx.entry());
-        let mut limits = Limits::of(&cx);
+        let entry = cancel.0.entry();
         if let Some(turn) = &entry.turn {
+            let mut limits = Limits::of(&cancel.0);
             held.turn = tokio::select! {
                 biased;
                 end = limits.pass() => return Err(end.fault(&limits.method, Ran::No)),
@@ -79,28 +80,36 @@ impl Admitted {
         }
         match &entry.function {
             Function::Blocking(function) => {
-                let (function, entry) = (Arc::clone(function), entry);
+                let limits = Limits::of(&cancel.0);
+                let (function, cx) = (Arc::clone(function), cancel.0.clone());
                 let timed = move || {
                     let begin = std::time::Instant::now();
                     let reply = function(&cx, body);
-                    entry.pace.took(begin.elapsed());
+                    cx.entry().pace.took(begin.elapsed());
                     reply
                 };
                 blocking(limits, held, timed).await.map(Reply::Whole)
             }
             Function::Async(function) => {
-                let run = caught(&entry.name, || function(cx, body));
-                let reply = tokio::select! {
-                    biased;
-                    reply = run => reply,
-                    end = limits.pass() => Err(end.fault(&limits.method, Ran::Unknown)),
+                let mut run = pin!(caught(&entry.name, || function(cancel.0.clone(), body)));
+                // Many are done at once: then nobody has to look at the clock.
+                let reply = match poll_once(run.as_mut()).await {
+                    Some(reply) => reply,
+                    None => {
+                        let mut limits = Limits::of(&cancel.0);
+                        tokio::select! {
+                            biased;
+                            reply = run => reply,
+                            end = limits.pass() => Err(end.fault(&limits.method, Ran::Unknown)),
+                        }
+                    }
                 };
-                drop((held, cancel));
                 reply.map(Reply::Whole)
             }
             Function::Streaming(function) => {
+                let limits = Limits::of(&cancel.0);
                 let (out, pieces) = ReplyStream::new();
-                let function = Arc::clone(function);
+                let (function, cx) = (Arc::clone(function), cancel.0.clone());
                 streaming(limits, held, cancel, out, pieces, move |out| function(cx, body, out)).await
             }
         }
@@ -147,7 +156,7 @@ struct CancelOnDrop(Context);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        self.0.cancel();
+        self.0.end();
     }
 }
 
@@ -293,13 +302,20 @@ fn caught<T: Send + 'static>(
     method: &str,
     make: impl FnOnce() -> Running<T>,
 ) -> impl Future<Output = Result<T, Fault>> {
-    let what = format!("method `{method}`");
-    let mut future = catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| {
-        let fault = panicked(&what, &*panic);
-        Box::pin(ready(Err(fault)))
-    });
+    let fault = move |panic: Box<dyn Any + Send>| panicked(&format!("method `{method}`"), &*panic);
+    let mut future =
+        catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| Box::pin(ready(Err(fault(panic)))));
     poll_fn(move |task| {
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(task)));
-        polled.unwrap_or_else(|panic| Poll::Ready(Err(panicked(&what, &*panic))))
+        polled.unwrap_or_else(|panic| Poll::Ready(Err(fault(panic))))
     })
+}
+
+/// What the future answers at once, if it does.
+pub(crate) async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|task| match future.as_mut().poll(task) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }

@@ -46,6 +46,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Cancel {
     is_cancelled: AtomicBool,
+    /// The call has its answer, or nobody wants one.
+    is_over: AtomicBool,
     wake: Notify,
 }
 
@@ -129,6 +131,16 @@ impl Context {
 
     pub(crate) fn cancel(&self) {
         self.inner.cancel.tell();
+    }
+
+    /// The call is over: whoever works for it may stop.
+    pub(crate) fn end(&self) {
+        self.inner.cancel.is_over.store(true, Ordering::Release);
+        self.inner.cancel.tell();
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.inner.cancel.is_over.load(Ordering::Acquire)
     }
 
     pub(crate) fn entry(&self) -> &Arc<Entry> {

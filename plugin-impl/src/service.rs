@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -90,6 +90,8 @@ pub(crate) struct Service {
     changed: watch::Sender<()>,
     /// Counts the drains that are over: calls still under way are cut off.
     cut: watch::Sender<u64>,
+    /// The same, for whoever only looks.
+    cuts: AtomicU64,
     /// Becomes true when the process is to remove its files and close its socket.
     leave: watch::Sender<bool>,
     health_turn: Arc<tokio::sync::Mutex<()>>,
@@ -149,6 +151,7 @@ impl Service {
             life,
             changed: watch::Sender::default(),
             cut: watch::Sender::default(),
+            cuts: AtomicU64::new(0),
             leave: watch::Sender::default(),
             health_turn: Arc::default(),
             runtime: OnceLock::new(),
@@ -208,7 +211,7 @@ impl Service {
 
     /// The count of this moment.
     pub(crate) fn cuts(&self) -> u64 {
-        *self.cut.borrow()
+        self.cuts.load(Ordering::Acquire)
     }
 
     /// Becomes true when the process is to leave.
@@ -333,7 +336,10 @@ impl Service {
         _ = timeout_at(deadline, self.settled()).await;
         let cancelled = u64::from(self.in_flight());
         let unacknowledged = self.notifier.unacknowledged();
-        self.cut.send_modify(|cuts| *cuts += 1);
+        self.cut.send_modify(|cuts| {
+            *cuts += 1;
+            self.cuts.store(*cuts, Ordering::Release);
+        });
         _ = timeout(CANCEL_GRACE, self.idle()).await;
         let stopper = self.hooks.stopper.clone().filter(|_| was_active);
         let output = match stopper {

@@ -1,6 +1,7 @@
 //! What can be set, with units, defaults and reasons.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use goplug_pconf_schema::{Code, Fault};
@@ -46,8 +47,17 @@ pub struct Builder {
     pub(crate) rescan_interval: Duration,
     pub(crate) call_deadline: Duration,
     pub(crate) drain: Duration,
-    pub(crate) caller: Option<String>,
+    pub(crate) caller: Option<Arc<str>>,
     pub(crate) fast_paths: bool,
+    pub(crate) latency: Latency,
+}
+
+/// What a call takes from the options: copied, because a hold on them costs more.
+#[derive(Debug)]
+pub(crate) struct CallDefaults {
+    pub(crate) deadline: Duration,
+    pub(crate) caller: Option<Arc<str>>,
+    pub(crate) max_reply_bytes: usize,
     pub(crate) latency: Latency,
 }
 
@@ -162,7 +172,7 @@ impl Builder {
     /// What plugins are told about who calls (`Goplug-Caller`); visible ASCII (default: nothing).
     #[must_use]
     pub fn caller(mut self, caller: impl Into<String>) -> Self {
-        self.caller = Some(caller.into());
+        self.caller = Some(caller.into().into());
         self
     }
 
@@ -174,6 +184,15 @@ impl Builder {
     pub async fn open(self) -> Result<Registry, Fault> {
         self.check()?;
         Registry::start(self).await
+    }
+
+    pub(crate) fn of_calls(&self) -> CallDefaults {
+        CallDefaults {
+            deadline: self.call_deadline,
+            caller: self.caller.clone(),
+            max_reply_bytes: self.max_reply_bytes,
+            latency: self.latency,
+        }
     }
 
     pub(crate) fn check(&self) -> Result<(), Fault> {

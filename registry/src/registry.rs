@@ -304,7 +304,7 @@ impl Registry {
         options: CallOptions,
     ) -> Result<Answer, Fault> {
         let slot = self.inner.resolve(plugin)?;
-        let defaults = self.inner.shared.options.load_full();
+        let defaults = self.inner.shared.options.load().of_calls();
         call::execute(&slot, &defaults, method, body.into(), &options, Waiting::Task).await
     }
 
@@ -317,7 +317,7 @@ impl Registry {
         options: &CallOptions,
     ) -> Result<Answer, Fault> {
         let slot = self.inner.resolve(plugin)?;
-        let defaults = self.inner.shared.options.load_full();
+        let defaults = self.inner.shared.options.load().of_calls();
         call::execute(&slot, &defaults, method, body, options, Waiting::Thread).await
     }
 

@@ -1,7 +1,7 @@
 //! Calls over frames: a quick method runs where its request was read, everything else on the runtime.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context as Task, Waker};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::reply::Answer;
 use super::route::NoRoute;
-use crate::call::{Admitted, Reply, must_end};
+use crate::call::{Admitted, Reply, must_end, poll_once};
 use crate::context::{Context, Origin};
 use crate::service::Service;
 
@@ -62,8 +62,8 @@ impl FrameHandler for Frames {
             Ok(admitted) => admitted,
             Err(fault) => return reply.error(problem(&fault)),
         };
+        reply.set_cancel(admitted.context().watch());
         if admitted.is_quick() {
-            reply.set_cancel(admitted.context().watch());
             match admitted.run_here(request.body, request.started) {
                 Ok(body) => reply.reply(body),
                 Err(fault) => reply.error(problem(&fault)),
@@ -112,21 +112,28 @@ fn caller_left() -> Fault {
 
 /// Runs a call as HTTP does, and answers it.
 async fn answer(admitted: Admitted, body: Bytes, reply: Replier) {
-    let left = Arc::new(CallerLeft::default());
-    reply.set_cancel(Arc::clone(&left) as Arc<dyn Cancel>);
-    let result = tokio::select! {
-        biased;
-        result = admitted.run(body) => result,
-        () = left.0.notified() => Err(caller_left()),
+    let mut run = pin!(admitted.run(body));
+    let result = match poll_once(run.as_mut()).await {
+        Some(result) => result,
+        None => {
+            // From here on the call is given up when its caller has gone, not only told of it.
+            let left = CallerLeft::of(&reply);
+            tokio::select! {
+                biased;
+                result = run => result,
+                () = left.0.notified() => Err(caller_left()),
+            }
+        }
     };
     match result {
         Ok(Reply::Whole(body)) => reply.reply(body),
-        Ok(Reply::Pieces(pieces)) => forward(pieces, &left, reply).await,
+        Ok(Reply::Pieces(pieces)) => forward(pieces, reply).await,
         Err(fault) => reply.error(problem(&fault)),
     }
 }
 
-async fn forward(mut pieces: mpsc::Receiver<Result<Bytes, ()>>, left: &CallerLeft, reply: Replier) {
+async fn forward(mut pieces: mpsc::Receiver<Result<Bytes, ()>>, reply: Replier) {
+    let left = CallerLeft::of(&reply);
     loop {
         let piece = tokio::select! {
             biased;
@@ -156,6 +163,15 @@ async fn forward(mut pieces: mpsc::Receiver<Result<Bytes, ()>>, left: &CallerLef
 #[derive(Default)]
 struct CallerLeft(Notify);
 
+impl CallerLeft {
+    /// Instead of what was told before.
+    fn of(reply: &Replier) -> Arc<Self> {
+        let left = Arc::new(Self::default());
+        reply.set_cancel(Arc::clone(&left) as Arc<dyn Cancel>);
+        left
+    }
+}
+
 impl Cancel for CallerLeft {
     fn cancel(&self) {
         self.0.notify_one();
@@ -163,15 +179,18 @@ impl Cancel for CallerLeft {
 }
 
 /// Stands by a method that holds the thread on which its request was read: from now on its call is answered when its time
-/// is up, as over HTTP, and not only when it comes back.
+/// is up or its caller has gone, as over HTTP, and not only when it comes back.
 pub(crate) fn stand_by(cx: Context, late: Late) {
     cx.entry().pace.took(Duration::MAX);
     let runtime = cx.service().runtime().clone();
     runtime.spawn(async move {
         let fault = tokio::select! {
             biased;
-            // The caller has gone, or the method is done: then there is nothing to answer any more.
-            () = cx.cancelled() => caller_left(),
+            () = cx.cancelled() => match cx.is_over() {
+                // Its reply is on its way.
+                true => return,
+                false => caller_left(),
+            },
             fault = must_end(&cx) => fault,
         };
         cx.cancel();

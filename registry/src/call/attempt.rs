@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::frames;
 use super::judge::{self, Verdict};
 use super::pool::PoolError;
-use super::{Answer, CallOptions, Waiting};
+use super::{Answer, CallOptions, Waiting, late};
 use crate::supervisor::{Doubt, Live, Wire};
 
 /// How long a whole reply that is already in the socket may take to be read after the plugin's death was seen.
@@ -21,6 +21,7 @@ pub(super) const LAST_WORDS: Duration = Duration::from_millis(25);
 
 /// What goes over the wire.
 pub(crate) struct Outgoing<'a> {
+    pub name: &'a str,
     /// The escaped path.
     pub target: &'a str,
     /// Its place in the hello.
@@ -38,26 +39,25 @@ pub(crate) struct Outgoing<'a> {
     pub latency: Latency,
 }
 
-/// Sends the call to `live` and waits for the whole reply; ends within 50 ms of the plugin's death.
-///
-/// Sets `sent` before the first byte may reach the plugin.
-pub(crate) async fn attempt(
-    live: &Live,
-    call: &Outgoing<'_>,
-    deadline: Instant,
-    sent: &AtomicBool,
-) -> Result<Answer, Fault> {
-    if let Some(offered) = &live.frames {
-        sent.store(true, Ordering::Relaxed);
-        if let Some(answer) = frames::attempt(live, offered, call, deadline).await {
-            return answer;
-        }
-        sent.store(false, Ordering::Relaxed);
+/// Sends the call to `live` and waits for the whole reply; ends at `deadline`, and within 50 ms of the plugin's death.
+pub(crate) async fn attempt(live: &Live, call: &Outgoing<'_>, deadline: Instant) -> Result<Answer, Fault> {
+    if let Some(offered) = &live.frames
+        && let Some(answer) = frames::attempt(live, offered, call, deadline).await
+    {
+        return answer;
     }
     // On the heap: every call would otherwise carry the room for this one about.
-    Box::pin(over_http(live, call, deadline, sent)).await
+    let sent = AtomicBool::new(false);
+    match Box::pin(tokio::time::timeout_at(deadline, over_http(live, call, deadline, &sent))).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            live.report(Doubt::Silent);
+            Err(late(live, call.name, if sent.load(Ordering::Relaxed) { Ran::Unknown } else { Ran::No }))
+        }
+    }
 }
 
+/// Sets `sent` before the first byte may reach the plugin.
 async fn over_http(live: &Live, call: &Outgoing<'_>, deadline: Instant, sent: &AtomicBool) -> Result<Answer, Fault> {
     let mut connection = live.pool.take(deadline).await.map_err(|error| not_connected(live, error))?;
     sent.store(true, Ordering::Relaxed);

@@ -9,10 +9,10 @@ use goplug_pconf_schema::wire::fault::MAX_PROBLEM_BYTES;
 use goplug_pconf_schema::wire::frame::{self, Meta};
 use goplug_pconf_schema::{Code, Fault, Ran};
 use goplug_transport::{Error, ErrorKind, FrameConnection, FrameReply, FrameRequest, Latency, Request, Upgrade};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::attempt::{LAST_WORDS, Outgoing, broken, next_call_id, not_connected};
-use super::{Answer, Waiting, judge};
+use super::{Answer, Waiting, judge, late};
 use crate::supervisor::{Doubt, Live};
 
 /// How long calls go over HTTP after a plugin refused the upgrade.
@@ -122,9 +122,14 @@ pub(super) async fn attempt(
     loop {
         let connection = match frames.connection.load_full() {
             Some(connection) => connection,
-            None => match Box::pin(frames.make(live, call.latency, deadline)).await {
-                Ok(connection) => connection?,
-                Err(fault) => return Some(Err(fault)),
+            // On the heap, as a call over HTTP.
+            None => match Box::pin(timeout_at(deadline, frames.make(live, call.latency, deadline))).await {
+                Ok(Ok(connection)) => connection?,
+                Ok(Err(fault)) => return Some(Err(fault)),
+                Err(_) => {
+                    live.report(Doubt::Silent);
+                    return Some(Err(late(live, call.name, Ran::No)));
+                }
             },
         };
         let left = deadline.saturating_duration_since(if is_second { Instant::now() } else { call.now });
@@ -132,12 +137,13 @@ pub(super) async fn attempt(
             index: call.index,
             deadline_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1),
             meta,
-            body: call.body.clone(),
+            deadline: deadline.into_std(),
+            body: call.body,
             max_reply_bytes: call.max_reply_bytes,
         };
         let reply = match call.waiting {
             Waiting::Task => connection.call(request).await,
-            Waiting::Thread => connection.call_blocking(request, deadline.into_std()),
+            Waiting::Thread => connection.call_blocking(request),
         };
         let error = match reply {
             Ok(reply) => return Some(read(live, call, reply)),
@@ -145,6 +151,7 @@ pub(super) async fn attempt(
         };
         if error.kind == ErrorKind::Deadline {
             live.report(Doubt::Silent);
+            return Some(Err(late(live, call.name, if error.sent { Ran::Unknown } else { Ran::No })));
         }
         forget_if_ended(&frames.connection);
         // One that was idle had ended before the call: another is made, once.

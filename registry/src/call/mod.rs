@@ -12,7 +12,6 @@ mod probe;
 mod retry;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,8 +25,8 @@ pub(crate) use judge::{Verdict, problem as read_problem, v0 as judge_v0, v1 as j
 pub(crate) use pool::Pool;
 pub(crate) use probe::{health, is_hung, ping, request};
 
-use crate::options::Builder;
-use crate::supervisor::{Doubt, Live, Slot, Wire};
+use crate::options::CallDefaults;
+use crate::supervisor::{Live, Slot, Wire};
 use attempt::Outgoing;
 use retry::Repeat;
 
@@ -72,7 +71,7 @@ pub struct Answer {
 /// run or is declared idempotent by the process that is asked again.
 pub(crate) async fn execute(
     slot: &Slot,
-    defaults: &Builder,
+    defaults: &CallDefaults,
     method: &str,
     body: Bytes,
     options: &CallOptions,
@@ -115,7 +114,7 @@ pub(crate) async fn execute(
 /// Everything that is checked before a byte is sent; also the method's place and the deadline.
 fn prepare(
     slot: &Slot,
-    defaults: &Builder,
+    defaults: &CallDefaults,
     method: &str,
     body: &Bytes,
     options: &CallOptions,
@@ -137,7 +136,7 @@ fn prepare(
     let longest = Duration::from_millis(MAX_DEADLINE_MS);
     // What the plugin says in its hello is no fault of the caller.
     let usual = || info.deadline_ms.map(|ms| Duration::from_millis(ms).min(longest));
-    let allowed = options.deadline.or_else(usual).unwrap_or(defaults.call_deadline);
+    let allowed = options.deadline.or_else(usual).unwrap_or(defaults.deadline);
     if allowed > longest {
         return Err(Fault::new(Code::InvalidArgument, format!("the deadline is {allowed:?}, the limit is a day")));
     }
@@ -152,7 +151,7 @@ fn prepare(
 #[allow(clippy::too_many_arguments, reason = "each is said once, and none belongs to another")]
 async fn once(
     live: &Live,
-    defaults: &Builder,
+    defaults: &CallDefaults,
     place: usize,
     body: &Bytes,
     options: &CallOptions,
@@ -164,6 +163,7 @@ async fn once(
     let admitted = admission::admit(live, entry, deadline).await?;
     let call = Outgoing {
         now: if admitted.has_waited { Instant::now() } else { now },
+        name: &entry.info.name,
         target: &entry.target,
         index: entry.index,
         waiting,
@@ -175,14 +175,7 @@ async fn once(
         content_type: options.content_type.as_deref().or(entry.info.content_type.as_deref()),
         max_reply_bytes: defaults.max_reply_bytes,
     };
-    let sent = AtomicBool::new(false);
-    match tokio::time::timeout_at(deadline, attempt::attempt(live, &call, deadline, &sent)).await {
-        Ok(answer) => answer,
-        Err(_) => {
-            live.report(Doubt::Silent);
-            Err(late(live, &entry.info.name, if sent.load(Ordering::Relaxed) { Ran::Unknown } else { Ran::No }))
-        }
-    }
+    attempt::attempt(live, &call, deadline).await
 }
 
 fn late(live: &Live, method: &str, ran: Ran) -> Fault {

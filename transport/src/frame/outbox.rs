@@ -58,21 +58,40 @@ impl Outbox {
     }
 
     /// Appends a frame; the lengths in `header` are filled in here.
-    pub(super) fn push(&mut self, mut header: Header, meta: &Meta<'_>, payload: Bytes) {
-        header.payload_bytes = payload.len();
+    pub(super) fn push(&mut self, header: Header, meta: &Meta<'_>, payload: Bytes) {
+        if payload.len() <= COPIED_BYTES {
+            return self.push_copied(header, meta, &payload);
+        }
+        self.push_head(header, meta, payload.len());
+        self.length += payload.len();
+        self.pieces.push_back(Piece::Large(payload));
+    }
+
+    /// As [`Outbox::push`], of a payload that somebody else keeps.
+    pub(super) fn push_shared(&mut self, header: Header, meta: &Meta<'_>, payload: &Bytes) {
+        if payload.len() <= COPIED_BYTES {
+            return self.push_copied(header, meta, payload);
+        }
+        self.push(header, meta, payload.clone());
+    }
+
+    fn push_copied(&mut self, header: Header, meta: &Meta<'_>, payload: &[u8]) {
+        self.push_head(header, meta, payload.len()).extend_from_slice(payload);
+        self.length += payload.len();
+    }
+
+    /// Appends all of a frame but its payload; answers where a short one goes.
+    fn push_head(&mut self, mut header: Header, meta: &Meta<'_>, payload_bytes: usize) -> &mut Vec<u8> {
+        header.payload_bytes = payload_bytes;
         let small = self.small();
         let start = small.len();
         small.extend_from_slice(&[0; goplug_pconf_schema::wire::frame::HEADER_BYTES]);
         header.meta_bytes = meta.encode(small);
         let end = start + goplug_pconf_schema::wire::frame::HEADER_BYTES;
         small[start..end].copy_from_slice(&header.encode());
-        if payload.len() <= COPIED_BYTES {
-            small.extend_from_slice(&payload);
-            self.length += small.len() - start;
-        } else {
-            self.length += small.len() - start + payload.len();
-            self.pieces.push_back(Piece::Large(payload));
-        }
+        let length = small.len() - start;
+        self.length += length;
+        self.small()
     }
 
     /// Writes as much as the socket takes now; `Ok` with what was taken, which is less than all when it is full.

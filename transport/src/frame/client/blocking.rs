@@ -23,15 +23,16 @@ impl Wake for Unpark {
 }
 
 impl FrameConnection {
-    /// Makes a call from a thread without a runtime and waits for its reply, at most until `deadline`.
+    /// Makes a call from a thread without a runtime and waits for its reply, at most until its deadline.
     ///
     /// # Errors
     /// [`ErrorKind::Deadline`] when the time is up: the call is cancelled, and may have run. Otherwise as the call's.
-    pub fn call_blocking(&self, request: FrameRequest<'_>, deadline: Instant) -> Result<FrameReply, Error> {
+    pub fn call_blocking(&self, request: FrameRequest<'_>) -> Result<FrameReply, Error> {
         thread_local! {
             static WAKER: RefCell<Waker> = RefCell::new(Arc::new(Unpark(std::thread::current())).into());
         }
         let waker = WAKER.with_borrow(Waker::clone);
+        let deadline = request.deadline;
         let mut call = Call::new(&self.shared, request);
         loop {
             let now = Instant::now();

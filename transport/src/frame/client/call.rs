@@ -36,9 +36,13 @@ impl<'a> Call<'a> {
     pub(super) fn advance(&mut self, sleep: &mut Sleep<'_, '_>) -> Poll<Result<FrameReply, Error>> {
         let mut state = self.shared.lock();
         let id = match &mut self.stage {
-            Stage::New(request) => match state.begin(request) {
-                Ok(id) => {
+            // A thread looks at the clock by itself.
+            Stage::New(request) => match state.begin(request, matches!(sleep, Sleep::Task(_))) {
+                Ok((id, is_earlier)) => {
                     self.stage = Stage::Waiting(id);
+                    if is_earlier {
+                        self.shared.earlier.notify_one();
+                    }
                     id
                 }
                 Err(error) => {

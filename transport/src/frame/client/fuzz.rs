@@ -1,6 +1,7 @@
 //! Whatever a plugin sends: no panic, no memory that grows with what it declares, no answer to a call that has none.
 
 use std::task::Waker;
+use std::time::Instant;
 
 use bytes::Bytes;
 use goplug_pconf_schema::wire::frame::{HEADER_BYTES, Header, Kind, MAX_META_BYTES, MAX_PAYLOAD_BYTES, Meta};
@@ -67,15 +68,16 @@ fn connection(random: &mut Random) -> u64 {
     let mut state = State::new();
     let mut open = Vec::new();
     for _ in 0..8 {
-        let body = vec![1; if random.rarely(4) { 600_000 } else { 10 }];
-        let mut request = FrameRequest {
+        let body = vec![1; if random.rarely(4) { 600_000 } else { 10 }].into();
+        let request = FrameRequest {
             index: 0,
             deadline_ms: 1_000,
+            deadline: Instant::now(),
             meta: Meta::default(),
-            body: body.into(),
+            body: &body,
             max_reply_bytes: MAX_REPLY_BYTES,
         };
-        open.push(state.begin(&mut request).unwrap());
+        open.push(state.begin(&request, true).unwrap().0);
     }
     let mut frames = 0;
     let mut wakers: Vec<Waker> = Vec::new();
@@ -145,14 +147,15 @@ fn every_prefix_and_every_flipped_bit_of_the_golden_frames() {
         for bytes in prefixes.chain(flips) {
             let mut state = State::new();
             for _ in 0..4 {
-                let request = &mut FrameRequest {
+                let request = FrameRequest {
                     index: 0,
                     deadline_ms: 1,
+                    deadline: Instant::now(),
                     meta: Meta::default(),
-                    body: Bytes::new(),
+                    body: &Bytes::new(),
                     max_reply_bytes: MAX_REPLY_BYTES,
                 };
-                state.begin(request).unwrap();
+                state.begin(&request, true).unwrap();
             }
             let is_prefix = bytes.len() < frame.len();
             let taken = take::take_all(&mut state, &mut Input::new(&bytes), &mut Vec::new());

@@ -3,7 +3,8 @@
 //! Whoever waits for a reply and has nothing left to write may be the *reader*: it reads the socket itself and hands the
 //! others their replies. It looks again and again for a while before it sleeps (see [`Latency`]), and the socket is
 //! registered with the runtime only while it sleeps. When it has its own reply, another caller reads on; when nobody
-//! waits, after a while, the *keeper* does, a task that sees the end of an idle connection.
+//! waits, after a while, the *keeper* does, a task that sees the end of an idle connection. It also ends the calls whose time
+//! is up, so that a call needs no timer of its own.
 
 mod blocking;
 mod call;
@@ -14,10 +15,12 @@ mod take;
 
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use goplug_pconf_schema::wire::frame::Meta;
 use rustix::fd::OwnedFd;
+use tokio::sync::Notify;
 
 pub use call::Call;
 
@@ -39,12 +42,14 @@ pub struct FrameConnection {
 pub struct FrameRequest<'a> {
     /// The place of the method in the hello.
     pub index: u16,
-    /// What is left of the caller's time, in milliseconds.
+    /// What is left of the caller's time, in milliseconds, as the plugin is told.
     pub deadline_ms: u64,
+    /// When the call ends with [`ErrorKind::Deadline`], if it has no reply then.
+    pub deadline: Instant,
     /// What the caller says besides the body.
     pub meta: Meta<'a>,
-    /// The body.
-    pub body: Bytes,
+    /// The body; a long one is not copied.
+    pub body: &'a Bytes,
     /// How many bytes the reply may have.
     pub max_reply_bytes: usize,
 }
@@ -75,6 +80,8 @@ struct Shared {
     seat: Mutex<Seat>,
     /// Wakes a reader that sleeps on a thread of its own; made when there is one.
     bell: OnceLock<OwnedFd>,
+    /// Tells the keeper that a call ends earlier than all before.
+    earlier: Arc<Notify>,
 }
 
 impl FrameConnection {
@@ -97,6 +104,7 @@ impl FrameConnection {
             state: Mutex::new(State::new()),
             seat: Mutex::new(Seat::new(first, Patience::new(latency))),
             bell: OnceLock::new(),
+            earlier: Arc::default(),
         });
         keeper::spawn(&shared, on_end);
         Ok(Self { shared })

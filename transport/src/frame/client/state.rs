@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::task::Waker;
+use std::time::Instant;
 
 use bytes::Bytes;
 use goplug_pconf_schema::wire::frame::{CALL_CREDIT, CONNECTION_CREDIT, Header, Kind, MAX_PAYLOAD_BYTES, Meta};
@@ -24,6 +25,8 @@ pub(super) struct State {
     calls: ById<Entry>,
     /// Ids count up from 1 and are never used again.
     next_id: u64,
+    /// No call ends at its deadline before this; `None`: no call has one that anybody waits for.
+    alarm: Option<Instant>,
     pub(super) outbox: Outbox,
     /// Somebody writes at this moment, and goes on until the outbox is empty or the socket full.
     pub(super) writing: bool,
@@ -63,6 +66,7 @@ pub(super) struct Entry {
     pub(super) taken: u64,
     unsent: Bytes,
     credit: u64,
+    deadline: Instant,
     /// Where in the stream of bytes its request begins.
     begins: u64,
 }
@@ -72,6 +76,7 @@ impl State {
         Self {
             calls: ById::default(),
             next_id: 1,
+            alarm: None,
             outbox: Outbox::default(),
             writing: false,
             promised: false,
@@ -116,8 +121,9 @@ impl State {
         }
     }
 
-    /// Begins a call; what of its body has no credit follows later.
-    pub(super) fn begin(&mut self, request: &mut FrameRequest<'_>) -> Result<u64, Error> {
+    /// Begins a call; what of its body has no credit follows later. With `alarm` it is ended when its time is up; also answers
+    /// whether that is earlier than for all others.
+    pub(super) fn begin(&mut self, request: &FrameRequest<'_>, alarm: bool) -> Result<(u64, bool), Error> {
         if let Some(error) = &self.ended {
             return Err(Error { sent: false, ..error.clone() });
         }
@@ -126,14 +132,14 @@ impl State {
         }
         let id = self.next_id;
         self.next_id += 1;
-        let mut body = std::mem::take(&mut request.body);
+        let body = request.body;
         let length = body.len().min(MAX_PAYLOAD_BYTES).min(usize::try_from(self.credit).unwrap_or(usize::MAX));
-        let first = body.split_to(length);
+        let is_whole = length == body.len();
         self.credit -= length as u64;
         let header = Header {
             index: request.index,
             arg: request.deadline_ms,
-            end: body.is_empty(),
+            end: is_whole,
             ..Header::new(Kind::Request, id)
         };
         let entry = Entry {
@@ -144,15 +150,51 @@ impl State {
             taken: 0,
             credit: CALL_CREDIT - length as u64,
             begins: self.appended,
-            unsent: body,
+            deadline: request.deadline,
+            // Nothing is shared, and nothing counted, of what goes out at once.
+            unsent: if is_whole { Bytes::new() } else { body.slice(length..) },
         };
-        let starves = !entry.unsent.is_empty() && entry.credit > 0;
+        let starves = !is_whole && entry.credit > 0;
         self.calls.insert(id, entry);
-        self.push(header, &request.meta, first);
+        if !self.broken_pipe {
+            let before = self.outbox.len();
+            match is_whole {
+                true => self.outbox.push_shared(header, &request.meta, body),
+                false => self.outbox.push(header, &request.meta, body.slice(..length)),
+            }
+            self.appended += (self.outbox.len() - before) as u64;
+        }
         if starves {
             self.starving.push_back(id);
         }
-        Ok(id)
+        let is_earlier = alarm && self.alarm.is_none_or(|alarm| request.deadline < alarm);
+        if is_earlier {
+            self.alarm = Some(request.deadline);
+        }
+        Ok((id, is_earlier))
+    }
+
+    pub(super) fn alarm(&self) -> Option<Instant> {
+        self.alarm
+    }
+
+    /// Ends the calls whose time is up at `now`; their tasks are to be woken.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<Waker> {
+        if self.alarm.is_none_or(|alarm| now < alarm) {
+            return Vec::new();
+        }
+        let waiting = self.calls.iter().filter(|(_, entry)| entry.done.is_none());
+        let late: Vec<_> = waiting.filter(|(_, entry)| entry.deadline <= now).map(|(id, _)| *id).collect();
+        let mut wakers = Vec::new();
+        for id in late {
+            let sent = self.calls.get(&id).is_some_and(|entry| self.written > entry.begins);
+            let error = Error::new(ErrorKind::Deadline, sent, "the reply did not come in time");
+            wakers.extend(self.finish(id, Err(error)));
+            self.push(Header::new(Kind::Cancel, id), &Meta::default(), Bytes::new());
+        }
+        let waiting = self.calls.values().filter(|entry| entry.done.is_none());
+        self.alarm = waiting.map(|entry| entry.deadline).min();
+        wakers
     }
 
     /// The plugin takes `more` bytes: of call `id`, or of all together. False if that is more than can be.

@@ -121,7 +121,10 @@ fn connected(latency: Latency) -> (Arc<FrameConnection>, Arc<Seen>) {
 }
 
 fn request(index: u16, body: impl Into<Bytes>) -> FrameRequest<'static> {
-    FrameRequest { index, deadline_ms: 1_000, meta: Meta::default(), body: body.into(), max_reply_bytes: 64 << 20 }
+    // A test is short: what it leaks is little.
+    let body = Box::leak(Box::new(body.into()));
+    let deadline = Instant::now() + SOON;
+    FrameRequest { index, deadline_ms: 1_000, deadline, meta: Meta::default(), body, max_reply_bytes: 64 << 20 }
 }
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
@@ -181,7 +184,7 @@ async fn blocking_callers_and_tasks_share_a_connection() {
             std::thread::spawn(move || {
                 for n in 0..300 {
                     let body = body(thread, n);
-                    let reply = connection.call_blocking(request(ECHO, body.clone()), Instant::now() + SOON).unwrap();
+                    let reply = connection.call_blocking(request(ECHO, body.clone())).unwrap();
                     assert!(reply == FrameReply::Bytes(body.into()), "thread {thread}, call {n}");
                 }
             })
@@ -231,8 +234,12 @@ async fn dropped_calls_disturb_nobody() {
     }
     soon(connection.call(request(ECHO, ""))).await.unwrap();
     assert!(seen.cancels.load(Ordering::Relaxed) >= 3);
-    let fault = connection.call_blocking(request(NEVER, "x"), Instant::now() + Duration::from_millis(20)).unwrap_err();
+    let short = || FrameRequest { deadline: Instant::now() + Duration::from_millis(20), ..request(NEVER, "x") };
+    let fault = connection.call_blocking(short()).unwrap_err();
     assert_eq!(fault.kind, ErrorKind::Deadline);
+    let (long, fault) = (connection.call(request(NEVER, "y")), soon(connection.call(short())).await.unwrap_err());
+    assert_eq!((fault.kind, fault.sent), (ErrorKind::Deadline, true));
+    drop(long);
 }
 
 #[tokio::test]
