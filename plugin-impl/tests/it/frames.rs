@@ -321,6 +321,27 @@ async fn a_call_is_answered_when_its_time_is_up() {
     }
 }
 
+/// An async method may block as well, before it waits for anything and without looking at the clock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_async_method_that_blocks_is_answered_for_when_its_time_is_up() {
+    let (leave, left) = std::sync::mpsc::channel::<()>();
+    let left = Mutex::new(left);
+    let plugin = start(|builder| {
+        builder.method_async("blocks", move |_, body| {
+            left.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            async move { Ok(body) }
+        })
+    })
+    .await;
+    let mut frames = Frames::connect(&plugin);
+    let id = frames.request_within(50, 0, b"");
+    let fault = frames.answer(id).unwrap_err();
+    assert_eq!((fault.code, fault.ran), (Code::DeadlineExceeded, Ran::Unknown));
+    leave.send(()).unwrap();
+    leave.send(()).unwrap();
+    assert_eq!(frames.call(0, b"the next").unwrap(), b"the next");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deactivation_waits_for_calls_and_cuts_them_off() {
     let (begin, mut begun) = mpsc::unbounded_channel();
