@@ -303,8 +303,7 @@ fn caught<T: Send + 'static>(
     make: impl FnOnce() -> Running<T>,
 ) -> impl Future<Output = Result<T, Fault>> {
     let fault = move |panic: Box<dyn Any + Send>| panicked(&format!("method `{method}`"), &*panic);
-    let mut future =
-        catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| Box::pin(ready(Err(fault(panic)))));
+    let mut future = catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| Box::pin(ready(Err(fault(panic)))));
     poll_fn(move |task| {
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(task)));
         polled.unwrap_or_else(|panic| Poll::Ready(Err(fault(panic))))

@@ -157,6 +157,29 @@ pub(crate) fn watch_socket(
     unsafe { AsyncFd::register_with_interest(Arc::clone(stream), interest) }.map_err(io::Error::from)
 }
 
+/// Reads what is there now behind what `into` holds: at most `most` bytes, and no more than it has room for.
+///
+/// # Errors
+/// As `recv`; [`rustix::io::Errno::AGAIN`] when nothing is there.
+#[cfg(any(feature = "client", feature = "server"))]
+#[allow(unsafe_code)]
+pub(crate) fn receive(
+    stream: &std::os::unix::net::UnixStream,
+    into: &mut Vec<u8>,
+    most: usize,
+) -> rustix::io::Result<usize> {
+    let room = into.spare_capacity_mut();
+    let most = most.min(room.len());
+    let room = &mut room[..most];
+    let flags = rustix::net::RecvFlags::DONTWAIT;
+    let count =
+        rustix::io::retry_on_intr(|| rustix::net::recv(stream, &mut *room, flags).map(|((new, _), _)| new.len()))?;
+    // SAFETY: the kernel has written `count` bytes, as many as `recv` calls initialized, from the vector's length on; they
+    // lie within its capacity, because `room` does.
+    unsafe { into.set_len(into.len() + count) };
+    Ok(count)
+}
+
 fn pid_of(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw)
 }

@@ -66,6 +66,10 @@ pub struct Header {
     pub meta_bytes: usize,
     /// How much of what follows the metadata is payload.
     pub payload_bytes: usize,
+    /// Of a REQUEST or REPLY that is not the end: how many bytes of its body follow in DATA frames, as far as the sender
+    /// knows; 0 when it does not. A hint, so that the receiver makes room once; never a promise.
+    /// (The specification had these four bytes as zero: a receiver that knows grows no buffer and lets no sender wait.)
+    pub rest_bytes: u32,
 }
 
 /// Why bytes are no frame: the rule that was broken.
@@ -102,7 +106,7 @@ const END: u8 = 1;
 impl Header {
     /// A header of a frame without metadata and payload.
     pub fn new(kind: Kind, id: u64) -> Self {
-        Self { kind, end: false, index: 0, id, arg: 0, meta_bytes: 0, payload_bytes: 0 }
+        Self { kind, end: false, index: 0, id, arg: 0, meta_bytes: 0, payload_bytes: 0, rest_bytes: 0 }
     }
 
     /// The bytes of the header.
@@ -116,6 +120,7 @@ impl Header {
         bytes[8..16].copy_from_slice(&self.id.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.arg.to_le_bytes());
         bytes[24..28].copy_from_slice(&u32::try_from(self.meta_bytes).unwrap_or(u32::MAX).to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.rest_bytes.to_le_bytes());
         bytes
     }
 
@@ -148,11 +153,20 @@ impl Header {
         if bytes[5] & !END != 0 {
             return Err(Broken(format!("flags {:#x} of a frame are unknown", bytes[5])));
         }
-        if u32_at(28) != 0 {
-            return Err(Broken("the last four bytes of a header are not zero".into()));
+        let header = Self {
+            kind,
+            end: bytes[5] == END,
+            index: u16::from_le_bytes([bytes[6], bytes[7]]),
+            id: u64_at(8),
+            arg: u64_at(16),
+            meta_bytes,
+            payload_bytes,
+            rest_bytes: u32::from_le_bytes([bytes[28], bytes[29], bytes[30], bytes[31]]),
+        };
+        if header.rest_bytes != 0 && (header.end || !matches!(kind, Kind::Request | Kind::Reply)) {
+            return Err(Broken("the last four bytes of a header are zero where no body goes on".into()));
         }
-        let index = u16::from_le_bytes([bytes[6], bytes[7]]);
-        Ok(Self { kind, end: bytes[5] == END, index, id: u64_at(8), arg: u64_at(16), meta_bytes, payload_bytes })
+        Ok(header)
     }
 }
 
@@ -240,6 +254,14 @@ mod tests {
     }
 
     #[test]
+    fn a_body_that_goes_on_may_say_how_far() {
+        let begun = Header { end: false, rest_bytes: 700_000, ..header() };
+        assert_eq!(Header::decode(&begun.encode()), Ok(begun));
+        let data = Header { kind: Kind::Data, ..begun };
+        assert!(Header::decode(&data.encode()).is_err());
+    }
+
+    #[test]
     fn every_bit_of_a_header_that_flips_is_another_frame_or_none() {
         let bytes = header().encode();
         for bit in 0..HEADER_BYTES * 8 {
@@ -266,7 +288,7 @@ mod tests {
         assert!(with(|bytes| bytes[24] = 70).contains("metadata"), "more metadata than the frame has");
         assert!(with(|bytes| bytes[4] = 9).contains("type 9"));
         assert!(with(|bytes| bytes[5] = 2).contains("flags"));
-        assert!(with(|bytes| bytes[31] = 1).contains("zero"));
+        assert!(with(|bytes| bytes[31] = 1).contains("zero"), "a body that has ended does not go on");
     }
 
     #[test]

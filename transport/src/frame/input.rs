@@ -4,8 +4,10 @@ use std::io;
 use std::os::unix::net::UnixStream;
 
 use bytes::Bytes;
-use goplug_pconf_schema::wire::frame::{Broken, HEADER_BYTES, Header};
+use goplug_pconf_schema::wire::frame::{Broken, HEADER_BYTES, Header, Kind};
 use rustix::net::RecvFlags;
+
+use crate::peer;
 
 /// One read: many small frames, or a part of a large one.
 const READ_BYTES: usize = 64 * 1024;
@@ -13,6 +15,18 @@ const READ_BYTES: usize = 64 * 1024;
 const HEAD_BYTES: usize = 1024;
 /// From here on a payload gets a buffer of its own, into which it is read directly.
 const LARGE_BYTES: usize = 8 * 1024;
+
+/// At most so much room is made for a body because its sender says that it will come.
+const TRUSTED_BYTES: usize = 4 * 1024 * 1024;
+
+/// What came.
+#[derive(Debug)]
+pub(super) enum Next {
+    Frame(Frame),
+    /// A part of a body is beginning to come: whoever collects the body lends what it has, so that the part is read where
+    /// it belongs ([`Input::lend`]); or it does not, and the part comes as a frame.
+    Part(Header),
+}
 
 /// A frame.
 #[derive(Debug)]
@@ -22,6 +36,8 @@ pub(super) struct Frame {
     #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the plugin's side reads it"))]
     pub(super) meta: Bytes,
     pub(super) payload: Bytes,
+    /// The body that was lent, with the payload at its end; the payload itself is empty then.
+    pub(super) lent: Option<Vec<u8>>,
 }
 
 /// What came and was not cut yet.
@@ -31,9 +47,22 @@ pub(super) struct Input {
     /// Where in the buffer the next frame begins.
     start: usize,
     /// A frame whose payload is being read into a buffer of its own.
-    large: Option<(Header, Bytes, Vec<u8>)>,
+    large: Option<Large>,
     /// Whether the last frame was such a one.
     was_large: bool,
+}
+
+#[derive(Debug)]
+struct Large {
+    header: Header,
+    meta: Bytes,
+    /// Somebody's body, or nothing, and what came of the payload.
+    into: Vec<u8>,
+    /// The length of `into` when the payload is whole.
+    whole: usize,
+    is_lent: bool,
+    /// Whether a body could still be lent: nothing was read from the socket yet.
+    is_new: bool,
 }
 
 /// What a read found.
@@ -56,14 +85,18 @@ impl Input {
     ///
     /// # Errors
     /// Names the rule that was broken; nothing after it can be understood.
-    pub(super) fn next(&mut self) -> Result<Option<Frame>, Broken> {
-        if let Some((header, meta, payload)) = self.large.take() {
-            if payload.len() < header.payload_bytes {
-                self.large = Some((header, meta, payload));
-                return Ok(None);
+    pub(super) fn next(&mut self) -> Result<Option<Next>, Broken> {
+        if let Some(mut large) = self.large.take() {
+            if large.into.len() < large.whole {
+                let ask = std::mem::replace(&mut large.is_new, false) && large.header.kind == Kind::Data;
+                let header = large.header;
+                self.large = Some(large);
+                return Ok(ask.then_some(Next::Part(header)));
             }
             self.was_large = true;
-            return Ok(Some(Frame { header, meta, payload: payload.into() }));
+            let Large { header, meta, into, is_lent, .. } = large;
+            let (payload, lent) = if is_lent { (Bytes::new(), Some(into)) } else { (into.into(), None) };
+            return Ok(Some(Next::Frame(Frame { header, meta, payload, lent })));
         }
         let rest = &self.buffer[self.start..];
         let Some(head) = rest.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
@@ -79,14 +112,26 @@ impl Input {
             let payload = Bytes::copy_from_slice(&rest[beginning..whole]);
             self.start += whole;
             self.was_large = false;
-            return Ok(Some(Frame { header, meta, payload }));
+            return Ok(Some(Next::Frame(Frame { header, meta, payload, lent: None })));
         }
         let there = rest.len().min(whole);
-        let mut payload = Vec::with_capacity(header.payload_bytes);
-        payload.extend_from_slice(&rest[beginning..there]);
+        let more = usize::try_from(header.rest_bytes).unwrap_or(usize::MAX).min(TRUSTED_BYTES);
+        let mut into = Vec::with_capacity(header.payload_bytes + more);
+        into.extend_from_slice(&rest[beginning..there]);
         self.start += there;
-        self.large = Some((header, meta, payload));
+        let whole = header.payload_bytes;
+        self.large = Some(Large { header, meta, into, whole, is_lent: false, is_new: true });
         self.next()
+    }
+
+    /// Reads the part that [`Input::next`] told of behind `body`.
+    pub(super) fn lend(&mut self, mut body: Vec<u8>) {
+        let Some(large) = &mut self.large else { return };
+        // At least doubled, as it would be otherwise: parts come many times.
+        body.reserve(large.header.payload_bytes);
+        large.whole = body.len() + large.header.payload_bytes;
+        body.append(&mut large.into);
+        (large.into, large.is_lent) = (body, true);
     }
 
     /// Reads once what is there now.
@@ -96,37 +141,46 @@ impl Input {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
-        let into = match &mut self.large {
-            Some((_, _, payload)) => payload,
+        let read = match &mut self.large {
+            // No further than the payload: behind it, in this buffer, more of the same body will be.
+            Some(large) => {
+                let missing = large.whole - large.into.len();
+                outcome(arrived(peer::receive(stream, &mut large.into, missing))?)
+            }
             None if self.was_large => {
                 let mut head = [0; HEAD_BYTES];
                 let read = receive(stream, &mut head[..])?;
                 self.buffer.extend_from_slice(&head[..read.unwrap_or(0)]);
-                return Ok(outcome(read));
+                outcome(read)
             }
             None => {
                 self.buffer.reserve(READ_BYTES);
-                &mut self.buffer
+                let room = self.buffer.capacity() - self.buffer.len();
+                outcome(arrived(peer::receive(stream, &mut self.buffer, room))?)
             }
         };
-        let receive = || rustix::net::recv(stream, rustix::buffer::spare_capacity(into), RecvFlags::DONTWAIT);
-        let read = match rustix::io::retry_on_intr(receive) {
-            Ok((count, _)) => Some(count),
-            Err(errno) => nothing(errno)?,
-        };
-        if let Some((header, _, payload)) = &mut self.large
-            && payload.len() > header.payload_bytes
-        {
-            // The allocator gave more room than was asked for.
-            self.buffer = payload.split_off(header.payload_bytes);
+        Ok(read)
+    }
+
+    /// As [`Input::next`], for whoever lends nothing.
+    #[cfg(test)]
+    pub(super) fn next_frame(&mut self) -> Result<Option<Frame>, Broken> {
+        match self.next()? {
+            Some(Next::Part(_)) => self.next_frame(),
+            Some(Next::Frame(frame)) => Ok(Some(frame)),
+            None => Ok(None),
         }
-        Ok(outcome(read))
     }
 }
 
 fn receive(stream: &UnixStream, into: &mut [u8]) -> io::Result<Option<usize>> {
-    match rustix::io::retry_on_intr(|| rustix::net::recv(stream, &mut *into, RecvFlags::DONTWAIT)) {
-        Ok((count, _)) => Ok(Some(count)),
+    let read = rustix::io::retry_on_intr(|| rustix::net::recv(stream, &mut *into, RecvFlags::DONTWAIT));
+    arrived(read.map(|(count, _)| count))
+}
+
+fn arrived(read: rustix::io::Result<usize>) -> io::Result<Option<usize>> {
+    match read {
+        Ok(count) => Ok(Some(count)),
         Err(errno) => nothing(errno),
     }
 }
@@ -175,7 +229,7 @@ mod tests {
             for piece in stream.chunks(step) {
                 theirs.write_all(piece).unwrap();
                 while input.read_from(&ours).unwrap() == Read::Some {
-                    while let Some(frame) = input.next().unwrap() {
+                    while let Some(frame) = input.next_frame().unwrap() {
                         found.push(frame);
                     }
                 }
@@ -185,17 +239,47 @@ mod tests {
                 assert_eq!((frame.header.id, &frame.meta[..]), (id as u64, &[200, 0, 0, 0][..]));
                 assert!(frame.payload == body[..], "step {step}, frame {id}");
             }
-            assert!(input.next().unwrap().is_none());
+            assert!(input.next_frame().unwrap().is_none());
             drop(theirs);
             assert_eq!(input.read_from(&ours).unwrap(), Read::End);
+        }
+    }
+
+    /// Wherever it is cut, a body that is lent for each of its parts comes back whole.
+    #[test]
+    fn parts_are_read_behind_the_body_that_is_lent() {
+        let body: Vec<_> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+        let parts: Vec<_> = body.chunks(70_000).collect();
+        let stream: Vec<_> =
+            parts.iter().flat_map(|part| [frame(1, &[], part), frame(2, &[], b"x")].concat()).collect();
+        for step in [1, 31, 1_000, 70_001, stream.len()] {
+            let (mut theirs, ours) = UnixStream::pair().unwrap();
+            let (mut input, mut collected, mut others) = (Input::new(&[]), Vec::with_capacity(300_000), 0);
+            for piece in stream.chunks(step) {
+                theirs.write_all(piece).unwrap();
+                while input.read_from(&ours).unwrap() == Read::Some {
+                    while let Some(next) = input.next().unwrap() {
+                        match next {
+                            Next::Part(header) => {
+                                assert_eq!((header.id, header.kind), (1, Kind::Data));
+                                input.lend(std::mem::take(&mut collected));
+                            }
+                            Next::Frame(Frame { lent: Some(body), .. }) => collected = body,
+                            Next::Frame(Frame { payload, .. }) => others += payload.len(),
+                        }
+                    }
+                }
+            }
+            assert!(collected == body, "step {step}");
+            assert_eq!(others, parts.len());
         }
     }
 
     #[test]
     fn what_came_with_the_upgrade_counts() {
         let mut input = Input::new(&[frame(1, &[], b"a"), frame(2, &[], b"b")].concat());
-        assert_eq!(input.next().unwrap().unwrap().payload, "a");
-        assert_eq!(input.next().unwrap().unwrap().header.id, 2);
-        assert!(input.next().unwrap().is_none());
+        assert_eq!(input.next_frame().unwrap().unwrap().payload, "a");
+        assert_eq!(input.next_frame().unwrap().unwrap().header.id, 2);
+        assert!(input.next_frame().unwrap().is_none());
     }
 }

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "client")]
 mod client;
+mod grants;
 mod ids;
 mod input;
 mod outbox;

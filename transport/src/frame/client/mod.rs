@@ -186,6 +186,7 @@ impl Shared {
             let is_full = written.is_ok() && !batch.is_empty();
             if written.is_ok() {
                 state.outbox.put_back(batch);
+                state.feed();
             } else {
                 // What the plugin had written before is still to be read: the reader sees the end.
                 state.stop_writing();

@@ -9,8 +9,12 @@ use goplug_pconf_schema::wire::frame::{CALL_CREDIT, CONNECTION_CREDIT, Header, K
 
 use super::{FrameReply, FrameRequest};
 use crate::error::{Error, ErrorKind};
+use crate::frame::grants::{CALL_STEP, CONNECTION_STEP, Grants};
 use crate::frame::ids::ById;
 use crate::frame::outbox::Outbox;
+
+/// Bodies are cut into frames only so far ahead of the socket: what is queued behind them would wait for all of it.
+const AHEAD_BYTES: usize = 1024 * 1024;
 
 /// Who reads the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +48,8 @@ pub(super) struct State {
     credit: u64,
     /// Calls whose bodies wait for `credit`, in turn.
     starving: VecDeque<u64>,
-    /// Bytes of replies that came and were not granted back yet.
-    pub(super) taken: u64,
+    /// What the plugin may send of all replies together.
+    pub(super) grants: Grants,
     /// Bytes that were ever appended to the outbox, and bytes that the kernel took: a call whose first byte it did not
     /// take did not run.
     appended: u64,
@@ -62,8 +66,8 @@ pub(super) struct Entry {
     /// The reply as far as it came.
     pub(super) reply: Vec<u8>,
     pub(super) max_reply_bytes: usize,
-    /// Bytes of the reply that were not granted back yet.
-    pub(super) taken: u64,
+    /// What the plugin may send of the reply.
+    pub(super) grants: Grants,
     unsent: Bytes,
     credit: u64,
     deadline: Instant,
@@ -87,7 +91,7 @@ impl State {
             uncollected: 0,
             credit: CONNECTION_CREDIT,
             starving: VecDeque::new(),
-            taken: 0,
+            grants: Grants::new(CONNECTION_STEP),
             appended: 0,
             written: 0,
             broken_pipe: false,
@@ -140,6 +144,7 @@ impl State {
             index: request.index,
             arg: request.deadline_ms,
             end: is_whole,
+            rest_bytes: u32::try_from(body.len() - length).unwrap_or(u32::MAX),
             ..Header::new(Kind::Request, id)
         };
         let entry = Entry {
@@ -147,7 +152,7 @@ impl State {
             done: None,
             reply: Vec::new(),
             max_reply_bytes: request.max_reply_bytes,
-            taken: 0,
+            grants: Grants::new(CALL_STEP),
             credit: CALL_CREDIT - length as u64,
             begins: self.appended,
             deadline: request.deadline,
@@ -217,10 +222,11 @@ impl State {
         is_sane
     }
 
-    /// Appends what now has credit, one frame of each call in turn.
-    fn feed(&mut self) {
-        for _ in 0..self.starving.len() {
-            let Some(id) = self.starving.pop_front() else { return };
+    /// Appends what has credit, one frame of each call in turn, as far as the socket is not too far behind.
+    pub(super) fn feed(&mut self) {
+        while self.outbox.len() < AHEAD_BYTES
+            && let Some(id) = self.starving.pop_front()
+        {
             if self.credit == 0 {
                 self.starving.push_front(id);
                 return;

@@ -9,11 +9,8 @@ use goplug_pconf_schema::wire::frame::{Header, Kind, Meta};
 use super::FrameReply;
 use super::state::State;
 use crate::error::{Error, ErrorKind};
-use crate::frame::input::{Frame, Input};
+use crate::frame::input::{Frame, Input, Next};
 
-/// Of the body of one call, this much is taken before more is granted; and of all bodies together.
-const GRANT_STEP: u64 = 128 * 1024;
-const CONNECTION_STEP: u64 = 1024 * 1024;
 /// A plugin for which this much waits to be written does not read what it asks for.
 const MAX_OUTBOX_BYTES: usize = 16 * 1024 * 1024;
 /// How much of the reason of a CLOSE is told.
@@ -23,7 +20,8 @@ const MAX_REASON_BYTES: usize = 512;
 pub(super) fn take_all(state: &mut State, input: &mut Input, wakers: &mut Vec<Waker>) -> Result<(), Error> {
     loop {
         match input.next() {
-            Ok(Some(frame)) => take(state, frame, wakers)?,
+            Ok(Some(Next::Frame(frame))) => take(state, frame, wakers)?,
+            Ok(Some(Next::Part(header))) => lend(state, input, &header),
             Ok(None) => return Ok(()),
             Err(broken) => return Err(refuse(&broken.0)),
         }
@@ -31,7 +29,7 @@ pub(super) fn take_all(state: &mut State, input: &mut Input, wakers: &mut Vec<Wa
 }
 
 fn take(state: &mut State, frame: Frame, wakers: &mut Vec<Waker>) -> Result<(), Error> {
-    let Frame { header, payload, .. } = frame;
+    let Frame { header, payload, lent, .. } = frame;
     match header.kind {
         Kind::Reply | Kind::Data | Kind::Error => {
             if header.id == 0 || header.id >= state.next_id() {
@@ -40,7 +38,7 @@ fn take(state: &mut State, frame: Frame, wakers: &mut Vec<Waker>) -> Result<(), 
             if header.kind == Kind::Error {
                 wakers.extend(state.finish(header.id, Ok(FrameReply::Problem(payload))));
             } else {
-                body(state, &header, payload, wakers);
+                body(state, &header, payload, lent, wakers);
             }
         }
         Kind::Credit => {
@@ -67,40 +65,52 @@ fn take(state: &mut State, frame: Frame, wakers: &mut Vec<Waker>) -> Result<(), 
     Ok(())
 }
 
-/// A part of a reply.
-fn body(state: &mut State, header: &Header, payload: Bytes, wakers: &mut Vec<Waker>) {
-    let length = payload.len() as u64;
+/// Has a part of a reply read where the reply is collected, if anybody waits for it.
+fn lend(state: &mut State, input: &mut Input, header: &Header) {
+    if let Some(entry) = state.entry(header.id)
+        && entry.done.is_none()
+        && entry.reply.len() + header.payload_bytes <= entry.max_reply_bytes
+    {
+        input.lend(std::mem::take(&mut entry.reply));
+    }
+}
+
+/// A part of a reply; `lent` is the reply as far as it came if this part is in it already.
+fn body(state: &mut State, header: &Header, payload: Bytes, lent: Option<Vec<u8>>, wakers: &mut Vec<Waker>) {
+    let length = header.payload_bytes as u64;
     // Of a call that is over too: the plugin may have sent it before it heard.
-    state.taken += length;
-    if state.taken >= CONNECTION_STEP {
-        let arg = std::mem::take(&mut state.taken);
+    let arg = state.grants.take(length, 0);
+    if arg > 0 {
         state.push(Header { arg, ..Header::new(Kind::Credit, 0) }, &Meta::default(), Bytes::new());
     }
     let id = header.id;
     let Some(entry) = state.entry(id).filter(|entry| entry.done.is_none()) else { return };
-    if entry.reply.len() + payload.len() > entry.max_reply_bytes {
-        let most = entry.max_reply_bytes;
-        let too_large = Error::new(ErrorKind::TooLarge, true, format!("the reply is longer than {most} bytes"));
-        wakers.extend(state.finish(id, Err(too_large)));
-        state.push(Header::new(Kind::Cancel, id), &Meta::default(), Bytes::new());
-        return;
+    match lent {
+        Some(reply) => entry.reply = reply,
+        None if entry.reply.len() + payload.len() > entry.max_reply_bytes => {
+            let most = entry.max_reply_bytes;
+            let too_large = Error::new(ErrorKind::TooLarge, true, format!("the reply is longer than {most} bytes"));
+            wakers.extend(state.finish(id, Err(too_large)));
+            state.push(Header::new(Kind::Cancel, id), &Meta::default(), Bytes::new());
+            return;
+        }
+        None if entry.reply.is_empty() && header.end => {
+            wakers.extend(state.finish(id, Ok(FrameReply::Bytes(payload))));
+            return;
+        }
+        // The room that was made for the first part is kept for the others.
+        None if entry.reply.is_empty() => entry.reply = payload.into(),
+        // In one piece of memory that grows. To keep the parts and to join them at the end was measured: twice as slow,
+        // because it needs twice the memory, and memory that is new to the process is dear.
+        None => entry.reply.extend_from_slice(&payload),
     }
     if header.end {
-        let whole = if entry.reply.is_empty() {
-            payload
-        } else {
-            entry.reply.extend_from_slice(&payload);
-            std::mem::take(&mut entry.reply).into()
-        };
+        let whole = std::mem::take(&mut entry.reply).into();
         wakers.extend(state.finish(id, Ok(FrameReply::Bytes(whole))));
         return;
     }
-    // In one piece of memory that grows. To keep the parts and to join them at the end was measured: twice as slow, because
-    // it needs twice the memory, and memory that is new to the process is dear.
-    entry.reply.extend_from_slice(&payload);
-    entry.taken += length;
-    if entry.taken >= GRANT_STEP {
-        let arg = std::mem::take(&mut entry.taken);
+    let arg = entry.grants.take(length, header.rest_bytes);
+    if arg > 0 {
         state.push(Header { arg, ..Header::new(Kind::Credit, id) }, &Meta::default(), Bytes::new());
     }
 }

@@ -45,7 +45,7 @@ fn peer(stream: UnixStream) -> Arc<Seen> {
         let mut bodies: HashMap<u64, (u16, Vec<u8>)> = HashMap::new();
         let mut answers: HashMap<u64, Answer> = HashMap::new();
         loop {
-            while let Some(frame) = input.next().unwrap() {
+            while let Some(frame) = input.next_frame().unwrap() {
                 let Header { id, end, arg, index, kind, .. } = frame.header;
                 let push = |outbox: &mut Outbox, header| outbox.push(header, &Meta::default(), Bytes::new());
                 match kind {

@@ -12,14 +12,11 @@ use goplug_pconf_schema::{Code, Fault, Ran};
 use super::Cancel;
 use super::sending::Outgoing;
 use super::window::Window;
+use crate::frame::grants::{CALL_STEP, CONNECTION_STEP};
 use crate::frame::ids::ById;
 use crate::frame::input::Frame;
 use crate::frame::outbox::Outbox;
 
-/// Credit for the body of a call is granted in steps of this many bytes, so that it does not cost a frame per frame.
-const CALL_STEP: u64 = 128 * 1024;
-/// The same for all bodies of a connection together.
-const CONNECTION_STEP: u64 = 1024 * 1024;
 /// More credit than this can only be a mistake.
 const ABSURD: u64 = 1 << 40;
 /// Everything that both the reading thread and those that answer change.
@@ -157,7 +154,7 @@ impl Calls {
         received: Instant,
         max_body: impl FnOnce(u16) -> Result<usize, Fault>,
     ) -> Result<Event, Broken> {
-        let Frame { header: Header { id, index, arg: deadline_ms, end, .. }, meta, payload } = frame;
+        let Frame { header: Header { id, index, arg: deadline_ms, end, rest_bytes, .. }, meta, payload, .. } = frame;
         if id <= self.last {
             return Err(Broken(format!("request {id} after request {}: ids count up", self.last)));
         }
@@ -165,7 +162,7 @@ impl Calls {
         Meta::decode(&meta)?;
         self.count(payload.len())?;
         let mut window = Window::new(CALL_CREDIT, CALL_STEP);
-        let granted = window.take(payload.len())?;
+        let granted = window.take(payload.len(), rest_bytes)?;
         if self.open.len() >= self.max_open {
             let text = format!("{} calls of this connection are open, the limit", self.max_open);
             self.refuse(id, &Fault::new(Code::Overloaded, text).with_ran(Ran::No));
@@ -198,22 +195,27 @@ impl Calls {
     }
 
     fn data(&mut self, frame: Frame) -> Result<Event, Broken> {
-        let (id, payload) = (frame.header.id, frame.payload);
+        let Frame { header: Header { id, payload_bytes, end, .. }, payload, lent, .. } = frame;
         self.check_issued(id, "a body")?;
-        self.count(payload.len())?;
+        self.count(payload_bytes)?;
         let Some(call) = self.open.get_mut(&id) else { return Ok(Event::Nothing) };
         let Some(mut incoming) = call.incoming.take() else {
             return Err(Broken(format!("more of the body of call {id}, which has ended")));
         };
-        let granted = incoming.window.take(payload.len())?;
-        let length = incoming.body.len() + payload.len();
-        if length > incoming.max_body {
-            self.remove(id);
-            self.refuse(id, &too_large(length, incoming.max_body));
-            return Ok(Event::Nothing);
+        let granted = incoming.window.take(payload_bytes, 0)?;
+        match lent {
+            Some(body) => incoming.body = body,
+            None => {
+                let length = incoming.body.len() + payload.len();
+                if length > incoming.max_body {
+                    self.remove(id);
+                    self.refuse(id, &too_large(length, incoming.max_body));
+                    return Ok(Event::Nothing);
+                }
+                incoming.body.extend_from_slice(&payload);
+            }
         }
-        incoming.body.extend_from_slice(&payload);
-        if frame.header.end {
+        if end {
             return Ok(Event::Whole(Whole { body: incoming.body.into(), ..incoming.whole }));
         }
         call.incoming = Some(incoming);
@@ -221,6 +223,13 @@ impl Calls {
             self.grant(id, granted);
         }
         Ok(Event::Nothing)
+    }
+
+    /// The body of which a part is beginning to come, for the part to be read behind it; `None` if nobody collects it.
+    pub(super) fn lend(&mut self, part: &Header) -> Option<Vec<u8>> {
+        let incoming = self.open.get_mut(&part.id)?.incoming.as_mut()?;
+        let fits = incoming.body.len() + part.payload_bytes <= incoming.max_body;
+        fits.then(|| std::mem::take(&mut incoming.body))
     }
 
     fn cancel(&mut self, id: u64) -> Result<Event, Broken> {
@@ -271,7 +280,7 @@ impl Calls {
 
     /// Takes bytes of any body, also of one that is dropped: they have used up credit.
     fn count(&mut self, bytes: usize) -> Result<(), Broken> {
-        if let Some(granted) = self.window.take(bytes)? {
+        if let Some(granted) = self.window.take(bytes, 0)? {
             self.grant(0, granted);
         }
         Ok(())

@@ -14,7 +14,7 @@ use super::calls::{Event, Whole};
 use super::connection::{Connection, INSIDE, Reader};
 use super::replier::{Late, Replier};
 use super::{FrameCall, watcher};
-use crate::frame::input::Read;
+use crate::frame::input::{Next, Read};
 
 /// When more than this waits to be written, nothing is read: a peer that does not read must not make us grow.
 const STUFFED_BYTES: usize = 8 * 1024 * 1024;
@@ -45,7 +45,13 @@ impl Connection {
         loop {
             let mut reader = self.reader();
             let frame = match reader.input.next() {
-                Ok(Some(frame)) => frame,
+                Ok(Some(Next::Frame(frame))) => frame,
+                Ok(Some(Next::Part(part))) => {
+                    if let Some(body) = self.state().calls.lend(&part) {
+                        reader.input.lend(body);
+                    }
+                    continue;
+                }
                 Ok(None) => match self.fill(&mut reader) {
                     Ok(()) => continue,
                     Err(Over) => break,

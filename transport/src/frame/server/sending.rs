@@ -110,14 +110,17 @@ impl Calls {
             call.credit -= payload.len() as u64;
             outgoing.length -= payload.len();
             outgoing.room.notify_one();
-            let kind = if std::mem::replace(&mut outgoing.has_begun, true) { Kind::Data } else { Kind::Reply };
+            let is_first = !std::mem::replace(&mut outgoing.has_begun, true);
+            let kind = if is_first { Kind::Reply } else { Kind::Data };
             let end = outgoing.has_ended && outgoing.pieces.is_empty();
+            let is_known = is_first && outgoing.has_ended;
+            let rest_bytes = if is_known { u32::try_from(outgoing.length).unwrap_or(u32::MAX) } else { 0 };
             if end {
                 self.open.remove(&id);
             } else {
                 self.turns.push_back(id);
             }
-            self.outbox.push(Header { end, ..Header::new(kind, id) }, &Meta::default(), payload);
+            self.outbox.push(Header { end, rest_bytes, ..Header::new(kind, id) }, &Meta::default(), payload);
         }
     }
 

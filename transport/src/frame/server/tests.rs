@@ -315,7 +315,7 @@ fn written(calls: &mut Calls) -> Vec<(u64, usize)> {
     while !calls.outbox.is_empty() {
         calls.outbox.write_to(&ours).unwrap();
         while input.read_from(&theirs).unwrap() == Read::Some {
-            while let Some(frame) = input.next().unwrap() {
+            while let Some(frame) = input.next_frame().unwrap() {
                 found.push((frame.header.id, frame.payload.len()));
             }
         }
@@ -326,7 +326,7 @@ fn written(calls: &mut Calls) -> Vec<(u64, usize)> {
 #[test]
 fn large_replies_come_in_turn_and_small_ones_between_them() {
     let mut calls = Calls::new(MAX_CALLS);
-    let frame = |header| input::Frame { header, meta: Bytes::new(), payload: Bytes::new() };
+    let frame = |header| input::Frame { header, meta: Bytes::new(), payload: Bytes::new(), lent: None };
     for id in 1..=3 {
         let request = frame(Header { end: true, ..Header::new(Kind::Request, id) });
         assert!(matches!(calls.take(request, Instant::now(), |_| Ok(0)), Ok(Event::Whole(_))));
