@@ -229,3 +229,71 @@ impl Report {
         curves.map(|(name, curve)| (name, curve.svg())).into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Runtime;
+    use crate::report::Machine;
+
+    fn measured(calls: u64, host_cpu_ns: u64, plugin_cpu_ns: u64) -> Measured {
+        Measured {
+            p50_ns: 1_000.0,
+            p99_ns: None,
+            p999_ns: None,
+            calls,
+            wall_ns: 1_000_000_000,
+            host_cpu_ns,
+            plugin_cpu_ns: Some(plugin_cpu_ns),
+        }
+    }
+
+    fn report() -> Report {
+        Report::new(Machine::default(), String::new(), String::new(), false)
+    }
+
+    /// The row of `first` in a table, without its spaces.
+    fn row(table: &str, first: &str) -> Vec<String> {
+        let line = table.lines().find(|line| line.starts_with(&format!("| {first} "))).unwrap();
+        line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
+    }
+
+    #[test]
+    fn both_sides_of_a_rate_are_compared_with_frugal_of_the_same_round() {
+        let mut report = report();
+        for (frugal, host) in [(true, 1_000_000), (false, 2_000_000), (true, 10_000_000), (false, 50_000_000)] {
+            let runtime = Runtime::CurrentThread;
+            let job = RatesJob { plugins: 20, every_us: 1_000, frugal, runtime, time_ms: 1, plugin_cpu: None };
+            report.add_rate(RateRow::new(&job, Placement::OneCore), Some(measured(1_000, host, 0)));
+        }
+        // 2 in the first round, 5 in the second.
+        assert_eq!(row(&report.rate_tables(), "balanced/current-thread")[7], "3.50");
+        assert_eq!(row(&report.rate_tables(), "frugal/current-thread")[6..], ["0.55", "1.00"]);
+    }
+
+    #[test]
+    fn what_many_cost_is_divided_by_their_number() {
+        let mut report = report();
+        for (plugins, ten, all) in [(10, 2_000, Some(1_000)), (100, 1_000, None)] {
+            let scaled = Scaled {
+                discovered_ns: 1_000_000,
+                loaded_ns: 2_000_000,
+                private_bytes: 100 * 1024,
+                private_bytes_after: 200 * 1024,
+                descriptors: 200,
+                idle_ns: 1_000_000_000,
+                idle_cpu_ns: 5_000_000,
+                idle_plugins_cpu_ns: 0,
+                ten: measured(ten, 1_000_000, 0),
+                all: all.map(|calls| measured(calls, 1_000_000, 0)),
+            };
+            report.add_scale(ScaleRow { plugins, calls_all: all.is_some(), runs: Vec::new() }, Some(scaled));
+            report.add_scale(ScaleRow { plugins, calls_all: all.is_some(), runs: Vec::new() }, None);
+        }
+        let cells = row(&report.scale_table(), "100");
+        assert_eq!(cells[1..8], ["1.00", "2.00", "1.00", "2.00", "2.00", "0.50", "0.00"]);
+        assert_eq!(cells[8..], ["1000", "1.00", "0.50", "–", "–"]);
+        let plots = report.scale_plots();
+        assert!(plots.len() == 4 && plots.iter().all(|(_, svg)| !svg.contains("NaN")), "{plots:?}");
+    }
+}

@@ -54,7 +54,7 @@ impl Report {
         if self.scale.is_empty() {
             return Ok(String::new());
         }
-        let mut page = format!("{}{}\n\n", super::fleet::SCALE_TEXT, self.scale_place());
+        let mut page = format!("{}{}.\n\n", super::fleet::SCALE_TEXT, self.scale_place());
         for (name, plot) in self.scale_plots() {
             write(&plots.join(format!("scale-{name}.svg")), &plot)?;
             _ = writeln!(page, "![{name} by number of plugins](benchmarks/scale-{name}.svg)\n");
