@@ -1,5 +1,7 @@
 //! What the driver, the host programs and their plugins say to each other: JSON in one argument, JSON on one line.
 
+pub(crate) mod fleet;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};

@@ -19,8 +19,9 @@ mod runtime;
 mod stats;
 
 pub use exchange::{Answering, Exchange, payload, request_len, response_len, sum};
+pub use job::fleet::{FleetJob, RatesJob, ScaleJob, Scaled};
 pub use job::{Case, Job, Measured, PluginJob, Work};
-pub use measure::{Caller, drive, drive_blocking};
+pub use measure::{Caller, Manner, drive, drive_as, drive_blocking, own_cpu_ns};
 pub use plugin_process::{PluginProcess, serve_control};
 pub use program::{Listed, Subject, is_program_call, program};
 pub use runtime::Runtime;

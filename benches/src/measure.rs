@@ -23,10 +23,38 @@ pub trait Caller: Send + 'static {
 /// # Errors
 /// The first failure of a call.
 pub async fn drive<C: Caller>(job: &Job, plugin: Option<&mut PluginProcess>, callers: Vec<C>) -> Result<Measured> {
+    drive_as(job, Manner::default(), plugin, callers).await
+}
+
+/// What may be different from calling again and again and recording every call.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner {
+    /// Each caller begins a call at every tick, unless its last one is still under way; `None`: at once.
+    pub every: Option<Duration>,
+    /// Durations that are kept, all callers together; further calls are only counted.
+    pub max_samples: usize,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self { every: None, max_samples: MAX_SAMPLES }
+    }
+}
+
+/// As [`drive`], in another manner.
+///
+/// # Errors
+/// The first failure of a call.
+pub async fn drive_as<C: Caller>(
+    job: &Job,
+    manner: Manner,
+    plugin: Option<&mut PluginProcess>,
+    callers: Vec<C>,
+) -> Result<Measured> {
     let mut clocks = Clocks { plugin };
-    let (callers, _) = rounds(Phase::warm_up(job), callers).await?;
+    let (callers, _) = rounds(Phase { every: manner.every, ..Phase::warm_up(job) }, callers).await?;
     let before = clocks.read()?;
-    let (_, samples) = rounds(Phase::measured(job), callers).await?;
+    let (_, samples) = rounds(Phase::measured(job, manner), callers).await?;
     measured(samples, before, clocks.read()?)
 }
 
@@ -34,9 +62,14 @@ async fn rounds<C: Caller>(phase: Phase, callers: Vec<C>) -> Result<(Vec<C>, Sam
     let tasks = callers.into_iter().map(|mut caller| {
         let mut samples = Samples::new(phase.samples);
         tokio::spawn(async move {
+            let mut ticks = phase.every.map(interval);
             let start = Instant::now();
             let mut before = start;
             loop {
+                if let Some(ticks) = &mut ticks {
+                    ticks.tick().await;
+                    before = Instant::now();
+                }
                 caller.call().await?;
                 let now = Instant::now();
                 samples.record((now - before).as_nanos());
@@ -68,7 +101,7 @@ where
     let mut clocks = Clocks { plugin };
     rounds_blocking(&Phase::warm_up(job), callers)?;
     let before = clocks.read()?;
-    let samples = rounds_blocking(&Phase::measured(job), callers)?;
+    let samples = rounds_blocking(&Phase::measured(job, Manner::default()), callers)?;
     measured(samples, before, clocks.read()?)
 }
 
@@ -109,18 +142,28 @@ struct Phase {
     time: Duration,
     min_calls: u64,
     samples: usize,
+    /// The time from the beginning of a call to that of the next; `None`: at once.
+    every: Option<Duration>,
+}
+
+/// What is missed is left out: a caller that was late does not make up for it.
+fn interval(every: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    ticks
 }
 
 impl Phase {
     fn warm_up(job: &Job) -> Self {
-        Self { time: Duration::from_millis(job.warm_up_ms), min_calls: 1, samples: 0 }
+        Self { time: Duration::from_millis(job.warm_up_ms), min_calls: 1, samples: 0, every: None }
     }
 
-    fn measured(job: &Job) -> Self {
+    fn measured(job: &Job, manner: Manner) -> Self {
         Self {
             time: Duration::from_millis(job.time_ms),
             min_calls: job.min_calls.div_ceil(job.case.in_flight as u64),
-            samples: MAX_SAMPLES / job.case.in_flight,
+            samples: manner.max_samples / job.case.in_flight,
+            every: manner.every,
         }
     }
 
@@ -147,7 +190,7 @@ impl Clocks<'_> {
 }
 
 /// Processor time of this process, all threads together, those that ended too.
-pub(crate) fn own_cpu_ns() -> u64 {
+pub fn own_cpu_ns() -> u64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }

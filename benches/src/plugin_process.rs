@@ -1,20 +1,21 @@
-//! The plugin's process: started by the host, asked for its processor time, ended with the host.
+//! The plugin's processes: started by the host, asked for their processor time, ended with the host.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
+use tempfile::TempDir;
 
 use crate::measure::own_cpu_ns;
 use crate::{Job, PluginJob};
 
-/// The process that a host started as its plugin. Dropping it ends it.
+/// What a host started as its plugin: one process, or several. Dropping it ends them.
 #[derive(Debug)]
 pub struct PluginProcess {
-    child: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
-    dir: tempfile::TempDir,
+    children: Vec<Controlled>,
+    dir: TempDir,
 }
 
 impl PluginProcess {
@@ -31,30 +32,67 @@ impl PluginProcess {
             dir: dir.path().to_owned(),
             cpu: job.plugin_cpu,
         };
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("plugin")
-            .arg(serde_json::to_string(&told)?)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start the plugin's process")?;
-        let input = child.stdin.take();
-        let output = BufReader::new(child.stdout.take().context("a child without its pipe")?);
-        let mut plugin = Self { child, input, output, dir };
-        ensure!(plugin.line()? == "ready", "the plugin is not ready");
+        let mut plugin = Self::none_yet(dir);
+        plugin.add("plugin", &[told])?;
         Ok(plugin)
     }
 
-    /// The folder that only this pair of processes uses.
-    pub fn dir(&self) -> &std::path::Path {
+    /// No process yet, and the folder that all will use.
+    pub fn none_yet(dir: TempDir) -> Self {
+        Self { children: Vec::new(), dir }
+    }
+
+    /// Starts this program with `verb`, once for each job and all at once, and waits until each is ready.
+    ///
+    /// # Errors
+    /// When one cannot be started, or ends before it is ready.
+    pub fn add<J: Serialize>(&mut self, verb: &str, jobs: &[J]) -> Result<()> {
+        let before = self.children.len();
+        for job in jobs {
+            self.children.push(Controlled::start(verb, &serde_json::to_string(job)?)?);
+        }
+        for child in &mut self.children[before..] {
+            ensure!(child.line()? == "ready", "a process that was started as `{verb}` is not ready");
+        }
+        Ok(())
+    }
+
+    /// The folder that only this host and its processes use.
+    pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// The processor time that it used up to now.
+    /// The processor time that they used up to now, all together.
     ///
     /// # Errors
-    /// When the process ended.
+    /// When one has ended.
     pub fn cpu_ns(&mut self) -> Result<u64> {
+        self.children.iter_mut().map(Controlled::cpu_ns).sum()
+    }
+}
+
+/// A process that answers on its standard output for its processor time.
+#[derive(Debug)]
+struct Controlled {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Controlled {
+    fn start(verb: &str, job: &str) -> Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args([verb, job])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start a process as `{verb}`"))?;
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().context("a child without its pipe")?);
+        Ok(Self { child, input, output })
+    }
+
+    fn cpu_ns(&mut self) -> Result<u64> {
         let input = self.input.as_mut().context("a child without its pipe")?;
         input.write_all(b"cpu\n").context("the plugin's process ended")?;
         self.line()?.parse().context("the plugin tells no number")
@@ -69,7 +107,7 @@ impl PluginProcess {
     }
 }
 
-impl Drop for PluginProcess {
+impl Drop for Controlled {
     fn drop(&mut self) {
         // The end of its input ends it; who does not read it is ended the other way.
         self.input = None;

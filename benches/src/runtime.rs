@@ -1,9 +1,11 @@
 //! The tokio runtimes that applications have.
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 /// The runtime of the host, and of its plugin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Runtime {
     /// As `#[tokio::main(flavor = "current_thread")]`.
     CurrentThread,

@@ -26,13 +26,13 @@ struct Inner {
     uid: u32,
     gid: u32,
     process: Process,
-    /// A second descriptor, registered with the runtime by the first call of [`Peer::exited`].
-    watch: OnceLock<AsyncFd<OwnedFd>>,
+    /// The same descriptor, registered with the runtime by the first call of [`Peer::exited`]; `None` if that failed.
+    watch: OnceLock<Option<AsyncFd<Arc<OwnedFd>>>>,
 }
 
 enum Process {
     /// Pinned by a descriptor. `inode` is there if it is an identity, which it is from Linux 6.9 on.
-    Pinned { pidfd: OwnedFd, inode: Option<u64> },
+    Pinned { pidfd: Arc<OwnedFd>, inode: Option<u64> },
     /// It had exited and been reaped before we could ask.
     Gone,
     /// The kernel gives no descriptor: all we have is a number.
@@ -98,8 +98,8 @@ impl Peer {
         }
     }
 
-    /// Returns when the process has exited. Never returns where the kernel gives no pidfd, or when no file descriptor
-    /// is left to watch it: the end of file of the connection must do then.
+    /// Returns when the process has exited. Never returns where the kernel gives no pidfd, or when the runtime that was
+    /// asked first could not watch it: the end of file of the connection must do then.
     ///
     /// # Cancel safety
     /// Cancel safe, and any number of callers may wait at once.
@@ -118,14 +118,9 @@ impl Peer {
         std::future::pending().await
     }
 
-    fn watch(&self, pidfd: &OwnedFd) -> Option<&AsyncFd<OwnedFd>> {
-        if self.0.watch.get().is_none() {
-            // A descriptor of its own, because one number can be registered with epoll only once and two callers may
-            // be here at the same time; the loser's is closed again.
-            let own = pidfd.try_clone().ok()?;
-            let _ = self.0.watch.set(watch_readable(own)?);
-        }
-        self.0.watch.get()
+    fn watch(&self, pidfd: &Arc<OwnedFd>) -> Option<&AsyncFd<Arc<OwnedFd>>> {
+        // Once for all callers: a number can be registered with epoll only once.
+        self.0.watch.get_or_init(|| watch_readable(pidfd)).as_ref()
     }
 }
 
@@ -139,10 +134,10 @@ impl fmt::Debug for Peer {
 
 /// Registers a pidfd with the runtime.
 #[allow(unsafe_code)]
-fn watch_readable(pidfd: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
-    // SAFETY: the `AsyncFd` owns the descriptor, an `OwnedFd` keeps it open and its number the same until it is
-    // dropped, and nobody here takes it out of the `AsyncFd` again.
-    unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.ok()
+fn watch_readable(pidfd: &Arc<OwnedFd>) -> Option<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: the `AsyncFd` holds a reference to the descriptor, which keeps it open and its number the same until it is
+    // dropped; an `Arc` gives the same descriptor whenever it is asked, and nobody takes it out of the `AsyncFd` again.
+    unsafe { AsyncFd::register_with_interest(Arc::clone(pidfd), Interest::READABLE) }.ok()
 }
 
 /// Registers a socket with the runtime that is also read and written without it.
@@ -197,7 +192,7 @@ fn pin(stream: &UnixStream, pid: u32) -> io::Result<Process> {
     match pidfd {
         Ok(pidfd) => {
             let inode = identity(&pidfd);
-            Ok(Process::Pinned { pidfd, inode })
+            Ok(Process::Pinned { pidfd: Arc::new(pidfd), inode })
         }
         Err(error) => match error.raw_os_error() {
             Some(libc::ESRCH) => Ok(Process::Gone),

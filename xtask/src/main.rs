@@ -32,7 +32,7 @@ const VERBS: [Verb; 7] = [
     (
         "bench",
         "[--peers] …",
-        "measures in a release build and writes docs/benchmarks.md; the rest are arguments of goplug-bench",
+        "measures and writes docs/benchmarks.md; the rest goes to goplug-bench, such as --section scale,rates or --only TEXT",
         bench::run,
     ),
     ("mutants", "[--only NAME]", "applies each tests/mutants/*.patch and requires that its test fails", mutants::run),

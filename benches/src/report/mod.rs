@@ -1,5 +1,7 @@
-//! What was measured, and how it is told: [`Report::table`] for the terminal and the page, plots for the page.
+//! What was measured, and how it is told: [`Report::tables`] for the terminal and the page, plots for the page.
 
+mod curve;
+mod fleet;
 mod machine;
 mod page;
 mod plot;
@@ -7,6 +9,7 @@ mod table;
 
 use serde::Serialize;
 
+pub use fleet::{RateRow, ScaleRow};
 pub use machine::Machine;
 
 use crate::placement::Placement;
@@ -28,6 +31,12 @@ pub struct Report {
     pub notes: Vec<String>,
     /// One for each subject, case and placement.
     pub rows: Vec<Row>,
+    /// Calls at a given rate.
+    pub rates: Vec<RateRow>,
+    /// One registry with more and more plugins.
+    pub scale: Vec<ScaleRow>,
+    /// Where the latter was measured.
+    pub scale_placement: Option<Placement>,
 }
 
 /// A subject in a case and a placement.
@@ -46,7 +55,17 @@ pub struct Row {
 impl Report {
     /// A report without figures.
     pub fn new(machine: Machine, commit: String, command: String, quick: bool) -> Self {
-        Self { machine, commit, command, quick, notes: Vec::new(), rows: Vec::new() }
+        Self {
+            machine,
+            commit,
+            command,
+            quick,
+            notes: Vec::new(),
+            rows: Vec::new(),
+            rates: Vec::new(),
+            scale: Vec::new(),
+            scale_placement: None,
+        }
     }
 
     /// How many times as long a call takes as that of `reference` in the same round: by its median with one call under way, by
@@ -133,7 +152,7 @@ mod tests {
         assert_eq!(report.ratio(&report.rows[1], "bare-blocking"), Some(2.5));
         assert_eq!(report.ratio(&report.rows[2], "bare-blocking"), None);
         assert_eq!(report.ratio(&report.rows[1], "nobody"), None);
-        let table = report.table();
+        let table = report.tables();
         let line = table.lines().find(|line| line.contains("ours")).unwrap();
         assert!(line.contains("0.020 (0.001 to 0.060)") && line.contains("2.50"), "{table}");
         let plot = plot::plot(&report, report.rows[0].case);

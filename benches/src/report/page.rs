@@ -16,6 +16,21 @@ impl Report {
         let plots = dir.join("benchmarks");
         std::fs::create_dir_all(&plots).with_context(|| format!("cannot make {}", plots.display()))?;
         let mut page = self.head();
+        page.push_str(&self.list_of_notes());
+        for (title, part) in [
+            ("Many plugins", self.scale_page(&plots)?),
+            ("Calls at a given rate", self.rates_page()),
+            ("One plugin, called as fast as it answers", self.calls_page(&plots)?),
+        ] {
+            if !part.is_empty() {
+                _ = write!(page, "\n## {title}\n\n{part}");
+            }
+        }
+        write(&dir.join("benchmarks.md"), &page)
+    }
+
+    fn calls_page(&self, plots: &Path) -> Result<String> {
+        let mut page = String::new();
         let mut cases: Vec<_> = self.rows.iter().map(|row| row.case).collect();
         cases.sort();
         cases.dedup();
@@ -24,14 +39,35 @@ impl Report {
             write(&plots.join(&name), &plot::plot(self, case))?;
             _ = writeln!(page, "![{case}](benchmarks/{name})\n");
         }
-        page.push_str("## Every figure\n");
-        page.push_str(&self.table());
-        write(&dir.join("benchmarks.md"), &page)
+        page.push_str(self.calls_tables().trim_start());
+        Ok(page)
+    }
+
+    fn rates_page(&self) -> String {
+        if self.rates.is_empty() {
+            return String::new();
+        }
+        format!("{}\n{}", super::fleet::RATES_TEXT, self.rate_tables().trim_start())
+    }
+
+    fn scale_page(&self, plots: &Path) -> Result<String> {
+        if self.scale.is_empty() {
+            return Ok(String::new());
+        }
+        let mut page = format!("{}{}.\n\n", super::fleet::SCALE_TEXT, self.scale_place());
+        for (name, plot) in self.scale_plots() {
+            write(&plots.join(format!("scale-{name}.svg")), &plot)?;
+            _ = writeln!(page, "![{name} by number of plugins](benchmarks/scale-{name}.svg)\n");
+        }
+        page.push_str(&self.scale_table());
+        Ok(page)
     }
 
     fn head(&self) -> String {
         let machine = &self.machine;
-        let rounds = self.rows.iter().map(|row| row.runs.len()).max().unwrap_or_default();
+        let calls = self.rows.iter().map(|row| row.runs.len());
+        let rounds = calls.chain(self.rates.iter().map(|row| row.runs.len()));
+        let rounds = rounds.chain(self.scale.iter().map(|row| row.runs.len())).max().unwrap_or_default();
         let mut page = String::from("# Benchmarks\n\n");
         if self.quick {
             page.push_str("**Taken with `--quick`: to see that it works, not to cite.**\n\n");

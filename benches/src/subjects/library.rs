@@ -12,7 +12,7 @@ use goplug_registry::{Builder, Latency, Registry};
 
 use super::v0_plugin;
 
-const ID: &str = "Bench/Echo";
+pub(super) const ID: &str = "Bench/Echo";
 
 /// What the two libraries speak to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

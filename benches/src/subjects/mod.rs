@@ -1,6 +1,7 @@
 //! What this program measures: bare references, and our library through its public faces.
 
 mod bare;
+mod daemon;
 mod library;
 mod memory;
 mod tokio_socket;
@@ -10,6 +11,8 @@ use goplug_benches::{Runtime, Subject};
 use goplug_registry::Latency;
 
 use bare::{Bare, Waiting};
+use daemon::Daemon;
+pub(crate) use daemon::run as daemon;
 use library::{Face, Handler, Library, Transport};
 use memory::Memory;
 use tokio_socket::TokioSocket;
@@ -40,5 +43,6 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
     ] {
         all.push(Box::new(Library { transport, face, handler }));
     }
+    all.push(Box::new(Daemon));
     all
 }

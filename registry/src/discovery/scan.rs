@@ -80,11 +80,15 @@ fn read_directory(options: &ScanOptions, before: &Arc<Entries>) -> Result<Snapsh
         in_directory(format!("cannot be read: {error}"))
     })?;
     let confinement = Confinement::new(&folder, &options.socket_dirs);
-    let mut entries = Entries::new();
+    let mut entries = Vec::with_capacity(names.len());
     let mut all_reused = names.len() == before.len();
+    // Both are in the order of their names, so that one walk finds every old entry: of 10,000 files, looking each up by its
+    // path would take longer than asking the kernel for its stamp.
+    let is_same_folder = before.keys().next().is_some_and(|path| path.parent() == Some(&folder));
+    let mut olds = before.iter().filter(|_| is_same_folder).peekable();
     for name in names {
-        let path = folder.join(&name);
-        let old = before.get_key_value(path.as_path());
+        while olds.next_if(|(path, _)| path.file_name() < Some(name.as_os_str())).is_some() {}
+        let old = olds.next_if(|(path, _)| path.file_name() == Some(name.as_os_str()));
         let status = match status_of(handle.as_fd(), name.as_ref()) {
             Ok(status) => status,
             // Removed since it was listed.
@@ -95,14 +99,14 @@ fn read_directory(options: &ScanOptions, before: &Arc<Entries>) -> Result<Snapsh
             Err(error) => return Err(in_directory(format!("cannot be searched: {error}"))),
         };
         if let Some((path, entry)) = old.filter(|(_, entry)| entry.stamp == stamp_of(&status) && !must_confirm(entry)) {
-            entries.insert(Arc::clone(path), entry.clone());
+            entries.push((Arc::clone(path), entry.clone()));
             continue;
         }
         all_reused = false;
         let examined = examine_at(handle.as_fd(), &folder, name.as_ref(), &status, &confinement);
-        entries.insert(Arc::from(path), succeed(old.map(|(_, entry)| entry), examined));
+        entries.push((Arc::from(folder.join(&name)), succeed(old.map(|(_, entry)| entry), examined)));
     }
-    let entries = if all_reused { Arc::clone(before) } else { Arc::new(entries) };
+    let entries = if all_reused { Arc::clone(before) } else { Arc::new(entries.into_iter().collect()) };
     Ok(Snapshot { directory: Ok(()), entries, truncated, warnings: directory_warnings(&facts) })
 }
 
@@ -114,17 +118,21 @@ fn list(
     folder: &Path,
     before: &Entries,
 ) -> Result<(BTreeSet<OsString>, bool), Errno> {
-    let (mut known, mut new, mut truncated) = (BTreeSet::new(), BTreeSet::new(), false);
+    let is_known = |name: &OsStr| !before.is_empty() && before.contains_key(folder.join(name).as_path());
+    let (mut known, mut new, mut truncated) = (BTreeSet::<OsString>::new(), BTreeSet::<OsString>::new(), false);
     for entry in Dir::read_from(handle)? {
         let entry = entry?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if !is_candidate(name, &options.extension) {
             continue;
         }
-        let is_known = !before.is_empty() && before.contains_key(folder.join(name).as_path());
-        if is_known { &mut known } else { &mut new }.insert(name.to_owned());
+        // Who was known matters only once there are too many.
+        if truncated && is_known(name) { &mut known } else { &mut new }.insert(name.to_owned());
         if known.len() + new.len() > options.max_plugins {
-            truncated = true;
+            if !truncated {
+                known = new.extract_if(.., |name| is_known(name)).collect();
+                truncated = true;
+            }
             _ = new.pop_last().or_else(|| known.pop_last());
         }
     }

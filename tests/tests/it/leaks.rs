@@ -5,7 +5,7 @@ use std::time::Duration;
 use goplug_registry::{CallOptions, Subscribe};
 use goplug_tests::{Baseline, PluginDir, isolated, scaled, wait_for};
 
-use crate::support::{fixture, loaded, watching};
+use crate::support::{fixture, loaded, quiet, watching};
 
 /// Threads that ran something blocking go after a while without work; here soon, so that they can be counted.
 fn runtime() -> tokio::runtime::Runtime {
@@ -85,6 +85,25 @@ fn a_dropped_registry_leaves_nothing() {
                 (handle.metrics().num_alive_tasks() <= tasks).then_some(())
             })
             .await;
+        });
+    });
+}
+
+#[test]
+fn an_idle_plugin_costs_a_socket_and_a_pidfd() {
+    isolated("leaks::an_idle_plugin_costs_a_socket_and_a_pidfd", || {
+        runtime().block_on(async {
+            let dir = PluginDir::new();
+            let _plugins = fixture(&dir, &["--count", "21"]);
+            let registry = quiet(&dir).await;
+            registry.load("Many/p0").await.unwrap();
+            let baseline = Baseline::now();
+            for n in 1..=20 {
+                registry.load(&format!("Many/p{n}")).await.unwrap();
+                registry.execute(&format!("Many/p{n}"), "echo", "x").await.unwrap();
+            }
+            baseline.with_descriptors(20 * 2).is_back();
+            registry.close().await;
         });
     });
 }

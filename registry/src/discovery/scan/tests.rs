@@ -84,6 +84,35 @@ fn what_did_not_change_is_not_read_again() {
 }
 
 #[test]
+fn whatever_comes_and_goes_around_it_a_file_keeps_its_age() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = options(directory.path());
+    // A dash is lower than a letter and a dot is lower than both: the order is that of bytes, not of words.
+    for name in ["a-b.pconf", "a.pconf", "c.pconf", "d.pconf", "f.pconf", "\u{fc}.pconf"] {
+        put(directory.path(), name, "x");
+    }
+    let before = settled(&options);
+    for name in ["a.pconf", "d.pconf"] {
+        fs::remove_file(directory.path().join(name)).unwrap();
+    }
+    for name in ["Z.pconf", "a-a.pconf", "b.pconf", "e.pconf", "g.pconf"] {
+        put(directory.path(), name, "y");
+    }
+    let after = scan(&options, Some(&before));
+    let (old, new) = (
+        ["a-b.pconf", "c.pconf", "f.pconf", "\u{fc}.pconf"],
+        ["Z.pconf", "a-a.pconf", "b.pconf", "e.pconf", "g.pconf"],
+    );
+    assert_eq!(after.entries.len(), old.len() + new.len(), "{:?}", names(&after));
+    for path in old.map(|name| directory.path().join(name)) {
+        assert_eq!(after.entries[path.as_path()], before.entries[path.as_path()], "{}", path.display());
+    }
+    for path in new.map(|name| directory.path().join(name)) {
+        assert!(!after.entries[path.as_path()].confirmed, "{} is new", path.display());
+    }
+}
+
+#[test]
 fn two_writings_within_one_tick_are_told_apart() {
     let directory = tempfile::tempdir().unwrap();
     let options = options(directory.path());
