@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use goplug_registry::admin::RegistryEvent;
+use goplug_registry::admin::{RegistryEvent, Transport};
 use goplug_registry::{CallOptions, Code, Ran, Registry, Subscribe, Unload};
 use goplug_tests::{LONG, PluginDir, bound, fast_paths, wait_until};
 use rustix::process::Signal;
@@ -41,6 +41,8 @@ async fn calls_go_over_frames_where_both_sides_offer_them() {
         let registry = Registry::builder(dir.path()).fast_paths(fast).open().await.unwrap();
         registry.load("Test/Do").await.unwrap();
         assert_eq!(text(registry.execute("Test/Do", "echo", "x").await.unwrap()), "x");
+        let transport = registry.inspect("Test/Do").await.unwrap().transport;
+        assert_eq!(transport, Some(if fast { Transport::Frames } else { Transport::Http }));
         let tasks = std::fs::read_dir(format!("/proc/{}/task", plugin.pid())).unwrap().flatten();
         let names: Vec<_> = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok()).collect();
         assert_eq!(names.iter().any(|name| name.trim() == "goplug-frames"), fast, "{names:?}");
