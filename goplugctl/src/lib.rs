@@ -59,6 +59,10 @@ pub fn main() -> ExitCode {
 
 /// Runs a verb on a runtime, and ends it on Ctrl-C.
 fn run(cli: Cli) -> ExitCode {
+    // The demo starts processes, which would inherit it; a limit that cannot be raised may do.
+    if !matches!(cli.verb, Verb::Demo(_)) {
+        _ = goplug_registry::raise_open_files();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
