@@ -14,6 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// When the notifier does not come, or cannot be called.
 #[tokio::main]
 pub async fn run(dir: &Path) -> Result<(), Error> {
+    // Each plugin takes descriptors: this is worth more than the usual 1,024. If it is refused, they may do.
+    _ = goplug_registry::raise_open_files();
     let registry = Registry::builder(dir).auto_discover(true).open().await?;
     registry.wait_for("Example/teller", Wait::Loaded, PATIENCE).await?;
 

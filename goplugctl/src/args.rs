@@ -16,6 +16,11 @@ use crate::target::Awaited;
 /// Begins a shielded word: no argument of a process can hold it.
 const SHIELD: &str = "\0";
 
+/// The longest time that `bench` measures, or warms up.
+const MAX_BENCH: Duration = Duration::from_secs(3600);
+/// The largest body that `bench` makes up: what a plugin takes unless its author says otherwise.
+const MAX_BENCH_BYTES: usize = 64 * 1024 * 1024;
+
 /// The command line of GoPlug.
 #[derive(Debug, Parser)]
 #[command(
@@ -56,7 +61,7 @@ pub(crate) struct Global {
     /// When to use colour: auto, always or never
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     pub(crate) color: ColorChoice,
-    /// Give up after this time, such as 500ms, 10s or 1m; of `execute`, the call's deadline
+    /// Give up after this time, such as 500ms, 10s or 1m; of `execute` and `bench`, a call's deadline
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration::parse)]
     pub(crate) timeout: Option<Duration>,
     /// Of several plugins, stop at the first that fails
@@ -108,6 +113,8 @@ pub(crate) enum Verb {
     /// Call a method: bytes in, bytes out
     #[command(visible_aliases = ["exec", "call"])]
     Execute(ExecuteArgs),
+    /// Measure calls of a method: how many, how long they take, which fail
+    Bench(BenchArgs),
     /// Print a callback's notifications as they come, holding nobody back
     Listen(ListenArgs),
     /// Check .pconf files, read only
@@ -226,21 +233,12 @@ pub(crate) struct ExecuteArgs {
     /// The method
     #[arg(value_name = "METHOD", value_parser = whole)]
     pub(crate) method: String,
-    /// The body: the text itself, @FILE, or - for standard input [default: empty]
-    #[arg(value_name = "DATA", value_parser = whole)]
-    pub(crate) data: Option<String>,
+    /// The body.
+    #[command(flatten)]
+    pub(crate) body: BodyArgs,
     /// Load the plugin first if it is not loaded
     #[arg(long)]
     pub(crate) load: bool,
-    /// DATA is JSON: it is checked, and sent as application/json
-    #[arg(long, group = "encoding")]
-    pub(crate) json: bool,
-    /// DATA is bytes in hex
-    #[arg(long, group = "encoding")]
-    pub(crate) hex: bool,
-    /// DATA is bytes in base64
-    #[arg(long, group = "encoding")]
-    pub(crate) base64: bool,
     /// Write the reply to a terminal as it is, even if it does not print
     #[arg(long)]
     pub(crate) raw: bool,
@@ -250,6 +248,52 @@ pub(crate) struct ExecuteArgs {
     /// Calls under way at once, with --count
     #[arg(short = 'P', long, value_name = "P", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) parallel: u16,
+}
+
+/// The body of a call.
+#[derive(Debug, Args)]
+pub(crate) struct BodyArgs {
+    /// The body: the text itself, @FILE, or - for standard input [default: empty]
+    #[arg(value_name = "DATA", value_parser = whole)]
+    pub(crate) data: Option<String>,
+    /// DATA is JSON: it is checked, and sent as application/json
+    #[arg(long, group = "encoding")]
+    pub(crate) json: bool,
+    /// DATA is bytes in hex
+    #[arg(long, group = "encoding")]
+    pub(crate) hex: bool,
+    /// DATA is bytes in base64
+    #[arg(long, group = "encoding")]
+    pub(crate) base64: bool,
+}
+
+/// `bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// The plugin: NAME or NAMESPACE/NAME
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
+    pub(crate) plugin: String,
+    /// The method
+    #[arg(value_name = "METHOD", value_parser = whole)]
+    pub(crate) method: String,
+    /// The body of every call, instead of --size.
+    #[command(flatten)]
+    pub(crate) body: BodyArgs,
+    /// How long to measure, at most 1h; Ctrl-C ends it early and shows what was measured
+    #[arg(short, long, value_name = "DURATION", default_value = "10s", value_parser = measured)]
+    pub(crate) time: Duration,
+    /// How long to call before that without measuring, at most 1h
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = warm_up)]
+    pub(crate) warmup: Duration,
+    /// The body without DATA: this many bytes `x`, at most 67108864 (64 MiB)
+    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = size, conflicts_with = "data")]
+    pub(crate) size: usize,
+    /// Calls under way at once, at most 1024; with the body's size, at most 1 GiB in all
+    #[arg(short = 'P', long, value_name = "P", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) parallel: u16,
+    /// Load the plugin first if it is not loaded
+    #[arg(long)]
+    pub(crate) load: bool,
 }
 
 /// `listen`.
@@ -348,6 +392,29 @@ pub(crate) fn unshielded(word: &OsStr) -> &OsStr {
 
 fn whole(word: &str) -> Result<String, Infallible> {
     Ok(word.strip_prefix(SHIELD).unwrap_or(word).to_owned())
+}
+
+/// Reads `bench --time`.
+fn measured(text: &str) -> Result<Duration, String> {
+    match duration::parse(text)? {
+        Duration::ZERO => Err("nothing can be measured in no time".into()),
+        time => at_most_an_hour(time),
+    }
+}
+
+/// Reads `bench --warmup`.
+fn warm_up(text: &str) -> Result<Duration, String> {
+    at_most_an_hour(duration::parse(text)?)
+}
+
+fn at_most_an_hour(time: Duration) -> Result<Duration, String> {
+    if time > MAX_BENCH { Err("the limit is 1h".into()) } else { Ok(time) }
+}
+
+/// Reads `bench --size`.
+fn size(text: &str) -> Result<usize, String> {
+    let size: usize = text.parse().map_err(|_| "write a number of bytes".to_owned())?;
+    if size > MAX_BENCH_BYTES { Err(format!("the limit is {MAX_BENCH_BYTES} bytes (64 MiB)")) } else { Ok(size) }
 }
 
 /// Reads what `wait --for` waits for.

@@ -59,6 +59,10 @@ pub fn main() -> ExitCode {
 
 /// Runs a verb on a runtime, and ends it on Ctrl-C.
 fn run(cli: Cli) -> ExitCode {
+    // The demo starts processes, which would inherit it; a limit that cannot be raised may do.
+    if !matches!(cli.verb, Verb::Demo(_)) {
+        _ = goplug_registry::raise_open_files();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -67,13 +71,14 @@ fn run(cli: Cli) -> ExitCode {
         }
     };
     let goes_on = matches!(cli.verb, Verb::Events(_) | Verb::Listen(_));
+    let tells_when_interrupted = matches!(cli.verb, Verb::Bench(_));
     let exit = runtime.block_on(async {
         // A task of its own: Ctrl-C ends the program even while a write to a full pipe blocks the verb.
         let mut verb = tokio::spawn(verb(cli));
         tokio::select! {
             ended = &mut verb => ended.unwrap_or(exit_code::UNEXPECTED),
             () = reader_left(), if goes_on => exit_code::DONE,
-            _ = tokio::signal::ctrl_c() => {
+            () = interrupted(tells_when_interrupted) => {
                 verb.abort();
                 // What the verb made (calls, processes, folders) is taken back when its future is dropped.
                 let _ = tokio::time::timeout(LET_GO, verb).await;
@@ -83,6 +88,16 @@ fn run(cli: Cli) -> ExitCode {
     });
     runtime.shutdown_background();
     ExitCode::from(exit)
+}
+
+/// Waits for Ctrl-C; where the verb itself ends at the first, for the second.
+async fn interrupted(is_told: bool) {
+    for _ in 0..=u8::from(is_told) {
+        // Without a handler Ctrl-C ends the program by itself.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// Waits until nobody can read standard output any more: a verb that goes on but has nothing to write would never
@@ -108,7 +123,8 @@ async fn reader_left() {
 async fn verb(cli: Cli) -> u8 {
     let global = cli.global.clone();
     // These have their own meaning of the time limit.
-    let own_limit = matches!(cli.verb, Verb::Execute(_) | Verb::Wait(_) | Verb::Daemon(DaemonVerb::Stop));
+    let own_limit =
+        matches!(cli.verb, Verb::Execute(_) | Verb::Bench(_) | Verb::Wait(_) | Verb::Daemon(DaemonVerb::Stop));
     let work = Box::pin(carry_out(cli));
     let ended = match global.timeout.filter(|_| !own_limit) {
         None => work.await,

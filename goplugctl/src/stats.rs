@@ -27,15 +27,6 @@ impl Times {
         self.longest = self.longest.max(ns);
     }
 
-    /// Adds all of `other`.
-    pub(crate) fn add(&mut self, other: &Self) {
-        for (mine, theirs) in self.buckets.iter_mut().zip(&other.buckets) {
-            *mine += theirs;
-        }
-        self.count += other.count;
-        self.longest = self.longest.max(other.longest);
-    }
-
     /// How many times were recorded.
     pub(crate) fn count(&self) -> u64 {
         self.count
@@ -46,9 +37,9 @@ impl Times {
         Duration::from_nanos(self.longest)
     }
 
-    /// The time within which `percent` of 100 lie; zero if there are none.
-    pub(crate) fn percentile(&self, percent: u64) -> Duration {
-        let rank = (self.count * percent).div_ceil(100).max(1);
+    /// The time within which `permille` of 1,000 lie: 999 is p99.9. Zero if there are none.
+    pub(crate) fn percentile(&self, permille: u64) -> Duration {
+        let rank = self.count.saturating_mul(permille).div_ceil(1000).max(1);
         let mut seen = 0;
         for (index, count) in self.buckets.iter().enumerate() {
             seen += count;
@@ -87,9 +78,9 @@ mod tests {
         for us in 1..=1000 {
             times.record(Duration::from_micros(us));
         }
-        for (percent, us) in [(50, 500.0), (99, 990.0), (100, 1000.0), (0, 1.0)] {
-            let found = times.percentile(percent).as_secs_f64() * 1e6;
-            assert!((found / us - 1.0).abs() < 1.0 / 64.0, "p{percent}: {found} µs");
+        for (permille, us) in [(500, 500.0), (990, 990.0), (999, 999.0), (1000, 1000.0), (0, 1.0)] {
+            let found = times.percentile(permille).as_secs_f64() * 1e6;
+            assert!((found / us - 1.0).abs() < 1.0 / 64.0, "{permille} of 1,000: {found} µs");
         }
         assert_eq!((times.count(), times.longest()), (1000, Duration::from_millis(1)));
     }
@@ -101,6 +92,6 @@ mod tests {
             assert!(index < BUCKETS && upper_end(index) >= ns, "{ns}");
             assert!(index == 0 || upper_end(index - 1) < ns, "{ns}");
         }
-        assert_eq!(Times::new().percentile(99), Duration::ZERO);
+        assert_eq!(Times::new().percentile(990), Duration::ZERO);
     }
 }

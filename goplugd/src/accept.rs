@@ -25,8 +25,8 @@ pub(crate) const MAX_CONNECTIONS: usize = 256;
 const BUFFER_BYTES: usize = 4 * MAX_HEAD_BYTES;
 /// After a failed accept (no free descriptor, for one) the next try waits this long.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
-/// Strangers are logged at most this often.
-const STRANGER_LOG_EVERY: Duration = Duration::from_secs(10);
+/// Strangers, and failures to accept, are logged at most this often.
+const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Who is at the other end of a connection, as the kernel tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub(crate) async fn serve(
 ) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
-    let mut strangers = Strangers::default();
+    let (mut strangers, mut failures) = (Strangers::default(), Failures::default());
     let stopped = stop.clone();
     loop {
         let accepted = tokio::select! {
@@ -75,7 +75,7 @@ pub(crate) async fn serve(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                failures.failed(&error);
                 // Only a timer: whatever is short, trying at once would only burn time.
                 let _ = timeout(ACCEPT_BACK_OFF, stop.wait_for(|stop| *stop)).await;
                 continue;
@@ -177,13 +177,31 @@ struct Strangers {
 impl Strangers {
     fn turned_away(&mut self, peer: Option<Peer>) {
         self.count += 1;
-        if self.logged.is_none_or(|at| at.elapsed() >= STRANGER_LOG_EVERY) {
+        if self.logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
             self.logged = Some(Instant::now());
             tracing::warn!(
                 uid = peer.map(|peer| peer.uid),
                 count = self.count,
                 "connections of users who may not connect were closed"
             );
+        }
+    }
+}
+
+/// Counts accepts that failed and logs them now and then: no descriptor may be free for hours.
+#[derive(Default)]
+struct Failures {
+    count: u64,
+    logged: Option<Instant>,
+}
+
+impl Failures {
+    fn failed(&mut self, error: &std::io::Error) {
+        self.count += 1;
+        if self.logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+            self.logged = Some(Instant::now());
+            let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+            tracing::warn!(%error, open_files_limit = limit, count = self.count, "cannot accept connections");
         }
     }
 }

@@ -60,6 +60,10 @@ fn run(args: Args) -> Result<ExitCode, Error> {
     let layers = settings::Layers::new(args, std::env::vars_os());
     let settings = layers.load().map_err(|problems| Error::new(Code::InvalidArgument, problems.join("\n")))?;
     log_to_stderr(settings.log.as_deref())?;
+    match goplug_registry::raise_open_files() {
+        Ok(limit) => tracing::debug!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "the soft limit of open files stays as it is"),
+    }
     // Before the runtime: a loser of the race for the state folder has touched nothing.
     let lock = lock::Lock::take(&layers.state_dir(&settings))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

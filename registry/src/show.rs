@@ -83,6 +83,7 @@ pub(crate) fn detail(slot: &Slot, conflicts: Vec<String>) -> PluginDetail {
             State::Discovered if is_v1 => Some(false),
             _ => None,
         },
+        transport: live.as_ref().map(|live| live.transport()),
         health: None,
         uid: summary.pid.and(seen.map(|seen| seen.uid)),
         method_details: hello.map(|hello| hello.methods.clone()).unwrap_or_default(),

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::steps::{Steps, succeed};
-use crate::{cargo, deny, edges, no_arguments, schemas, tree};
+use crate::{callgrind, cargo, deny, edges, no_arguments, schemas, tree};
 
 /// Format, lints, and the tests without the long ones.
 pub(crate) fn check(root: &Path, rest: &[String]) -> Result<()> {
@@ -31,6 +31,7 @@ pub(crate) fn ci(root: &Path, rest: &[String]) -> Result<()> {
     steps.step("tree", || tree::run(root));
     steps.step("schemas", || schemas::run(root, &["--check".into()]));
     steps.step("deny", || deny::run(root, &[]));
+    steps.step("callgrind", || callgrind::run(root, &[]));
     steps.end()
 }
 

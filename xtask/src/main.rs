@@ -1,9 +1,11 @@
 //! What the project's own checks and generators do: `cargo xtask help`.
 
 mod bench;
+mod callgrind;
 mod check;
 mod deny;
 mod edges;
+mod miri;
 mod mutants;
 mod schemas;
 mod steps;
@@ -18,9 +20,9 @@ use anyhow::{Context, Result, bail};
 /// Name, what follows it, what it does, and how.
 type Verb = (&'static str, &'static str, &'static str, fn(&Path, &[String]) -> Result<()>);
 
-const VERBS: [Verb; 7] = [
+const VERBS: [Verb; 9] = [
     ("check", "", "format, lints, and the tests without the long ones: before every commit", check::check),
-    ("ci", "", "everything but the tests: format, lints, docs, edges, tree, schemas, deny", check::ci),
+    ("ci", "", "everything but the tests: format, lints, docs, edges, tree, schemas, deny, callgrind", check::ci),
     (
         "schemas",
         "[--check]",
@@ -35,6 +37,13 @@ const VERBS: [Verb; 7] = [
         "measures and writes docs/benchmarks.md; the rest goes to goplug-bench, such as --section scale,rates or --only TEXT",
         bench::run,
     ),
+    (
+        "callgrind",
+        "[--bless]",
+        "counts instructions per frame and call with valgrind and compares them with benches/callgrind.txt",
+        callgrind::run,
+    ),
+    ("miri", "", "runs the frame codec and the pure half of frame connections in miri, if there is one", miri::run),
     ("mutants", "[--only NAME]", "applies each tests/mutants/*.patch and requires that its test fails", mutants::run),
 ];
 

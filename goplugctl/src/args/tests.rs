@@ -7,7 +7,7 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
 }
 
 /// The verbs of this version, in the order of `--help`: a verb that does not exist yet is absent.
-const VERBS: [&str; 26] = [
+const VERBS: [&str; 27] = [
     "list",
     "status",
     "inspect",
@@ -26,6 +26,7 @@ const VERBS: [&str; 26] = [
     "rescan",
     "ping",
     "execute",
+    "bench",
     "listen",
     "lint",
     "daemon",
@@ -88,6 +89,14 @@ fn what_makes_no_sense_is_refused() {
         "execute x y --parallel 2000",
         "--timeout 2 list",
         "-o xml list",
+        "bench x",
+        "bench x y --size 67108865",
+        "bench x y z --size 1",
+        "bench x y --parallel 1025",
+        "bench x y -P 0",
+        "bench x y -t 0s",
+        "bench x y -t 61m",
+        "bench x y --warmup 61m",
         "wait x --for=born",
         "wait x --for=callback=",
         "listen x y --after 7",
@@ -118,7 +127,7 @@ fn arguments_of_the_daemon_are_passed_on() {
 fn a_plugin_without_a_namespace_is_no_flag() {
     let words = ["goplugctl", "execute", "-/Do", "echo", "-/x", "--timeout", "1s"].map(OsString::from);
     let Verb::Execute(args) = Cli::try_parse_from(words.map(shielded)).unwrap().verb else { panic!("another verb") };
-    assert_eq!((args.plugin.as_str(), args.data.as_deref()), ("-/Do", Some("-/x")));
+    assert_eq!((args.plugin.as_str(), args.body.data.as_deref()), ("-/Do", Some("-/x")));
     let words = ["goplugctl", "unload", "a/b", "-/Do", "--stop"].map(OsString::from);
     let Verb::Unload(args) = Cli::try_parse_from(words.map(shielded)).unwrap().verb else { panic!("another verb") };
     assert_eq!((args.plugins.plugins, args.stop), (vec!["a/b".to_owned(), "-/Do".to_owned()], true));

@@ -89,6 +89,7 @@ fn describe(detail: &PluginDetail, style: Style) -> String {
     line("description", text(&detail.description), Paint::None);
     line("version", text(&summary.version), Paint::None);
     line("protocol", summary.protocol.map(|number| format!("v{number}")).unwrap_or_default(), Paint::None);
+    line("transport", detail.transport.map(|transport| transport.as_str().to_owned()).unwrap_or_default(), Paint::None);
     line("active", detail.active.map(|active| active.to_string()).unwrap_or_default(), Paint::None);
     line("health", detail.health.map(|health| format!("{health:?}").to_lowercase()).unwrap_or_default(), Paint::None);
     line("lazy", if summary.lazy_load { "loaded when asked for".into() } else { String::new() }, Paint::None);

@@ -1,5 +1,7 @@
 //! The verbs, one file each or one per family. Each is written once, against [`Target`](crate::target::Target).
 
+mod bench;
+mod body;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
 mod events;
@@ -9,6 +11,7 @@ mod inspect;
 mod life;
 pub(crate) mod lint;
 mod list;
+mod measure;
 mod methods;
 pub(crate) mod own;
 mod ping;
@@ -44,6 +47,7 @@ pub(crate) async fn run(session: &mut Session, verb: &Verb) -> Result<(), Failur
         Verb::Rescan => life::rescan(session).await,
         Verb::Ping(args) => ping::ping(session, args).await,
         Verb::Execute(args) => execute::execute(session, args).await,
+        Verb::Bench(args) => bench::bench(session, args).await,
         Verb::Listen(args) => events::listen(session, args).await,
         Verb::Doctor
         | Verb::Lint(_)

@@ -9,6 +9,6 @@ pub use event::{EventKind, RegistryEvent};
 pub use pattern::NamePattern;
 pub use plugin::{
     Activation, CallbackList, DaemonStatus, DeadLetter, MethodList, Notification, Ping, PluginDetail, PluginSummary,
-    State, Unloaded,
+    State, Transport, Unloaded,
 };
 pub use why::{Link, LinkState, Why};

@@ -80,6 +80,29 @@ impl fmt::Display for State {
     }
 }
 
+/// How calls reach a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// As the original GoPlug of 2015 does it: HTTP, one connection per call under way.
+    V0,
+    /// HTTP, one connection per call under way.
+    Http,
+    /// Binary frames: all calls on one connection.
+    Frames,
+}
+
+impl Transport {
+    /// The transport in one lower-case word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V0 => "v0",
+            Self::Http => "http",
+            Self::Frames => "frames",
+        }
+    }
+}
+
 /// One row of `list`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -132,6 +155,9 @@ pub struct PluginDetail {
     pub epoch: Option<String>,
     /// Whether the process says that it is activated; `null` for v0 and while nobody knows.
     pub active: Option<bool>,
+    /// How calls reach it: `http` too for a plugin that offered frames and refused them when last asked; `null` while
+    /// it is not loaded.
+    pub transport: Option<Transport>,
     /// The author's own verdict on the plugin's health.
     pub health: Option<HealthStatus>,
     /// Uid of the process that listens.

@@ -14,6 +14,7 @@ use super::frames;
 use super::judge::{self, Verdict};
 use super::pool::PoolError;
 use super::{Answer, CallOptions, Waiting, late};
+use crate::open_files;
 use crate::supervisor::{Doubt, Live, Wire};
 
 /// How long a whole reply that is already in the socket may take to be read after the plugin's death was seen.
@@ -174,7 +175,10 @@ pub(crate) fn not_connected(live: &Live, error: PoolError) -> Fault {
     if matches!(error.kind, ErrorKind::Missing | ErrorKind::Refused) {
         live.report(Doubt::Lost);
     }
-    let text = format!("plugin `{}`: {error}", live.id);
+    let mut text = format!("plugin `{}`: {error}", live.id);
+    if error.kind == ErrorKind::Exhausted {
+        text = format!("{text}: {}", open_files::exhausted());
+    }
     Fault::new(unsent_code(error.kind), text).with_ran(Ran::No)
 }
 

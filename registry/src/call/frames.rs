@@ -24,6 +24,7 @@ pub(crate) struct Frames {
     connection: Arc<ArcSwapOption<FrameConnection>>,
     /// Held by whoever makes a connection; the others wait for it.
     making: tokio::sync::Mutex<()>,
+    /// Until when nobody asks again; forgotten when a connection was made.
     refused: Mutex<Option<Instant>>,
 }
 
@@ -44,6 +45,11 @@ impl Frames {
             }
             Err(_) => close(),
         }
+    }
+
+    /// Whether calls go here, as far as the last attempt tells.
+    pub(crate) fn are_used(&self) -> bool {
+        self.lock().is_none()
     }
 
     /// Makes the connection, unless somebody else just has; `None` when calls go over HTTP.
@@ -72,6 +78,7 @@ impl Frames {
         let connection = upgrade(live, latency, deadline, on_end).await?.map(Arc::new);
         match &connection {
             Some(made) => {
+                *self.lock() = None;
                 self.connection.store(Some(Arc::clone(made)));
                 forget_if_ended(&self.connection);
                 // Whoever let go of the process meanwhile closed what was there before.

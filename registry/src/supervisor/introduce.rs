@@ -15,6 +15,7 @@ use super::live::{Introduction, Live, Wire};
 use super::state::Verdict;
 use crate::call::{Verdict as Judged, judge_v0, judge_v1, next_call_id, read_problem};
 use crate::discovery::{Confinement, Found};
+use crate::open_files;
 use crate::options::Builder;
 
 /// The largest output of an activator or stopper that is kept.
@@ -131,10 +132,12 @@ fn unconnected(error: &Error) -> NotMet {
         ErrorKind::Exhausted => (Verdict::Retry, Code::Overloaded),
         _ => (Verdict::Retry, Code::Unavailable),
     };
-    let text = if dead {
-        format!("{error}: the process that wrote the file is gone, or does not listen yet")
-    } else {
-        error.to_string()
+    let text = match error.kind {
+        ErrorKind::Missing | ErrorKind::Refused => {
+            format!("{error}: the process that wrote the file is gone, or does not listen yet")
+        }
+        ErrorKind::Exhausted => format!("{error}: {}", open_files::exhausted()),
+        _ => error.to_string(),
     };
     NotMet { dead, ..NotMet::new(verdict, Fault::new(code, text)) }
 }

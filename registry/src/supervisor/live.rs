@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use goplug_pconf_schema::admin::Transport;
 use goplug_pconf_schema::wire::call::{escape, method_path};
 use goplug_pconf_schema::wire::frame::FEATURE;
 use goplug_pconf_schema::wire::hello::{Hello, MethodInfo};
@@ -156,6 +157,15 @@ impl Live {
     /// The epoch that was activated; empty for v0.
     pub(crate) fn epoch(&self) -> &str {
         &self.hello.epoch
+    }
+
+    /// How its calls go.
+    pub(crate) fn transport(&self) -> Transport {
+        match (self.wire, &self.frames) {
+            (Wire::V0, _) => Transport::V0,
+            (Wire::V1, Some(frames)) if frames.are_used() => Transport::Frames,
+            (Wire::V1, _) => Transport::Http,
+        }
     }
 
     /// How many calls may be under way at once.

@@ -22,6 +22,8 @@ async fn main() -> Result<(), Error> {
     if let Some(ms) = value("--rescan-ms") {
         builder = builder.rescan_interval(Duration::from_millis(ms));
     }
+    // As a program does; a limit that cannot be raised may do.
+    _ = goplug_registry::raise_open_files();
     let registry = builder.open().await?;
     let mut subscriptions: Vec<Subscription> = Vec::new();
     println!("ready");

@@ -182,6 +182,8 @@ fn hello(peer: &mut Peer, plugin: &Plugin, request: &Request) -> Option<()> {
         "bad-epoch" => document["epoch"] = json!("../../etc/passwd"),
         "other-epoch" | "impostor" => document["epoch"] = json!("f".repeat(32)),
         "version-7" => document["protocols"] = json!([7]),
+        // Offered, and refused when somebody asks.
+        "no-frames" => document["features"] = json!(["frames/1"]),
         "many-methods" => document["methods"] = (0..1025).map(|n| json!({"name": format!("m{n}")})).collect(),
         "bad-method-name" => document["methods"] = json!([{"name": ".."}]),
         "double-method" => document["methods"] = json!([{"name": "a"}, {"name": "a"}]),

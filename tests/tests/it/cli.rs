@@ -5,6 +5,7 @@
 //! ([`masks`]), requires stdout, stderr and exit code to be equal, and writes them down for a snapshot. Where the targets
 //! cannot give the same answer, [`Transcript::differs`] writes both down with the reason.
 
+mod bench;
 mod calls;
 mod failures;
 mod hostile;

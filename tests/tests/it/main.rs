@@ -38,6 +38,7 @@ mod identity;
 mod leaks;
 mod life;
 mod notifications;
+mod open_files;
 mod support;
 mod transports;
 mod v0;

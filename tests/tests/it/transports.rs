@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use goplug_registry::admin::RegistryEvent;
+use goplug_registry::admin::{RegistryEvent, Transport};
 use goplug_registry::{CallOptions, Code, Ran, Registry, Subscribe, Unload};
 use goplug_tests::{LONG, PluginDir, bound, fast_paths, wait_until};
 use rustix::process::Signal;
 
-use crate::support::{event, fixture, loaded, quiet, text};
+use crate::support::{event, evil, fixture, loaded, quiet, text};
 
 /// The modules whose tests make calls through a registry.
 const MODULES: [&str; 5] = ["calls::", "hostile::", "identity::", "leaks::", "life::"];
@@ -41,11 +41,28 @@ async fn calls_go_over_frames_where_both_sides_offer_them() {
         let registry = Registry::builder(dir.path()).fast_paths(fast).open().await.unwrap();
         registry.load("Test/Do").await.unwrap();
         assert_eq!(text(registry.execute("Test/Do", "echo", "x").await.unwrap()), "x");
+        let transport = registry.inspect("Test/Do").await.unwrap().transport;
+        assert_eq!(transport, Some(if fast { Transport::Frames } else { Transport::Http }));
         let tasks = std::fs::read_dir(format!("/proc/{}/task", plugin.pid())).unwrap().flatten();
         let names: Vec<_> = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok()).collect();
         assert_eq!(names.iter().any(|name| name.trim() == "goplug-frames"), fast, "{names:?}");
         registry.close().await;
     }
+}
+
+/// What is offered and then refused is not what calls go over, and `inspect` says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_refuses_the_frames_it_offers_is_called_over_http() {
+    let dir = PluginDir::new();
+    let _plugin = evil(&dir, "x", "no-frames", None);
+    let registry = Registry::builder(dir.path()).fast_paths(true).open().await.unwrap();
+    registry.load("Evil/x").await.unwrap();
+    assert_eq!(registry.inspect("Evil/x").await.unwrap().transport, Some(Transport::Frames), "nobody has asked yet");
+    for _ in 0..2 {
+        registry.execute("Evil/x", "good", "x").await.unwrap();
+        assert_eq!(registry.inspect("Evil/x").await.unwrap().transport, Some(Transport::Http));
+    }
+    registry.close().await;
 }
 
 /// A method that blocks for long, on its first call, holds up nobody who asks the same plugin.

@@ -22,6 +22,13 @@ static MASKS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r#""callsPerSecond": ?[\d.e]+"#, "\"callsPerSecond\": [N]"),
         (r"(p50|p99|max) [\d.]+ ?\S+,", "$1 [DURATION],"),
         (r"\d+ calls/s", "[N] calls/s"),
+        (r#""bytesPerSecond": ?[\d.e]+"#, "\"bytesPerSecond\": [N]"),
+        // How many calls `bench` made.
+        (r#""calls": \d+(,\s+"failed": 0,\s+"errors": \{\},\s+"unfinished")"#, "\"calls\": [N]$1"),
+        (r"(?m)^(  calls)  \d+, \[N\]", "$1  [N], [N]"),
+        (r"(?m)^(  bodies)  [\d.]+ MB/s", "$1  [N] MB/s"),
+        (r"(?m)^(  time)  [\d.]+ (ns|µs|ms|s), after", "$1  [DURATION], after"),
+        (r"(?m)^(  (p\d\d(\.\d)?|max))  [\d.]+ (ns|µs|ms|s)$", "$1  [DURATION]"),
         (r"(?m)^(\S+/\S+) [\d.]+ (ns|µs|ms|s)$", "$1 [DURATION]"),
     ];
     masks.into_iter().map(|(pattern, mask)| (Regex::new(pattern).expect("a pattern"), mask)).collect()
@@ -49,6 +56,8 @@ fn what_differs_is_masked_and_nothing_else() {
         ("  socket       /tmp/gpAb/TestDo.e1fcb612.sock", "  socket  [DIR]/TestDo.[EPOCH].sock"),
         ("  pid          11703\n", "  pid  [pid]\n"),
         ("Test/Do 356 µs\n", "Test/Do [DURATION]\n"),
+        ("  calls       12, 2 under way\n", "  calls  12, 2 under way\n"),
+        ("  calls       12, 34 calls/s\n  p99.9       1.2 ms\n", "  calls  [N], [N] calls/s\n  p99.9  [DURATION]\n"),
         ("3 calls, 2 under way", "3 calls, 2 under way"),
         ("the limit is 107 bytes, not done after 200 ms", "the limit is 107 bytes, not done after 200 ms"),
     ] {

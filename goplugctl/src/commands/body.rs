@@ -6,7 +6,7 @@ use bytes::Bytes;
 use goplug_pconf_schema::wire::event::from_base64;
 use goplug_pconf_schema::{Code, Fault};
 
-use crate::args::ExecuteArgs;
+use crate::args::BodyArgs;
 use crate::output::{escape, text};
 
 /// The largest body that is read from a file or from standard input.
@@ -16,7 +16,7 @@ const MAX_BODY_BYTES: u64 = 1024 * 1024 * 1024;
 ///
 /// # Errors
 /// `invalid_argument`: it cannot be read, or is not what it is said to be; `too_large`.
-pub(super) fn body(args: &ExecuteArgs) -> Result<Bytes, Fault> {
+pub(crate) fn body(args: &BodyArgs) -> Result<Bytes, Fault> {
     let given = match args.data.as_deref() {
         None => Vec::new(),
         Some("-") => read("standard input", io::stdin().lock())?,
@@ -44,7 +44,7 @@ fn read(name: &str, source: impl Read) -> Result<Vec<u8>, Fault> {
     Ok(bytes)
 }
 
-fn decode(given: Vec<u8>, args: &ExecuteArgs) -> Result<Vec<u8>, Fault> {
+fn decode(given: Vec<u8>, args: &BodyArgs) -> Result<Vec<u8>, Fault> {
     let wrong = |why: String| Fault::new(Code::InvalidArgument, format!("DATA: {why}"));
     let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| wrong("no text".into()));
     if args.json {
@@ -70,7 +70,7 @@ mod tests {
     fn sent(line: &[&str]) -> Result<Vec<u8>, Code> {
         let words = ["goplugctl", "execute", "Test/Do", "Do"].iter().chain(line);
         let Verb::Execute(args) = Cli::try_parse_from(words).unwrap().verb else { panic!("another verb") };
-        body(&args).map(Into::into).map_err(|fault| fault.code)
+        body(&args.body).map(Into::into).map_err(|fault| fault.code)
     }
 
     #[test]
