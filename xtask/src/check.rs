@@ -5,13 +5,14 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::steps::{Steps, succeed};
-use crate::{callgrind, cargo, deny, edges, no_arguments, schemas, tree};
+use crate::{callgrind, cargo, deny, edges, mutants, no_arguments, schemas, tree};
 
 /// Format, lints, and the tests without the long ones.
 pub(crate) fn check(root: &Path, rest: &[String]) -> Result<()> {
     no_arguments(rest)?;
     let mut steps = Steps::default();
     format_and_lints(root, &mut steps);
+    steps.step("mutants", || mutants::run(root, &["--check".into()]));
     steps.step("test", || {
         succeed(cargo(root).args(["test", "--workspace", "--locked", "--quiet"]).env("GOPLUG_TESTS", "fast"))
     });
@@ -30,6 +31,7 @@ pub(crate) fn ci(root: &Path, rest: &[String]) -> Result<()> {
     steps.step("edges", || edges::run(root, &[]));
     steps.step("tree", || tree::run(root));
     steps.step("schemas", || schemas::run(root, &["--check".into()]));
+    steps.step("mutants", || mutants::run(root, &["--check".into()]));
     steps.step("deny", || deny::run(root, &[]));
     steps.step("callgrind", || callgrind::run(root, &[]));
     steps.end()

@@ -22,7 +22,12 @@ type Verb = (&'static str, &'static str, &'static str, fn(&Path, &[String]) -> R
 
 const VERBS: [Verb; 9] = [
     ("check", "", "format, lints, and the tests without the long ones: before every commit", check::check),
-    ("ci", "", "everything but the tests: format, lints, docs, edges, tree, schemas, deny, callgrind", check::ci),
+    (
+        "ci",
+        "",
+        "everything but the tests: format, lints, docs, edges, tree, schemas, mutants --check, deny, callgrind",
+        check::ci,
+    ),
     (
         "schemas",
         "[--check]",
@@ -44,7 +49,12 @@ const VERBS: [Verb; 9] = [
         callgrind::run,
     ),
     ("miri", "", "runs the frame codec and the pure half of frame connections in miri, if there is one", miri::run),
-    ("mutants", "[--only NAME]", "applies each tests/mutants/*.patch and requires that its test fails", mutants::run),
+    (
+        "mutants",
+        "[--check|--only NAME]",
+        "applies each tests/mutants/*.patch and requires that its test fails; with --check only that it applies",
+        mutants::run,
+    ),
 ];
 
 fn main() -> ExitCode {

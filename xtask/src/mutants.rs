@@ -8,6 +8,7 @@ mod scratch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -21,8 +22,9 @@ const TEST_LIMIT: Duration = Duration::from_secs(600);
 pub(crate) fn run(root: &Path, rest: &[String]) -> Result<()> {
     let only = match rest {
         [] => None,
+        [flag] if flag == "--check" => return check(root),
         [flag, name] if flag == "--only" => Some(name.trim_end_matches(".patch")),
-        _ => bail!("unknown arguments {rest:?}: expected none or `--only NAME`"),
+        _ => bail!("unknown arguments {rest:?}: expected none, `--check` or `--only NAME`"),
     };
     let patches = patches(&root.join("tests/mutants"), only)?;
     let scratch = Scratch::make(root)?;
@@ -45,6 +47,24 @@ pub(crate) fn run(root: &Path, rest: &[String]) -> Result<()> {
     if !escaped.is_empty() {
         bail!("not caught: {}", escaped.join(", "));
     }
+    Ok(())
+}
+
+/// Whether every patch still changes what it was made for; without this they would rot between two whole runs.
+fn check(root: &Path) -> Result<()> {
+    let patches = patches(&root.join("tests/mutants"), None)?;
+    let mut stale = Vec::new();
+    for patch in &patches {
+        let mut git = Command::new("git");
+        let checked = git.current_dir(root).args(["apply", "--check"]).arg(&patch.path).output();
+        if !checked.context("cannot run git")?.status.success() {
+            stale.push(patch.name.clone());
+        }
+    }
+    if !stale.is_empty() {
+        bail!("these patches do not apply any more, make them anew: {}", stale.join(", "));
+    }
+    println!("{} patches apply", patches.len());
     Ok(())
 }
 
