@@ -46,6 +46,24 @@ impl Frames {
         }
     }
 
+    /// The connection, made if there is none; `None` when the plugin refuses one now.
+    pub(crate) async fn connection(
+        &self,
+        live: &Live,
+        latency: Latency,
+        deadline: Instant,
+    ) -> Result<Option<Arc<FrameConnection>>, Fault> {
+        match self.connection.load_full() {
+            Some(connection) => Ok(Some(connection)),
+            None => Box::pin(self.make(live, latency, deadline)).await,
+        }
+    }
+
+    /// Lets go of the connection if it has ended.
+    pub(crate) fn forget_if_ended(&self) {
+        forget_if_ended(&self.connection);
+    }
+
     /// Makes the connection, unless somebody else just has; `None` when calls go over HTTP.
     async fn make(
         &self,

@@ -18,8 +18,7 @@ const LARGE_BYTES: usize = 8 * 1024;
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) header: Header,
-    /// Only requests have any.
-    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the plugin's side reads it"))]
+    /// Only requests, subscriptions and events have any.
     pub(super) meta: Bytes,
     pub(super) payload: Bytes,
 }

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::os::unix::net::UnixStream;
 
 use bytes::{Buf, Bytes};
-use goplug_pconf_schema::wire::frame::{Header, Meta};
+use goplug_pconf_schema::wire::frame::{Header, Meta, NoticeMeta};
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 
 /// Payloads up to this size are copied behind their headers; longer ones are written from where they are.
@@ -58,12 +58,21 @@ impl Outbox {
     }
 
     /// Appends a frame; the lengths in `header` are filled in here.
-    pub(super) fn push(&mut self, mut header: Header, meta: &Meta<'_>, payload: Bytes) {
+    pub(super) fn push(&mut self, header: Header, meta: &Meta<'_>, payload: Bytes) {
+        self.push_with(header, |to| meta.encode(to), payload);
+    }
+
+    /// As [`Outbox::push`], with metadata of a notification.
+    pub(super) fn push_notice(&mut self, header: Header, meta: &NoticeMeta<'_>, payload: Bytes) {
+        self.push_with(header, |to| meta.encode(to), payload);
+    }
+
+    fn push_with(&mut self, mut header: Header, meta: impl FnOnce(&mut Vec<u8>) -> usize, payload: Bytes) {
         header.payload_bytes = payload.len();
         let small = self.small();
         let start = small.len();
         small.extend_from_slice(&[0; goplug_pconf_schema::wire::frame::HEADER_BYTES]);
-        header.meta_bytes = meta.encode(small);
+        header.meta_bytes = meta(small);
         let end = start + goplug_pconf_schema::wire::frame::HEADER_BYTES;
         small[start..end].copy_from_slice(&header.encode());
         if payload.len() <= COPIED_BYTES {

@@ -5,6 +5,10 @@ use std::future::poll_fn;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use goplug_pconf_schema::wire::event::KEEP_ALIVE_MS;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+
 use super::Shared;
 use super::state::Reader;
 use crate::error::{Error, ErrorKind};
@@ -15,21 +19,33 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 /// A connection that carried no call for this long is closed: it costs a descriptor here, and a thread in the plugin.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// While somebody listens the keeper takes the seat as soon as it is free. When it lost it within this time, calls follow
+/// each other, and it waits this long before it tries again: whoever calls next reads what comes meanwhile.
+const BETWEEN_CALLS: Duration = Duration::from_millis(1);
+/// While somebody listens the plugin is asked after this silence.
+const SILENCE: Duration = Duration::from_millis(KEEP_ALIVE_MS);
+
 /// Runs until the connection is dropped, or has ended; only then it calls `on_end`.
 pub(super) fn spawn(shared: &Arc<Shared>, on_end: impl FnOnce() + Send + 'static) {
+    let wanted = Arc::clone(&shared.lock().listening.wanted);
     let shared = Arc::downgrade(shared);
     tokio::spawn(async move {
-        if run(shared).await.is_some() {
+        if run(shared, &wanted).await.is_some() {
             on_end();
         }
     });
 }
 
 /// `None` when nobody has the connection any more.
-async fn run(shared: Weak<Shared>) -> Option<()> {
-    let (mut pause, mut seen) = (PAUSES.0, 0);
+async fn run(shared: Weak<Shared>, wanted: &Notify) -> Option<()> {
+    let (mut pause, mut seen, mut lost_soon) = (PAUSES.0, 0, false);
     loop {
-        tokio::time::sleep(pause).await;
+        if lost_soon {
+            sleep(BETWEEN_CALLS).await;
+        } else {
+            // Whether it was rung for does not matter: what is wanted is in the state.
+            _ = timeout(pause, wanted.notified()).await;
+        }
         let shared = shared.upgrade()?;
         {
             let mut state = shared.lock();
@@ -38,19 +54,42 @@ async fn run(shared: Weak<Shared>) -> Option<()> {
             }
             let news = seen != state.next_id();
             seen = state.next_id();
-            if news || state.reader != Reader::Nobody {
+            lost_soon &= news;
+            if state.reader != Reader::Nobody || news && (lost_soon || state.listening.is_empty()) {
                 pause = if news { PAUSES.0 } else { PAUSES.1.min(pause * 2) };
                 continue;
             }
             state.reader = Reader::Keeper;
         }
         pause = PAUSES.0;
-        if tokio::time::timeout(IDLE, poll_fn(|cx| shared.keep(cx))).await.is_err() {
-            let is_idle = shared.lock().reader == Reader::Keeper;
-            if is_idle {
-                shared.end(&Error::new(ErrorKind::Closed, false, "the connection was idle"));
-                return Some(());
+        let began = Instant::now();
+        if keep(&shared).await {
+            return Some(());
+        }
+        lost_soon = began.elapsed() < BETWEEN_CALLS && !shared.lock().listening.is_empty();
+    }
+}
+
+/// Reads until somebody else does; whether the connection has ended because it was idle.
+async fn keep(shared: &Shared) -> bool {
+    loop {
+        let is_listening = !shared.lock().listening.is_empty();
+        let limit = if is_listening { SILENCE } else { IDLE };
+        let is_over = timeout(limit, poll_fn(|cx| shared.keep(cx, is_listening))).await.is_err();
+        let mut wakers = Vec::new();
+        {
+            let mut state = shared.lock();
+            if state.reader != Reader::Keeper || state.ended().is_some() {
+                return false;
             }
+            if is_over && is_listening {
+                state.ask_for_life(&mut wakers);
+            }
+        }
+        wakers.into_iter().for_each(std::task::Waker::wake);
+        if is_over && !is_listening {
+            shared.end(&Error::new(ErrorKind::Closed, false, "the connection was idle"));
+            return true;
         }
     }
 }

@@ -8,8 +8,10 @@
 mod blocking;
 mod call;
 mod keeper;
+mod listening;
 mod reader;
 mod state;
+mod subscriptions;
 mod take;
 
 use std::os::unix::net::UnixStream;
@@ -20,6 +22,7 @@ use goplug_pconf_schema::wire::frame::Meta;
 use rustix::fd::OwnedFd;
 
 pub use call::Call;
+pub use subscriptions::{Acknowledger, FrameAttach, FrameNotice, FrameRefusal, FrameSubscription};
 
 use super::patience::{Latency, Patience};
 use crate::error::{Error, ErrorKind};

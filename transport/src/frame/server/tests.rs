@@ -325,7 +325,7 @@ fn written(calls: &mut Calls) -> Vec<(u64, usize)> {
 
 #[test]
 fn large_replies_come_in_turn_and_small_ones_between_them() {
-    let mut calls = Calls::new(MAX_CALLS);
+    let mut calls = Calls::new(MAX_CALLS, 4);
     let frame = |header| input::Frame { header, meta: Bytes::new(), payload: Bytes::new() };
     for id in 1..=3 {
         let request = frame(Header { end: true, ..Header::new(Kind::Request, id) });
@@ -462,9 +462,9 @@ fn a_broken_rule_is_named_and_ends_the_connection() {
             let id = it.begin(HOLD, &[0; 100_000], false);
             it.send(Header::new(Kind::Data, id), &vec![0; MAX_PAYLOAD_BYTES]);
         }),
-        ("type 9", |it| {
+        ("type 16", |it| {
             let mut bytes = Header::new(Kind::Ping, 0).encode();
-            bytes[4] = 9;
+            bytes[4] = 16;
             it.stream.write_all(&bytes).unwrap();
         }),
         ("metadata", |it| {
