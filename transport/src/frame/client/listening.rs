@@ -261,6 +261,16 @@ impl Entry {
         self.acks.waiting.get_mut(&number)
     }
 
+    /// Bytes of notifications that wait here.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        let ready = self.ready.iter().map(|(notice, _)| match notice {
+            FrameNotice::Message { data, .. } => data.len(),
+            FrameNotice::Gap(..) | FrameNotice::Replaced => 0,
+        });
+        ready.sum::<usize>() + self.part.as_ref().map_or(0, |part| part.data.len())
+    }
+
     /// Nobody waits for the answer any more.
     pub(super) fn forget_ack(&mut self, number: u64) {
         self.acks.waiting.remove(&number);

@@ -241,3 +241,6 @@ fn refusal(over: Over) -> FrameRefusal {
 fn forgotten() -> FrameRefusal {
     FrameRefusal::Lost(Error::new(ErrorKind::Closed, true, "the subscription is over"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -276,7 +276,7 @@ impl Calls {
     /// Notes an id that was never used before.
     pub(super) fn issue(&mut self, id: u64) -> Result<(), Broken> {
         if id <= self.last {
-            return Err(Broken(format!("request {id} after request {}: ids count up", self.last)));
+            return Err(Broken(format!("{id} after {}: ids count up", self.last)));
         }
         self.last = id;
         Ok(())
