@@ -71,6 +71,12 @@ pub struct Outlet {
 }
 
 impl Outlet {
+    /// One that leads to no connection.
+    #[cfg(test)]
+    pub(super) fn nowhere() -> Self {
+        Self { connection: Weak::new(), id: 0 }
+    }
+
     /// There may be something for the reader.
     pub fn arrived(&self) {
         if let Some(connection) = self.connection.upgrade() {

@@ -267,3 +267,6 @@ impl Reader {
         Step::Sent
     }
 }
+
+#[cfg(test)]
+mod tests;
