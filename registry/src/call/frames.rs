@@ -1,4 +1,5 @@
-//! Calls over frames: many at once on one connection, which is made when it is first wanted and closes when it was idle.
+//! Calls over frames: many at once on one connection, which is made when it is first wanted and closes when it was idle. Feeds
+//! share it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

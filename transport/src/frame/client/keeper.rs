@@ -1,5 +1,5 @@
-//! The keeper: reads when nobody waits for a reply, so that the end of an idle connection is seen and what the plugin
-//! asks is answered.
+//! The keeper: reads when nobody waits for a reply, so that the end of an idle connection is seen, what the plugin asks is
+//! answered, and notifications arrive.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Weak};
@@ -14,9 +14,9 @@ use super::state::Reader;
 use crate::error::{Error, ErrorKind};
 
 /// How long a connection must have been without a new call before the keeper reads: at first, and at most while nothing
-/// changes. To take the seat and give it back costs more than a call.
+/// changes, unless somebody listens. To take the seat and give it back costs more than a call.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(320));
-/// A connection that carried no call for this long is closed: it costs a descriptor here, and a thread in the plugin.
+/// A connection that carried no call for this long, and on which nobody listens, is closed: it costs a descriptor here, and a thread in the plugin.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// While somebody listens the keeper takes the seat as soon as it is free. When it lost it within this time, calls follow
