@@ -224,14 +224,18 @@ pub(super) fn take(state: &mut State, frame: Frame, wakers: &mut Vec<Waker>) -> 
     if (kind == Kind::Subscribe || kind == Kind::Error) == entry.is_attached {
         return Err(refuse(&format!("a frame of type {kind:?} at the wrong time of subscription {id}")));
     }
+    let over = match kind {
+        Kind::Error => Some(Over::Refused(frame.payload.clone())),
+        Kind::Unsubscribe => Some(Over::Replaced),
+        Kind::Drain => Some(Over::Lost(Error::new(ErrorKind::Closed, true, "the plugin ended the subscription"))),
+        _ => None,
+    };
+    if let Some(over) = over {
+        entry.end(over, wakers);
+        return Ok(());
+    }
     match kind {
         Kind::Subscribe => entry.is_attached = true,
-        Kind::Error => return Ok(entry.end(Over::Refused(frame.payload), wakers)),
-        Kind::Unsubscribe => return Ok(entry.end(Over::Replaced, wakers)),
-        Kind::Drain => {
-            let text = "the plugin ended the subscription";
-            return Ok(entry.end(Over::Lost(Error::new(ErrorKind::Closed, true, text)), wakers));
-        }
         Kind::Ack => return entry.answered(arg, frame.payload, wakers),
         Kind::Gap => entry.gap(arg, &frame.payload)?,
         _ => {

@@ -79,11 +79,15 @@ impl Outlet {
 
     /// There may be something for the reader.
     pub fn arrived(&self) {
-        if let Some(connection) = self.connection.upgrade() {
-            connection.send(|calls| {
-                calls.subscriptions.arrived(self.id);
-                calls.pump();
-            });
+        let Some(connection) = self.connection.upgrade() else { return };
+        let has_more = connection.change(|calls| {
+            calls.subscriptions.arrived(self.id);
+            calls.pump();
+            !calls.outbox.is_empty()
+        });
+        // A reader without credit costs no more than the look.
+        if has_more {
+            connection.send(|_| ());
         }
     }
 }

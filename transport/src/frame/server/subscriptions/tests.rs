@@ -51,11 +51,14 @@ impl Drop for Topic {
     }
 }
 
+/// Name and position.
+type Asked = (Option<String>, Option<(String, u64)>);
+
 /// A plugin with one callback and one method, which echoes.
 #[derive(Default)]
 struct Board {
     topics: Mutex<Vec<Weak<Topic>>>,
-    asked: Mutex<Vec<(Option<String>, Option<(String, u64)>)>>,
+    asked: Mutex<Vec<Asked>>,
     dropped: Arc<AtomicU64>,
 }
 
