@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use goplug_pconf_schema::wire::event::{Ack, CallbackStatus, Class, EpochChange, Gap, Message, Position, from_base64};
-use goplug_pconf_schema::wire::frame::{HEADER_BYTES, Header, Kind, Meta};
+use goplug_pconf_schema::wire::frame::{HEADER_BYTES, Header, Kind, Meta, NoticeMeta};
 use goplug_pconf_schema::wire::hello::{Hello, HelloRequest, Limits};
 use goplug_pconf_schema::wire::life::{Drain, Drained, Health, HealthStatus};
 use goplug_pconf_schema::wire::sse::{SseEvent, SseReader};
@@ -292,31 +292,68 @@ fn frames(bytes: &[u8]) {
     };
     let problem = br#"{"type":"about:blank","title":"method_failed","status":422,"code":"method_failed","ran":"yes"}"#;
     let new = Header::new;
+    let none = Meta::default();
     let expected: [(&str, Header, Meta<'_>, &[u8]); 10] = [
         ("request", Header { end: true, index: 2, arg: 30_000, ..new(Kind::Request, 1) }, meta, b"hello"),
-        ("reply", Header { end: true, ..new(Kind::Reply, 1) }, Meta::default(), b"\0ok"),
-        ("error", Header { end: true, ..new(Kind::Error, 2) }, Meta::default(), problem),
-        ("data", Header { end: true, ..new(Kind::Data, 3) }, Meta::default(), b"the end"),
-        ("cancel", new(Kind::Cancel, 4), Meta::default(), b""),
-        ("credit of a call", Header { arg: 131_072, ..new(Kind::Credit, 3) }, Meta::default(), b""),
-        ("credit of the connection", Header { arg: 1_048_576, ..new(Kind::Credit, 0) }, Meta::default(), b""),
-        ("ping", new(Kind::Ping, 7), Meta::default(), b"are you there"),
-        ("pong", new(Kind::Pong, 7), Meta::default(), b"are you there"),
-        ("close", new(Kind::Close, 0), Meta::default(), b"frame type 9 is unknown"),
+        ("reply", Header { end: true, ..new(Kind::Reply, 1) }, none, b"\0ok"),
+        ("error", Header { end: true, ..new(Kind::Error, 2) }, none, problem),
+        ("data", Header { end: true, ..new(Kind::Data, 3) }, none, b"the end"),
+        ("cancel", new(Kind::Cancel, 4), none, b""),
+        ("credit of a call", Header { arg: 131_072, ..new(Kind::Credit, 3) }, none, b""),
+        ("credit of the connection", Header { arg: 1_048_576, ..new(Kind::Credit, 0) }, none, b""),
+        ("ping", new(Kind::Ping, 7), none, b"are you there"),
+        ("pong", new(Kind::Pong, 7), none, b"are you there"),
+        ("close", new(Kind::Close, 0), none, b"frame type 16 is unknown"),
     ];
     let mut written = String::new();
     for (name, header, meta, payload) in expected {
         let mut metadata = Vec::new();
-        let header = Header { meta_bytes: meta.encode(&mut metadata), payload_bytes: payload.len(), ..header };
-        let frame = [&header.encode()[..], &metadata, payload].concat();
-        assert_eq!(Header::decode(frame.first_chunk::<HEADER_BYTES>().unwrap()), Ok(header), "{name}");
+        meta.encode(&mut metadata);
         assert_eq!(Meta::decode(&metadata), Ok(meta), "{name}");
-        written.push_str(&format!("# {name}\n"));
-        for line in frame.chunks(32) {
-            let hex: Vec<_> = line.iter().map(|byte| format!("{byte:02x}")).collect();
-            written.push_str(&hex.join(" "));
-            written.push('\n');
-        }
+        written.push_str(&frame(name, header, &metadata, payload));
+    }
+    let none = NoticeMeta::default();
+    let after = NoticeMeta { epoch: Some(EPOCH), ..none };
+    let keyed = NoticeMeta { key: Some("disk"), ..none };
+    let lossy = NoticeMeta { dropped: 3, ..none };
+    let credit = Header { index: 64, arg: 262_144, ..new(Kind::Credit, 5) };
+    let end = |kind, arg| Header { end: true, arg, ..new(kind, 5) };
+    let refused = Fault::new(Code::InvalidArgument, "not sent yet").to_problem();
+    let expected: [(&str, Header, NoticeMeta<'_>, &[u8]); 14] = [
+        ("subscribe", Header { index: 1, ..new(Kind::Subscribe, 5) }, none, b"billing"),
+        ("subscribe as an observer", Header { index: 1, arg: 41, ..new(Kind::Subscribe, 6) }, after, b""),
+        ("subscribed", Header { index: 1, ..new(Kind::Subscribe, 5) }, none, b""),
+        ("event", end(Kind::Event, 42), none, b"job 7 done"),
+        ("event of a state", end(Kind::Event, 43), keyed, b"91 %"),
+        ("event behind others that were dropped", end(Kind::Event, 44), lossy, b"frame"),
+        ("event, its beginning", Header { arg: 45, ..new(Kind::Event, 5) }, none, b"the begin"),
+        ("event, its end", end(Kind::Event, 45), none, b"ning"),
+        ("credit of a subscription", credit, none, b""),
+        ("ack, and its answer", Header { arg: 45, ..new(Kind::Ack, 5) }, none, b""),
+        ("ack, refused", Header { arg: 99, ..new(Kind::Ack, 5) }, none, &refused),
+        ("gap", Header { arg: 46, ..new(Kind::Gap, 5) }, none, &50_u64.to_le_bytes()),
+        ("unsubscribe", new(Kind::Unsubscribe, 5), none, b""),
+        ("drain", new(Kind::Drain, 5), none, b""),
+    ];
+    for (name, header, meta, payload) in expected {
+        let mut metadata = Vec::new();
+        meta.encode(&mut metadata);
+        assert_eq!(NoticeMeta::decode(&metadata), Ok(meta), "{name}");
+        written.push_str(&frame(name, header, &metadata, payload));
     }
     assert_eq!(written, String::from_utf8_lossy(bytes));
+}
+
+/// One frame as the golden file has it.
+fn frame(name: &str, header: Header, metadata: &[u8], payload: &[u8]) -> String {
+    let header = Header { meta_bytes: metadata.len(), payload_bytes: payload.len(), ..header };
+    let frame = [&header.encode()[..], metadata, payload].concat();
+    assert_eq!(Header::decode(frame.first_chunk::<HEADER_BYTES>().unwrap()), Ok(header), "{name}");
+    let mut text = format!("# {name}\n");
+    for line in frame.chunks(32) {
+        let hex: Vec<_> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+        text.push_str(&hex.join(" "));
+        text.push('\n');
+    }
+    text
 }

@@ -146,8 +146,8 @@ impl Builder {
         self
     }
 
-    /// Whether calls go over frames where the plugin offers them (default: yes); else over HTTP, which every plugin
-    /// speaks. What a call means is the same.
+    /// Whether calls and notifications go over frames where the plugin offers them (default: yes); else over HTTP, which
+    /// every plugin speaks. What they mean is the same.
     #[must_use]
     pub fn fast_paths(mut self, on: bool) -> Self {
         self.fast_paths = on;

@@ -25,7 +25,7 @@ pub struct Weather {
     pub delay_percent: usize,
     /// How long a piece waits at most.
     pub delay: Duration,
-    /// Cut the connection when this many `message` events of a stream went through; 0: never.
+    /// Cut the connection when this many notifications went through, as events of a stream or as frames; 0: never.
     pub cut_after_events: u64,
 }
 
@@ -137,7 +137,7 @@ async fn carry(
     shared: &Shared,
     events: bool,
 ) -> io::Result<()> {
-    let (weather, mut buffer, mut seen) = (shared.weather, vec![0; 16 * 1024], 0);
+    let (weather, mut buffer, mut seen, mut talk) = (shared.weather, vec![0; 16 * 1024], 0, Talk::Begins(Vec::new()));
     loop {
         let count = from.read(&mut buffer).await?;
         if count == 0 {
@@ -153,11 +153,65 @@ async fn carry(
             rest = &rest[size..];
         }
         if events && weather.cut_after_events > 0 {
-            seen += buffer[..count].windows(15).filter(|piece| piece == b"event: message\n").count() as u64;
+            seen += talk.notifications(&buffer[..count]);
             if seen >= weather.cut_after_events {
                 shared.cuts.fetch_add(1, Ordering::Relaxed);
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
         }
+    }
+}
+
+/// What a plugin speaks on a connection, as far as one has to know to count notifications.
+enum Talk {
+    /// Its first bytes, until they say which it is.
+    Begins(Vec<u8>),
+    Http,
+    /// The beginning of a frame, and how much of the frame before is still to come.
+    Frames(Vec<u8>, usize),
+}
+
+impl Talk {
+    /// How many notifications are in the next bytes. One that is cut in two between reads may be missed over HTTP.
+    fn notifications(&mut self, bytes: &[u8]) -> u64 {
+        match self {
+            Self::Http => bytes.windows(15).filter(|piece| piece == b"event: message\n").count() as u64,
+            Self::Frames(head, skip) => frames(head, skip, bytes),
+            Self::Begins(first) => {
+                first.extend_from_slice(bytes);
+                let all = std::mem::take(first);
+                let end = all.windows(4).position(|four| four == b"\r\n\r\n");
+                match (all.starts_with(b"HTTP/1.1 101 "), end) {
+                    (true, Some(end)) => {
+                        *self = Self::Frames(Vec::new(), 0);
+                        return self.notifications(&all[end + 4..]);
+                    }
+                    (true, None) => *self = Self::Begins(all),
+                    (false, _) if all.len() < 13 => *self = Self::Begins(all),
+                    (false, _) => {
+                        *self = Self::Http;
+                        return self.notifications(&all);
+                    }
+                }
+                0
+            }
+        }
+    }
+}
+
+/// Counts frames of type 10 whose END is set.
+fn frames(head: &mut Vec<u8>, skip: &mut usize, mut bytes: &[u8]) -> u64 {
+    let mut count = 0;
+    loop {
+        let skipped = bytes.len().min(*skip);
+        (*skip, bytes) = (*skip - skipped, &bytes[skipped..]);
+        let wanted = bytes.len().min(6 - head.len());
+        head.extend_from_slice(&bytes[..wanted]);
+        bytes = &bytes[wanted..];
+        let Some(&[a, b, c, d, kind, flags]) = head.first_chunk() else { return count };
+        count += u64::from(kind == 10 && flags == 1);
+        // The length counts what follows it, and two of these bytes have come.
+        *skip = (u32::from_le_bytes([a, b, c, d]) as usize).saturating_sub(2);
+        head.clear();
     }
 }

@@ -31,9 +31,15 @@ pub use error::{Error, ErrorKind};
 #[cfg(any(feature = "client", feature = "server"))]
 pub use frame::Latency;
 #[cfg(feature = "client")]
-pub use frame::{Call, FrameConnection, FrameReply, FrameRequest};
+pub use frame::{
+    Acknowledger, Call, FrameAttach, FrameConnection, FrameNotice, FrameRefusal, FrameReply, FrameRequest,
+    FrameSubscription,
+};
 #[cfg(feature = "server")]
-pub use frame::{Cancel, Closed, FrameCall, FrameHandler, FrameLimits, FrameServer, Late, Replier};
+pub use frame::{
+    Cancel, Closed, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late, NextNotice, NoticeSource,
+    Outlet, Replier,
+};
 #[cfg(any(feature = "client", feature = "server"))]
 pub use http::{MAX_FIELDS, MAX_HEAD_BYTES};
 pub use peer::Peer;

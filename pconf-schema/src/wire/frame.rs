@@ -4,6 +4,10 @@
 
 use std::fmt;
 
+pub use notice::NoticeMeta;
+
+mod notice;
+
 /// What both sides write into `features` when they speak this.
 pub const FEATURE: &str = "frames/1";
 /// The value of `Upgrade`.
@@ -21,6 +25,10 @@ pub const MAX_META_BYTES: usize = 4096;
 pub const CALL_CREDIT: u64 = 256 * 1024;
 /// Bytes of the bodies of all calls of a connection, each way, that may be on their way before the other side grants more.
 pub const CONNECTION_CREDIT: u64 = 4 * 1024 * 1024;
+/// Bytes of notifications of one subscription that may be on their way before the registry grants more.
+pub const SUBSCRIPTION_CREDIT: u64 = 1024 * 1024;
+/// Notifications and gaps of one subscription that may be on their way before the registry grants more.
+pub const SUBSCRIPTION_MESSAGES: u32 = 256;
 
 /// `length` counts what follows it.
 const LENGTH_BYTES: usize = 4;
@@ -39,12 +47,26 @@ pub enum Kind {
     Data = 4,
     /// The caller waits no longer.
     Cancel = 5,
-    /// `arg` more bytes may be sent: of the body of call `id`, or with id 0 of all bodies together.
+    /// `arg` more bytes may be sent: of the body of call `id`, or with id 0 of all bodies together; of a subscription
+    /// also `index` more messages.
     Credit = 6,
     /// To be answered with a PONG of the same payload.
     Ping = 7,
     /// The answer to a PING.
     Pong = 8,
+    /// Attaches to a callback, whose place in the hello is `index`; the payload is the subscription's name, empty for an
+    /// observer. The answer is the same without payload, or an ERROR.
+    Subscribe = 9,
+    /// A notification, or more of it; `arg` is its number.
+    Event = 10,
+    /// Everything up to `arg` was handled. The answer is the same; with a payload it was refused.
+    Ack = 11,
+    /// The notifications from `arg` to the number in the payload will not come.
+    Gap = 12,
+    /// The registry leaves, or somebody else has attached the name.
+    Unsubscribe = 13,
+    /// The plugin leaves: nothing follows for this subscription.
+    Drain = 14,
     /// The last frame: its payload names the rule that was broken.
     Close = 15,
 }
@@ -56,9 +78,9 @@ pub struct Header {
     pub kind: Kind,
     /// Whether this frame is the last of its body.
     pub end: bool,
-    /// The place of the method in the hello.
+    /// The place of the method or callback in the hello.
     pub index: u16,
-    /// The call, counted up from 1 by the registry; 0 for the connection itself.
+    /// The call or subscription, counted up from 1 by the registry; 0 for the connection itself.
     pub id: u64,
     /// What it means depends on the kind.
     pub arg: u64,
@@ -95,6 +117,12 @@ impl Kind {
             6 => Self::Credit,
             7 => Self::Ping,
             8 => Self::Pong,
+            9 => Self::Subscribe,
+            10 => Self::Event,
+            11 => Self::Ack,
+            12 => Self::Gap,
+            13 => Self::Unsubscribe,
+            14 => Self::Drain,
             15 => Self::Close,
             _ => return None,
         })
@@ -213,15 +241,8 @@ impl<'a> Meta<'a> {
     pub fn decode(mut bytes: &'a [u8]) -> Result<Self, Broken> {
         let mut meta = Self::default();
         while !bytes.is_empty() {
-            let [tag, zero, low, high, rest @ ..] = bytes else {
-                return Err(Broken(format!("metadata ends within an entry ({} bytes are left)", bytes.len())));
-            };
-            let length = usize::from(u16::from_le_bytes([*low, *high]));
-            if *zero != 0 || rest.len() < length {
-                return Err(Broken(format!("entry {tag} of the metadata has {length} bytes of {}", rest.len())));
-            }
-            let (value, next) = rest.split_at(length);
-            bytes = next;
+            let (tag, value, rest) = entry(bytes)?;
+            bytes = rest;
             let field = match tag {
                 1 => &mut meta.traceparent,
                 2 => &mut meta.tracestate,
@@ -234,6 +255,19 @@ impl<'a> Meta<'a> {
         }
         Ok(meta)
     }
+}
+
+/// The tag and the value of the first entry of metadata, and what follows it.
+fn entry(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), Broken> {
+    let [tag, zero, low, high, rest @ ..] = bytes else {
+        return Err(Broken(format!("metadata ends within an entry ({} bytes are left)", bytes.len())));
+    };
+    let length = usize::from(u16::from_le_bytes([*low, *high]));
+    if *zero != 0 || rest.len() < length {
+        return Err(Broken(format!("entry {tag} of the metadata has {length} bytes of {}", rest.len())));
+    }
+    let (value, rest) = rest.split_at(length);
+    Ok((*tag, value, rest))
 }
 
 #[cfg(test)]
@@ -286,7 +320,8 @@ mod tests {
         assert!(with(|bytes| bytes[0..4].copy_from_slice(&u32::MAX.to_le_bytes())).contains("payload"));
         assert!(with(|bytes| bytes[24..28].copy_from_slice(&4097_u32.to_le_bytes())).contains("metadata"));
         assert!(with(|bytes| bytes[24] = 70).contains("metadata"), "more metadata than the frame has");
-        assert!(with(|bytes| bytes[4] = 9).contains("type 9"));
+        assert!(with(|bytes| bytes[4] = 16).contains("type 16"));
+        assert!(with(|bytes| bytes[4] = 0).contains("type 0"));
         assert!(with(|bytes| bytes[5] = 2).contains("flags"));
         assert!(with(|bytes| bytes[31] = 1).contains("zero"), "a body that has ended does not go on");
     }

@@ -1,5 +1,6 @@
 //! Notifications: the author's side of a callback. What is kept, and for whom, is decided in [`window`].
 
+pub(crate) mod push;
 pub(crate) mod stream;
 pub(crate) mod window;
 
@@ -53,6 +54,8 @@ pub(crate) struct Cell {
     origin: Instant,
     /// Streams wait here: a message has come, or a stream is over.
     arrived: watch::Sender<()>,
+    /// As `arrived`, for readers that are pushed to.
+    outlets: push::Outlets,
     /// `notify` waits here: something was acknowledged, or somebody has left.
     room: watch::Sender<()>,
     room_for_threads: Condvar,
@@ -81,7 +84,7 @@ impl Cell {
             let seq = window.offer(now, key, data)?;
             Ok((window.position(seq), window.subscribers()))
         })?;
-        self.arrived.send_replace(());
+        self.announce();
         Ok(taken)
     }
 
@@ -118,6 +121,7 @@ impl Notifier {
                 window: Mutex::new(window),
                 origin,
                 arrived: watch::Sender::default(),
+                outlets: push::Outlets::default(),
                 room: watch::Sender::default(),
                 room_for_threads: Condvar::new(),
                 poll_turn: Arc::default(),
@@ -200,7 +204,7 @@ impl Notifier {
                 Ok(seq) => {
                     let position = window.position(seq);
                     drop(window);
-                    cell.arrived.send_replace(());
+                    cell.announce();
                     return Ok(position);
                 }
                 Err(Refusal::Never(fault)) => return Err(fault),
@@ -253,13 +257,25 @@ impl Notifier {
         })
     }
 
+    /// The name of the callback at a place of the hello.
+    pub(crate) fn callback_at(&self, index: u16) -> Result<&str, Fault> {
+        let cell = self.board.cells.get(usize::from(index)).ok_or_else(|| {
+            let text = format!("no callback {index}; GET /_goplug/callbacks lists {}", self.board.cells.len());
+            Fault::new(Code::NotFound, text)
+        })?;
+        Ok(&cell.info.name)
+    }
+
     pub(crate) fn infos(&self) -> impl Iterator<Item = &CallbackInfo> {
         self.board.cells.iter().map(|cell| &cell.info)
     }
 
     pub(crate) fn acknowledge(&self, ack: &Ack) -> Result<(), Fault> {
-        let cell = self.cell(&ack.callback)?;
-        cell.with(|window, now| window.acknowledge(now, &ack.subscription, &ack.position))?;
+        self.acknowledge_to(self.cell(&ack.callback)?, &ack.subscription, &ack.position)
+    }
+
+    fn acknowledge_to(&self, cell: &Cell, subscription: &str, position: &Position) -> Result<(), Fault> {
+        cell.with(|window, now| window.acknowledge(now, subscription, position))?;
         cell.release_waiters();
         self.board.settled.send_replace(());
         Ok(())
@@ -279,7 +295,7 @@ impl Notifier {
     pub(crate) fn end(&self) {
         for cell in &self.board.cells {
             cell.with(|window, _| window.end());
-            cell.arrived.send_replace(());
+            cell.announce();
             cell.release_waiters();
         }
     }

@@ -18,12 +18,17 @@ const GATHER_BYTES: usize = 64 * 1024;
 /// Writes that wait for a slow reader. Everything else waits in the window, where it is counted.
 const WRITES_AHEAD: usize = 1;
 
-/// A subscription or observer with an open stream; dropping it detaches.
+/// A subscription or observer that is attached, and waits for what arrives; dropping it detaches.
 pub(crate) struct Reader {
-    cell: Arc<Cell>,
-    notifier: Notifier,
-    who: Who,
+    attached: Attached,
     arrived: watch::Receiver<()>,
+}
+
+/// A subscription or observer that is attached; dropping it detaches.
+pub(crate) struct Attached {
+    pub(super) cell: Arc<Cell>,
+    pub(super) notifier: Notifier,
+    who: Who,
 }
 
 enum Who {
@@ -53,7 +58,7 @@ impl Notifier {
         let arrived = cell.arrived.subscribe();
         let stream = cell.with(|window, now| window.attach(now, name, caller, start))?;
         // The stream that this one replaces must hear of it, and so must a drain.
-        cell.arrived.send_replace(());
+        cell.announce();
         cell.release_waiters();
         Ok(self.reader(cell, Who::Subscription { name: name.to_owned(), stream }, arrived))
     }
@@ -67,7 +72,7 @@ impl Notifier {
     }
 
     fn reader(&self, cell: &Arc<Cell>, who: Who, arrived: watch::Receiver<()>) -> Reader {
-        Reader { cell: Arc::clone(cell), notifier: self.clone(), who, arrived }
+        Reader { attached: Attached { cell: Arc::clone(cell), notifier: self.clone(), who }, arrived }
     }
 }
 
@@ -76,10 +81,7 @@ impl Reader {
     pub(crate) fn next(&mut self) -> Next {
         // Marked as seen before the look, so that what comes after it is not missed.
         self.arrived.borrow_and_update();
-        self.cell.with(|window, _| match &self.who {
-            Who::Subscription { name, stream } => window.next_for(name, *stream),
-            Who::Observer(observer) => window.next_for_observer(*observer),
-        })
+        self.attached.next()
     }
 
     /// Returns when there may be something.
@@ -90,11 +92,37 @@ impl Reader {
 
     /// The position of message `seq`.
     pub(crate) fn position(&self, seq: u64) -> Position {
-        self.cell.with(|window, _| window.position(seq))
+        self.attached.position(seq)
+    }
+
+    /// The same without the waiting.
+    pub(super) fn into_attached(self) -> Attached {
+        self.attached
     }
 }
 
-impl Drop for Reader {
+impl Attached {
+    pub(super) fn next(&self) -> Next {
+        self.cell.with(|window, _| match &self.who {
+            Who::Subscription { name, stream } => window.next_for(name, *stream),
+            Who::Observer(observer) => window.next_for_observer(*observer),
+        })
+    }
+
+    pub(super) fn position(&self, seq: u64) -> Position {
+        self.cell.with(|window, _| window.position(seq))
+    }
+
+    /// The name of the subscription, if it is one.
+    pub(super) fn subscription(&self) -> Option<&str> {
+        match &self.who {
+            Who::Subscription { name, .. } => Some(name),
+            Who::Observer(_) => None,
+        }
+    }
+}
+
+impl Drop for Attached {
     fn drop(&mut self) {
         self.cell.with(|window, now| match &self.who {
             Who::Subscription { name, stream } => window.detach(now, name, *stream),

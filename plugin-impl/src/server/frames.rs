@@ -1,4 +1,5 @@
-//! Calls over frames: a quick method runs where its request was read, everything else on the runtime.
+//! Calls and notifications over frames: a quick method runs where its request was read, everything else on the runtime;
+//! notifications are written by whoever notifies.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -8,9 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use goplug_pconf_schema::wire::call::MAX_DEADLINE_MS;
+use goplug_pconf_schema::wire::event::{Position, check_subscription};
 use goplug_pconf_schema::wire::frame::{Meta, UPGRADE};
 use goplug_pconf_schema::{Code, Fault, Ran};
-use goplug_transport::{Cancel, FrameCall, FrameHandler, FrameLimits, FrameServer, Late, Replier, ServerRequest};
+use goplug_transport::{
+    Cancel, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late, NoticeSource, Outlet, Replier,
+    ServerRequest,
+};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
@@ -18,6 +23,9 @@ use super::reply::Answer;
 use super::route::NoRoute;
 use crate::call::{Admitted, Reply, must_end, poll_once};
 use crate::context::{Context, Origin};
+use crate::notify::push::push;
+use crate::notify::stream::observer_start;
+use crate::notify::window::Start;
 use crate::service::Service;
 
 /// Open calls of a connection beyond those that the plugin lets in: they are told that it is full.
@@ -75,6 +83,23 @@ impl FrameHandler for Frames {
         if answer.as_mut().poll(&mut Task::from_waker(Waker::noop())).is_pending() {
             self.service.runtime().spawn(answer);
         }
+    }
+
+    fn subscribe(&self, request: FrameSubscribe<'_>, outlet: Outlet) -> Result<Arc<dyn NoticeSource>, Fault> {
+        let (notifier, invalid) = (self.service.notifier(), |text| Fault::new(Code::InvalidArgument, text));
+        let callback = notifier.callback_at(request.index)?;
+        let after = request.after.map(|(epoch, seq)| format!("{epoch}:{seq}").parse::<Position>());
+        let after = after.transpose().map_err(invalid)?;
+        let reader = match request.name {
+            // A subscription begins at its own cursor.
+            Some(name) => {
+                check_subscription(name).map_err(invalid)?;
+                let caller = request.caller.map_or_else(|| format!("pid {}", request.peer.pid()), str::to_owned);
+                notifier.attach(callback, name, Some(caller), Start::Subscribed)?
+            }
+            None => notifier.observe(callback, observer_start(after.as_ref(), self.service.epoch()))?,
+        };
+        Ok(push(reader, outlet))
     }
 
     fn on_thread(&self, read: &mut dyn FnMut()) {

@@ -1,4 +1,5 @@
-//! Calls over frames: many at once on one connection, which is made when it is first wanted and closes when it was idle.
+//! Calls over frames: many at once on one connection, which is made when it is first wanted and closes when it was idle. Feeds
+//! share it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -50,6 +51,24 @@ impl Frames {
     /// Whether calls go here, as far as the last attempt tells.
     pub(crate) fn are_used(&self) -> bool {
         self.lock().is_none()
+    }
+
+    /// The connection, made if there is none; `None` when the plugin refuses one now.
+    pub(crate) async fn connection(
+        &self,
+        live: &Live,
+        latency: Latency,
+        deadline: Instant,
+    ) -> Result<Option<Arc<FrameConnection>>, Fault> {
+        match self.connection.load_full() {
+            Some(connection) => Ok(Some(connection)),
+            None => Box::pin(self.make(live, latency, deadline)).await,
+        }
+    }
+
+    /// Lets go of the connection if it has ended.
+    pub(crate) fn forget_if_ended(&self) {
+        forget_if_ended(&self.connection);
     }
 
     /// Makes the connection, unless somebody else just has; `None` when calls go over HTTP.

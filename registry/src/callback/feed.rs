@@ -7,6 +7,7 @@ use std::time::Duration;
 use goplug_pconf_schema::admin::EventKind;
 use goplug_pconf_schema::wire::event::{Class, EpochChange, Gap, Position};
 use goplug_pconf_schema::{Code, Fault, PluginId};
+use goplug_transport::Acknowledger;
 use tokio::time::Instant;
 
 use super::cursor::{Cursor, Novelty};
@@ -142,7 +143,12 @@ impl Feed {
         let Reader::Subscription(name) = &self.reader else { return Ok(()) };
         self.acknowledged = Some(position.clone());
         let live = self.slot.live().ok_or_else(|| self.slot.not_callable())?;
-        acknowledge(&live, &self.callback, name, position).await
+        acknowledge(&live, &self.callback, name, position, self.acknowledger(&live).as_ref()).await
+    }
+
+    /// Acknowledges what came from `live`, if that can be done where it came.
+    pub(crate) fn acknowledger(&self, live: &Live) -> Option<Acknowledger> {
+        self.stream.as_ref().filter(|stream| std::ptr::eq(&*stream.live, live))?.acknowledger()
     }
 
     /// Marks a message as acknowledged by other means, so that it is acknowledged again if it is sent again.
@@ -302,7 +308,7 @@ impl Feed {
         }
         if done.epoch == position.epoch && position.seq <= done.seq {
             // If this one is lost too, the message comes once more.
-            _ = acknowledge(live, &self.callback, name, done).await;
+            _ = acknowledge(live, &self.callback, name, done, self.acknowledger(live).as_ref()).await;
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use goplug_pconf_schema::admin::{DeadLetter, EventKind};
 use goplug_pconf_schema::wire::event::{Position, to_base64};
 use goplug_pconf_schema::{Code, Fault};
+use goplug_transport::Acknowledger;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -103,7 +104,13 @@ struct Handling<H> {
 }
 
 /// A message that was handled, and the plugin as it was when it came: after its file was gone it is another slot.
-type Handled = (Arc<Slot>, Position);
+#[derive(Debug, Clone)]
+struct Handled {
+    slot: Arc<Slot>,
+    position: Position,
+    /// For an acknowledgement on the connection on which it came.
+    by: Option<Acknowledger>,
+}
 
 impl<H, F> Handling<H>
 where
@@ -160,7 +167,9 @@ where
         }
         if let Some(position) = notice.position {
             self.feed.set_acknowledged(&position);
-            self.latest.send_replace(Some((Arc::clone(self.feed.slot()), position)));
+            let slot = Arc::clone(self.feed.slot());
+            let by = slot.live().and_then(|live| self.feed.acknowledger(&live));
+            self.latest.send_replace(Some(Handled { slot, position, by }));
         }
     }
 
@@ -188,8 +197,8 @@ async fn acknowledge_latest(callback: String, name: String, mut latest: watch::R
         over = latest.changed().await.is_err();
         let mut pause = ACK_PAUSES.0;
         loop {
-            let Some((slot, position)) = latest.borrow_and_update().clone() else { break };
-            if !acknowledge_one(&slot, &callback, &name, &position).await {
+            let Some(handled) = latest.borrow_and_update().clone() else { break };
+            if !acknowledge_one(&handled, &callback, &name).await {
                 break;
             }
             // When it is over, whoever waits for the end bounds this.
@@ -203,11 +212,12 @@ async fn acknowledge_latest(callback: String, name: String, mut latest: watch::R
 
 /// True when it did not arrive and may arrive later. A process that is gone, or another one, has no use for it; one that
 /// is met again sends the message again.
-async fn acknowledge_one(slot: &Slot, callback: &str, name: &str, position: &Position) -> bool {
+async fn acknowledge_one(handled: &Handled, callback: &str, name: &str) -> bool {
+    let Handled { slot, position, by } = handled;
     let Some(live) = slot.live().filter(|live| live.epoch() == position.epoch && !is_state(live, callback)) else {
         return false;
     };
-    let Err(fault) = acknowledge(&live, callback, name, position).await else { return false };
+    let Err(fault) = acknowledge(&live, callback, name, position, by.as_ref()).await else { return false };
     tracing::debug!(plugin = %slot.id, %fault, "an acknowledgement did not arrive");
     let refused = [Code::InvalidArgument, Code::NotFound, Code::Conflict, Code::Denied, Code::ProtocolError];
     !refused.contains(&fault.code)

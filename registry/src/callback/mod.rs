@@ -1,12 +1,13 @@
 //! Notifications: from a plugin's event stream to an application's handler, and the acknowledgement back.
 //!
 //! In reading order: this file (what an application sees), `handling` (a handler per message, with its second chances),
-//! `feed` (one stream that survives its connection), `stream` (one attachment of it), `v0` (the polls of v0), `cursor` (what is new, pure), `dead`
+//! `feed` (one stream that survives its connection), `stream` (one attachment of it), `frames` (the same over frames), `v0` (the polls of v0), `cursor` (what is new, pure), `dead`
 //! (what no handler could handle).
 
 mod cursor;
 mod dead;
 mod feed;
+mod frames;
 mod handling;
 mod stream;
 mod v0;
@@ -27,6 +28,8 @@ pub use feed::{Feed, FeedItem};
 pub use handling::Subscription;
 pub(crate) use handling::register;
 pub(crate) use v0::Polls;
+
+use goplug_transport::Acknowledger;
 
 use crate::call::request;
 use crate::registry::Inner;
@@ -107,10 +110,22 @@ pub(crate) async fn observe(
 /// Passes an acknowledgement on.
 pub(crate) async fn ack(slot: &Slot, callback: &str, subscription: &str, position: &Position) -> Result<(), Fault> {
     let live = slot.live().ok_or_else(|| slot.not_callable())?;
-    acknowledge(&live, callback, subscription, position).await
+    acknowledge(&live, callback, subscription, position, None).await
 }
 
-async fn acknowledge(live: &Live, callback: &str, subscription: &str, position: &Position) -> Result<(), Fault> {
+/// Acknowledges, over frames with `by`, which belongs to this process.
+async fn acknowledge(
+    live: &Live,
+    callback: &str,
+    subscription: &str,
+    position: &Position,
+    by: Option<&Acknowledger>,
+) -> Result<(), Fault> {
+    if let Some(by) = by.filter(|_| position.epoch == live.epoch())
+        && let Some(answer) = frames::acknowledge(live, by, position.seq).await
+    {
+        return answer;
+    }
     let ack = Ack { callback: callback.to_owned(), subscription: subscription.to_owned(), position: position.clone() };
     let body = serde_json::to_vec(&ack).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
     request(live, "POST", path::ACK, &body, REQUEST_LIMIT, MAX_HELLO_BYTES).await.map(drop)

@@ -1,4 +1,5 @@
-//! One attachment of a feed: a v1 event stream of its own, or a share in the polls of v0.
+//! One attachment of a feed: a subscription on the frame connection, a v1 event stream of its own, or a share in the polls
+//! of v0.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,10 +11,11 @@ use goplug_pconf_schema::wire::event::{EpochChange, Gap, KEEP_ALIVE_MS, Message,
 use goplug_pconf_schema::wire::fault::MAX_PROBLEM_BYTES;
 use goplug_pconf_schema::wire::sse::{SseEvent, SseReader};
 use goplug_pconf_schema::{Code, Fault, printable};
-use goplug_transport::{Connection, Request};
+use goplug_transport::{Acknowledger, Connection, Request};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::feed::Reader;
+use super::frames::{self, Attached};
 use super::v0::{self, Heard};
 use crate::call::{Verdict, broken, judge_v1, next_call_id, not_connected, read_problem};
 use crate::supervisor::{Live, Shared, Wire};
@@ -39,12 +41,14 @@ pub(crate) struct Stream {
 
 #[derive(Debug)]
 enum Kind {
+    Frames(Attached),
     V1 { connection: Box<Connection>, reader: SseReader, pending: VecDeque<SseEvent> },
     V0(Heard),
 }
 
 impl Stream {
-    /// Attaches to `callback`. A connection of its own: streams and calls never wait for each other.
+    /// Attaches to `callback`: over frames, with credit of its own, or on a connection of its own. Notifications and calls
+    /// never wait for each other.
     pub(crate) async fn open(
         shared: &Shared,
         live: Arc<Live>,
@@ -64,6 +68,10 @@ impl Stream {
         };
         let deadline = Instant::now() + Duration::from_millis(HELLO_MS);
         let late = |_| Fault::new(Code::Unavailable, format!("no answer to the subscription within {HELLO_MS} ms"));
+        let attaching = frames::attach(shared, &live, callback, reader, last, deadline);
+        if let Some(attached) = timeout_at(deadline, attaching).await.map_err(late)?? {
+            return Ok(Self { live, kind: Kind::Frames(attached) });
+        }
         let mut connection = live.pool.connect(deadline).await.map_err(|error| not_connected(&live, error))?;
         timeout_at(deadline, attach(&live, &mut connection, &target)).await.map_err(late)??;
         let connection = Box::new(connection);
@@ -85,9 +93,18 @@ impl Stream {
         }
     }
 
+    /// Acknowledges what comes, if that can be done where it comes.
+    pub(crate) fn acknowledger(&self) -> Option<Acknowledger> {
+        match &self.kind {
+            Kind::Frames(attached) => Some(attached.acknowledger()),
+            Kind::V1 { .. } | Kind::V0(_) => None,
+        }
+    }
+
     async fn read(&mut self) -> Result<Raw, Fault> {
         let Self { live, kind } = self;
         match kind {
+            Kind::Frames(attached) => attached.next(live).await,
             Kind::V0(heard) => heard.next().await,
             Kind::V1 { connection, reader, pending } => loop {
                 while let Some(event) = pending.pop_front() {

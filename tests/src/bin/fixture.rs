@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use goplug_plugin_impl::{Callback, Code, Context, Error, Health, HealthStatus, Method, Plugin, PluginBuilder};
@@ -256,6 +256,22 @@ fn notifications(builder: PluginBuilder, window: Option<usize>) -> PluginBuilder
                 let [callback, first, last] = words[..] else { return };
                 for n in number(first.as_bytes()).unwrap_or(1)..=number(last.as_bytes()).unwrap_or(0) {
                     if notifier.notify(callback, n.to_string()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            Ok("")
+        })
+        .method_async("notify-now-and-then", |cx: Context, body: Bytes| async move {
+            // `CALLBACK COUNT EVERY_MS`: after its answer, notifies what time it is.
+            let (text, notifier) = (text(&body), cx.notifier().clone());
+            tokio::spawn(async move {
+                let words: Vec<&str> = text.split(' ').collect();
+                let [callback, count, every_ms] = words[..] else { return };
+                for _ in 0..number(count.as_bytes()).unwrap_or(1) {
+                    tokio::time::sleep(Duration::from_millis(number(every_ms.as_bytes()).unwrap_or(1))).await;
+                    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                    if notifier.notify(callback, now.as_nanos().to_string()).await.is_err() {
                         return;
                     }
                 }

@@ -1,7 +1,13 @@
 //! Everything that comes from the other side is hostile until checked.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use goplug_pconf_schema::Fault;
+use goplug_pconf_schema::wire::event::CallbackStatus;
+use goplug_pconf_schema::wire::frame::{HEADER_BYTES, Header, Kind};
 use goplug_registry::{CallOptions, Code, FeedItem, Ran, Registry};
 use goplug_tests::http::Wire;
 use goplug_tests::{
@@ -410,4 +416,93 @@ async fn malformed_events() {
     })
     .await;
     registry.close().await;
+}
+
+/// A registry that subscribes to everything and nothing, and takes none of what it asked for, costs the plugin little and
+/// its other callers no time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_subscriber_over_frames_is_refused_and_bounded() {
+    use goplug_registry::Code::{InvalidArgument, NotFound, Overloaded};
+    let dir = PluginDir::new();
+    let plugin = fixture(&dir, &["Test/Do"]);
+    let registry = quiet(&dir).await;
+    registry.load("Test/Do").await.unwrap();
+    let mut wire = FrameWire::connect(&socket_in(&dir.join("TestDo.pconf")));
+    let refused = |frame: &(Header, Vec<u8>)| Fault::from_problem(&frame.1).map(|fault| fault.code);
+    wire.send(Header { index: 999, ..Header::new(Kind::Subscribe, 1) }, b"x");
+    assert_eq!(refused(&wire.next()), Some(NotFound), "a callback that does not exist");
+    wire.send(Header::new(Kind::Subscribe, 2), b"no spaces");
+    assert_eq!(refused(&wire.next()), Some(InvalidArgument));
+    wire.send(Header::new(Kind::Subscribe, 3), b"greedy");
+    assert_eq!(wire.next().0.kind, Kind::Subscribe);
+    wire.send(Header { arg: 5, ..Header::new(Kind::Ack, 3) }, b"");
+    assert_eq!(refused(&wire.next()), Some(InvalidArgument), "what was never sent");
+    let total = scaled(20_000, 100_000);
+    let (mut attached, mut overloaded) = (1, 0);
+    for id in 4..4 + total {
+        wire.send(Header::new(Kind::Subscribe, id), format!("s{id}").as_bytes());
+        let answer = wire.next();
+        attached += u64::from(answer.0.kind == Kind::Subscribe);
+        overloaded += u64::from(refused(&answer) == Some(Overloaded));
+    }
+    assert_eq!((attached, overloaded), (64, total - 63), "at most 64 for each callback");
+    // It also listens to what nobody is waited for, and reads nothing of it.
+    for observer in 0..200 {
+        wire.send(Header { index: 3, ..Header::new(Kind::Subscribe, total + 4 + observer) }, b"");
+        assert_eq!(wire.next().0.kind, Kind::Subscribe);
+    }
+    let begin = Instant::now();
+    registry.execute("Test/Do", "notify", "lossy 1 20000").await.unwrap();
+    bound("20000_notifications_to_200_that_do_not_read", begin.elapsed(), Duration::from_secs(5));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", plugin.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    figure("plugin_memory_with_a_hostile_subscriber", format_args!("{} MiB", peak >> 10), "128 MiB");
+    assert!(peak >> 10 < 128, "{peak} KiB");
+    drop(wire);
+    goplug_tests::wait_for("they are gone", LONG, || async {
+        let list = registry.callbacks("Test/Do").await.unwrap().callbacks;
+        let none = |callback: &CallbackStatus| {
+            callback.observers == 0 && callback.subscriptions.iter().all(|subscription| !subscription.attached)
+        };
+        list.iter().all(none).then_some(())
+    })
+    .await;
+    registry.close().await;
+}
+
+/// A frame connection by hand.
+struct FrameWire(UnixStream);
+
+impl FrameWire {
+    fn connect(socket: &Path) -> Self {
+        let mut stream = UnixStream::connect(socket).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.set_write_timeout(Some(LONG)).unwrap();
+        let upgrade = "GET /_goplug/frames HTTP/1.1\r\nHost: goplug\r\nConnection: Upgrade\r\nUpgrade: goplug-frames/1\r\n\
+                       Goplug-Call-Id: 1\r\n\r\n";
+        stream.write_all(upgrade.as_bytes()).unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", text(&head));
+        Self(stream)
+    }
+
+    fn send(&mut self, header: Header, payload: &[u8]) {
+        let header = Header { payload_bytes: payload.len(), ..header };
+        self.0.write_all(&[&header.encode()[..], payload].concat()).unwrap();
+    }
+
+    fn next(&mut self) -> (Header, Vec<u8>) {
+        let mut head = [0; HEADER_BYTES];
+        self.0.read_exact(&mut head).unwrap();
+        let header = Header::decode(&head).unwrap();
+        let mut rest = vec![0; header.meta_bytes + header.payload_bytes];
+        self.0.read_exact(&mut rest).unwrap();
+        (header, rest.split_off(header.meta_bytes))
+    }
 }

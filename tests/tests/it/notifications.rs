@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use goplug_registry::{Code, Feed, FeedItem, Notice, Registry, Subscribe, Subscription};
-use goplug_tests::{LONG, PluginDir, Proxy, Random, Weather, figure, note, scaled, seed, wait_for, wait_until};
+use goplug_tests::{
+    LONG, PluginDir, Proxy, Random, Weather, bound, deep, fast_paths, figure, note, scaled, seed, wait_for, wait_until,
+};
 
 use crate::support::{app, fault, fixture, loaded, quiet, republish, socket_in, text, watching};
 
@@ -71,6 +73,52 @@ async fn an_event_reaches_every_subscription_once_and_in_order() {
     assert_eq!(fault(registry.subscribe("Test/Do", "nothing", "x").await).code, Code::NotFound);
     assert_eq!(fault(registry.subscribe("Test/Do", "events", "no spaces").await).code, Code::InvalidArgument);
     registry.close().await;
+}
+
+/// How long an event is on its way while nobody calls, from the plugin's `notify` to the handler.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lone_event_is_there_at_once() {
+    let mut medians = Vec::new();
+    for fast in [fast_paths(), false] {
+        let dir = PluginDir::new();
+        let _plugin = fixture(&dir, &["Test/Do"]);
+        let registry = Registry::builder(dir.path()).fast_paths(fast).open().await.unwrap();
+        registry.load("Test/Do").await.unwrap();
+        let (took, takes) = mpsc::channel();
+        let handler = move |notice: Notice| {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+            let sent = text(notice.data).parse().unwrap();
+            let _ = took.send(now.saturating_sub(Duration::from_nanos(sent)));
+            async { Ok(()) }
+        };
+        let _subscription =
+            registry.register_callback("Test/Do", "events", Subscribe::default(), handler).await.unwrap();
+        // While nobody has called for long, and 2 ms after a call: the reader has just left.
+        let count = scaled(50, 400);
+        registry.execute("Test/Do", "notify-now-and-then", format!("events {count} 12")).await.unwrap();
+        for after_a_call in [false, true] {
+            let mut times = Vec::new();
+            for _ in 0..count {
+                if after_a_call {
+                    registry.execute("Test/Do", "notify-now-and-then", "events 1 2").await.unwrap();
+                }
+                times.push(tokio::task::block_in_place(|| takes.recv_timeout(LONG)).expect("an event"));
+            }
+            times.sort_unstable();
+            let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
+            let over = if fast { "frames" } else { "http" };
+            figure(
+                &format!("{}_over_{over}", if after_a_call { "event_after_a_call" } else { "lone_event" }),
+                format_args!("{median:.0?}, the slowest {slowest:.0?}"),
+                "over frames no later than over HTTP",
+            );
+            medians.push(median);
+        }
+        registry.close().await;
+    }
+    for (at, name) in ["lone_event", "event_after_a_call"].into_iter().enumerate() {
+        bound(name, medians[at], if deep() { medians[at + 2] } else { Duration::from_millis(1) });
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,10 +9,10 @@ use rustix::process::Signal;
 
 use crate::support::{event, evil, fixture, loaded, quiet, text};
 
-/// The modules whose tests make calls through a registry.
-const MODULES: [&str; 5] = ["calls::", "hostile::", "identity::", "leaks::", "life::"];
+/// The modules whose tests make calls or listen through a registry.
+const MODULES: [&str; 6] = ["calls::", "hostile::", "identity::", "leaks::", "life::", "notifications::"];
 
-/// Those tests run once more, in a process of their own, with every call on HTTP.
+/// Those tests run once more, in a process of their own, with every call and every notification on HTTP.
 #[test]
 fn everything_holds_over_http_too() {
     if !fast_paths() {

@@ -32,8 +32,7 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) header: Header,
-    /// Only requests have any.
-    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the plugin's side reads it"))]
+    /// Only requests, subscriptions and events have any.
     pub(super) meta: Bytes,
     pub(super) payload: Bytes,
     /// The body that was lent, with the payload at its end; the payload itself is empty then.

@@ -11,7 +11,13 @@ mod patience;
 mod server;
 
 #[cfg(feature = "client")]
-pub use client::{Call, FrameConnection, FrameReply, FrameRequest};
+pub use client::{
+    Acknowledger, Call, FrameAttach, FrameConnection, FrameNotice, FrameRefusal, FrameReply, FrameRequest,
+    FrameSubscription,
+};
 pub use patience::Latency;
 #[cfg(feature = "server")]
-pub use server::{Cancel, Closed, FrameCall, FrameHandler, FrameLimits, FrameServer, Late, Replier};
+pub use server::{
+    Cancel, Closed, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late, NextNotice, NoticeSource,
+    Outlet, Replier,
+};

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::os::unix::net::UnixStream;
 
 use bytes::{Buf, Bytes};
-use goplug_pconf_schema::wire::frame::{Header, Meta};
+use goplug_pconf_schema::wire::frame::{Header, Meta, NoticeMeta};
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 
 /// Payloads up to this size are copied behind their headers; longer ones are written from where they are.
@@ -59,6 +59,23 @@ impl Outbox {
 
     /// Appends a frame; the lengths in `header` are filled in here.
     pub(super) fn push(&mut self, header: Header, meta: &Meta<'_>, payload: Bytes) {
+        self.push_with(header, |to| meta.encode(to), payload);
+    }
+
+    /// As [`Outbox::push`], with metadata of a notification.
+    pub(super) fn push_notice(&mut self, header: Header, meta: &NoticeMeta<'_>, payload: Bytes) {
+        self.push_with(header, |to| meta.encode(to), payload);
+    }
+
+    /// As [`Outbox::push`], of a payload that somebody else keeps.
+    pub(super) fn push_shared(&mut self, header: Header, meta: &Meta<'_>, payload: &Bytes) {
+        if payload.len() <= COPIED_BYTES {
+            return self.push_copied(header, |to| meta.encode(to), payload);
+        }
+        self.push(header, meta, payload.clone());
+    }
+
+    fn push_with(&mut self, header: Header, meta: impl FnOnce(&mut Vec<u8>) -> usize, payload: Bytes) {
         if payload.len() <= COPIED_BYTES {
             return self.push_copied(header, meta, &payload);
         }
@@ -67,26 +84,23 @@ impl Outbox {
         self.pieces.push_back(Piece::Large(payload));
     }
 
-    /// As [`Outbox::push`], of a payload that somebody else keeps.
-    pub(super) fn push_shared(&mut self, header: Header, meta: &Meta<'_>, payload: &Bytes) {
-        if payload.len() <= COPIED_BYTES {
-            return self.push_copied(header, meta, payload);
-        }
-        self.push(header, meta, payload.clone());
-    }
-
-    fn push_copied(&mut self, header: Header, meta: &Meta<'_>, payload: &[u8]) {
+    fn push_copied(&mut self, header: Header, meta: impl FnOnce(&mut Vec<u8>) -> usize, payload: &[u8]) {
         self.push_head(header, meta, payload.len()).extend_from_slice(payload);
         self.length += payload.len();
     }
 
     /// Appends all of a frame but its payload; answers where a short one goes.
-    fn push_head(&mut self, mut header: Header, meta: &Meta<'_>, payload_bytes: usize) -> &mut Vec<u8> {
+    fn push_head(
+        &mut self,
+        mut header: Header,
+        meta: impl FnOnce(&mut Vec<u8>) -> usize,
+        payload_bytes: usize,
+    ) -> &mut Vec<u8> {
         header.payload_bytes = payload_bytes;
         let small = self.small();
         let start = small.len();
         small.extend_from_slice(&[0; goplug_pconf_schema::wire::frame::HEADER_BYTES]);
-        header.meta_bytes = meta.encode(small);
+        header.meta_bytes = meta(small);
         let end = start + goplug_pconf_schema::wire::frame::HEADER_BYTES;
         small[start..end].copy_from_slice(&header.encode());
         let length = small.len() - start;

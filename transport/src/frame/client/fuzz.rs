@@ -4,23 +4,29 @@ use std::task::Waker;
 use std::time::Instant;
 
 use bytes::Bytes;
-use goplug_pconf_schema::wire::frame::{HEADER_BYTES, Header, Kind, MAX_META_BYTES, MAX_PAYLOAD_BYTES, Meta};
+use goplug_pconf_schema::wire::frame::{
+    HEADER_BYTES, Header, Kind, MAX_META_BYTES, MAX_PAYLOAD_BYTES, Meta, SUBSCRIPTION_CREDIT,
+};
 
 use super::state::State;
-use super::{FrameRequest, take};
+use super::{FrameAttach, FrameRequest, take};
 use crate::frame::input::Input;
 
 const MAX_REPLY_BYTES: usize = 100_000;
 
 /// xorshift64*: the same frames on every run of a seed.
-struct Random(u64);
+struct Random {
+    state: u64,
+    /// The number of the last notification.
+    seq: u64,
+}
 
 impl Random {
     fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        self.state.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
     fn below(&mut self, limit: u64) -> u64 {
@@ -38,19 +44,26 @@ impl Random {
 
     fn frame(&mut self) -> Vec<u8> {
         let usual = [Kind::Reply, Kind::Data, Kind::Error, Kind::Credit, Kind::Ping, Kind::Pong];
+        let notices = [Kind::Subscribe, Kind::Event, Kind::Event, Kind::Event, Kind::Event, Kind::Gap, Kind::Ack];
+        let last = [Kind::Close, Kind::Cancel, Kind::Request, Kind::Unsubscribe, Kind::Drain];
+        let is_notice = self.rarely(2);
         let kind =
-            if self.rarely(50) { self.pick(&[Kind::Close, Kind::Cancel, Kind::Request]) } else { self.pick(&usual) };
-        let arg = if self.rarely(20) { self.next() } else { self.below(300_000) };
+            if self.rarely(50) { self.pick(&last) } else { self.pick(if is_notice { &notices } else { &usual }) };
+        self.seq += self.below(3);
+        let arg = match kind {
+            Kind::Event | Kind::Gap | Kind::Ack => self.seq,
+            _ if self.rarely(20) => self.next(),
+            _ => self.below(300_000),
+        };
         let payload_bytes = if self.rarely(10) { self.pick(&[5_000, 9_000, 70_000]) } else { self.pick(&[0, 1, 64]) };
         let meta_bytes = if self.rarely(10) { self.pick(&[4, 100, MAX_META_BYTES]) } else { 0 };
-        let header = Header {
-            end: self.rarely(2),
-            index: 0,
-            arg,
-            meta_bytes,
-            payload_bytes,
-            ..Header::new(kind, self.below(12))
+        // Mostly for what it can be for: nonsense ends the connection at once.
+        let id = match kind {
+            _ if self.rarely(40) => self.below(16),
+            _ if is_notice => 9 + self.below(4),
+            _ => 1 + self.below(8),
         };
+        let header = Header { end: self.rarely(2), index: 0, arg, meta_bytes, payload_bytes, ..Header::new(kind, id) };
         let mut frame = header.encode().to_vec();
         frame.resize(HEADER_BYTES + meta_bytes + payload_bytes, 7);
         if self.rarely(40) {
@@ -79,6 +92,8 @@ fn connection(random: &mut Random) -> u64 {
         };
         open.push(state.begin(&request, true).unwrap().0);
     }
+    let to = FrameAttach { index: 0, name: Some("x"), after: None, max_message_bytes: MAX_REPLY_BYTES };
+    let listening: Vec<_> = (0..4).map(|_| state.attach(&to).unwrap()).collect();
     let mut frames = 0;
     let mut wakers: Vec<Waker> = Vec::new();
     loop {
@@ -102,11 +117,25 @@ fn connection(random: &mut Random) -> u64 {
             let entry = state.entry(*id).unwrap();
             assert!(entry.reply.len() <= MAX_REPLY_BYTES);
         }
+        for id in &listening {
+            let entry = state.listening.entry(*id).unwrap();
+            let held = entry.held_bytes();
+            assert!(held <= SUBSCRIPTION_CREDIT as usize + MAX_REPLY_BYTES, "a subscription holds {held} bytes");
+            if random.rarely(8) {
+                while state.next_notice(*id).is_some() {}
+            } else if random.rarely(8) {
+                let _ = state.acknowledge(*id, random.seq);
+            }
+        }
         assert!(state.outbox.len() < 64 << 20, "what we have to say is bounded: {}", state.outbox.len());
         if let Err(error) = taken {
             assert!(!error.message.is_empty());
             state.end(&error);
             assert!(open.iter().all(|id| state.collect(*id).is_some_and(|done| done.is_err())), "every call ends");
+            assert!(
+                listening.iter().all(|id| state.listening.entry(*id).unwrap().over.is_some()),
+                "so do subscriptions"
+            );
             return frames;
         }
         // The socket takes what waits.
@@ -123,7 +152,7 @@ fn random_frames_end_calls_or_the_connection_and_nothing_else() {
     // Miri looks at every access to memory, and takes a thousand times as long.
     let goal: u64 = if cfg!(miri) { 16 } else { 100_000 };
     let goal = if deep { goal * 1_000 } else { goal };
-    let mut random = Random(0x5eed_0123_4567_89ab);
+    let mut random = Random { state: 0x5eed_0123_4567_89ab, seq: 0 };
     let (mut frames, mut connections) = (0, 0_u64);
     while frames < goal {
         frames += connection(&mut random);
@@ -159,11 +188,15 @@ fn every_prefix_and_every_flipped_bit_of_the_golden_frames() {
                 };
                 state.begin(&request, true).unwrap();
             }
+            let to = FrameAttach { index: 0, name: None, after: None, max_message_bytes: MAX_REPLY_BYTES };
+            let id = state.attach(&to).unwrap();
+            state.listening.entry(id).unwrap().is_attached = true;
+            state.acknowledge(id, 45).unwrap();
             let is_prefix = bytes.len() < frame.len();
             let taken = take::take_all(&mut state, &mut Input::new(&bytes), &mut Vec::new());
             assert!(!is_prefix || (taken.is_ok() && state.uncollected == 0), "a part of a frame is none");
             tried += 1;
         }
     }
-    assert!(tried > if cfg!(miri) { 40 } else { 4_000 }, "{tried}");
+    assert!(tried > if cfg!(miri) { 40 } else { 10_000 }, "{tried}");
 }

@@ -9,8 +9,10 @@
 mod blocking;
 mod call;
 mod keeper;
+mod listening;
 mod reader;
 mod state;
+mod subscriptions;
 mod take;
 
 use std::os::unix::net::UnixStream;
@@ -23,6 +25,7 @@ use rustix::fd::OwnedFd;
 use tokio::sync::Notify;
 
 pub use call::Call;
+pub use subscriptions::{Acknowledger, FrameAttach, FrameNotice, FrameRefusal, FrameSubscription};
 
 use super::patience::{Latency, Patience};
 use crate::error::{Error, ErrorKind};

@@ -132,13 +132,15 @@ impl Shared {
         true
     }
 
-    /// Reads for the keeper, until somebody else does or the connection has ended.
-    pub(super) fn keep(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Reads for the keeper, until somebody else does, the connection has ended, or it is not so any more that somebody, or
+    /// nobody, listens.
+    pub(super) fn keep(&self, cx: &mut Context<'_>, is_listening: bool) -> Poll<()> {
         let mut seat = self.seat();
         loop {
             {
                 let mut state = self.lock();
-                if state.reader != Reader::Keeper || state.ended().is_some() {
+                let is_mine = state.reader == Reader::Keeper && state.ended().is_none();
+                if !is_mine || state.listening.is_empty() == is_listening {
                     return Poll::Ready(());
                 }
                 state.keeper = Some(cx.waker().clone());

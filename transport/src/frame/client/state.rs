@@ -5,8 +5,11 @@ use std::task::Waker;
 use std::time::Instant;
 
 use bytes::Bytes;
-use goplug_pconf_schema::wire::frame::{CALL_CREDIT, CONNECTION_CREDIT, Header, Kind, MAX_PAYLOAD_BYTES, Meta};
+use goplug_pconf_schema::wire::frame::{
+    CALL_CREDIT, CONNECTION_CREDIT, Header, Kind, MAX_PAYLOAD_BYTES, Meta, NoticeMeta,
+};
 
+use super::listening::Listening;
 use super::{FrameReply, FrameRequest};
 use crate::error::{Error, ErrorKind};
 use crate::frame::grants::{CALL_STEP, CONNECTION_STEP, Grants};
@@ -42,6 +45,7 @@ pub(super) struct State {
     pub(super) streak: u32,
     pub(super) reader: Reader,
     pub(super) keeper: Option<Waker>,
+    pub(super) listening: Listening,
     /// Calls that have their reply and were not polled since: their tasks will run soon, and may call again.
     pub(super) uncollected: usize,
     /// Bytes of bodies that may be sent now.
@@ -88,6 +92,7 @@ impl State {
             streak: 0,
             reader: Reader::Nobody,
             keeper: None,
+            listening: Listening::default(),
             uncollected: 0,
             credit: CONNECTION_CREDIT,
             starving: VecDeque::new(),
@@ -125,9 +130,17 @@ impl State {
         }
     }
 
-    /// Begins a call; what of its body has no credit follows later. With `alarm` it is ended when its time is up; also answers
-    /// whether that is earlier than for all others.
-    pub(super) fn begin(&mut self, request: &FrameRequest<'_>, alarm: bool) -> Result<(u64, bool), Error> {
+    /// Appends a frame with the metadata of a notification.
+    pub(super) fn push_notice(&mut self, header: Header, meta: &NoticeMeta<'_>, payload: Bytes) {
+        if !self.broken_pipe {
+            let before = self.outbox.len();
+            self.outbox.push_notice(header, meta, payload);
+            self.appended += (self.outbox.len() - before) as u64;
+        }
+    }
+
+    /// The id of something new, while the connection can be used.
+    pub(super) fn issue(&mut self) -> Result<u64, Error> {
         if let Some(error) = &self.ended {
             return Err(Error { sent: false, ..error.clone() });
         }
@@ -136,6 +149,13 @@ impl State {
         }
         let id = self.next_id;
         self.next_id += 1;
+        Ok(id)
+    }
+
+    /// Begins a call; what of its body has no credit follows later. With `alarm` it is ended when its time is up; also answers
+    /// whether that is earlier than for all others.
+    pub(super) fn begin(&mut self, request: &FrameRequest<'_>, alarm: bool) -> Result<(u64, bool), Error> {
+        let id = self.issue()?;
         let body = request.body;
         let length = body.len().min(MAX_PAYLOAD_BYTES).min(usize::try_from(self.credit).unwrap_or(usize::MAX));
         let is_whole = length == body.len();
@@ -279,6 +299,7 @@ impl State {
         self.reader = Reader::Nobody;
         (self.promised, self.gave_way) = (false, false);
         if !self.has_waiting() {
+            self.listening.want_reader();
             return None;
         }
         self.calls.values_mut().filter(|entry| entry.done.is_none()).find_map(|entry| entry.waker.take())
@@ -315,6 +336,7 @@ impl State {
             self.uncollected += 1;
             wakers.extend(entry.waker.take());
         }
+        self.listening.end(why, &mut wakers);
         wakers
     }
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use goplug_pconf_schema::printable;
 use goplug_pconf_schema::wire::frame::{Header, Kind, Meta};
 
-use super::FrameReply;
 use super::state::State;
+use super::{FrameReply, subscriptions};
 use crate::error::{Error, ErrorKind};
 use crate::frame::input::{Frame, Input, Next};
 
@@ -29,6 +29,9 @@ pub(super) fn take_all(state: &mut State, input: &mut Input, wakers: &mut Vec<Wa
 }
 
 fn take(state: &mut State, frame: Frame, wakers: &mut Vec<Waker>) -> Result<(), Error> {
+    if state.listening.concerns(&frame.header) {
+        return subscriptions::take(state, frame, wakers);
+    }
     let Frame { header, payload, lent, .. } = frame;
     match header.kind {
         Kind::Reply | Kind::Data | Kind::Error => {
@@ -58,7 +61,7 @@ fn take(state: &mut State, frame: Frame, wakers: &mut Vec<Waker>) -> Result<(), 
             let text = format!("the plugin closed the connection: {}", printable(&String::from_utf8_lossy(reason)));
             return Err(Error::new(ErrorKind::Protocol, true, text));
         }
-        Kind::Request | Kind::Cancel => {
+        _ => {
             return Err(refuse(&format!("a frame of type {} is for the registry alone to send", header.kind as u8)));
         }
     }
@@ -115,6 +118,6 @@ fn body(state: &mut State, header: &Header, payload: Bytes, lent: Option<Vec<u8>
     }
 }
 
-fn refuse(why: &str) -> Error {
+pub(super) fn refuse(why: &str) -> Error {
     Error::new(ErrorKind::Protocol, true, format!("the plugin broke the rules of frames: {why}"))
 }

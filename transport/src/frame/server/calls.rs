@@ -10,7 +10,9 @@ use goplug_pconf_schema::wire::frame::{Broken, CALL_CREDIT, CONNECTION_CREDIT, H
 use goplug_pconf_schema::{Code, Fault, Ran};
 
 use super::Cancel;
+use super::notices::NoticeSource;
 use super::sending::Outgoing;
+use super::subscriptions::{Subscriptions, Wanted};
 use super::window::Window;
 use crate::frame::grants::{CALL_STEP, CONNECTION_STEP};
 use crate::frame::ids::ById;
@@ -31,6 +33,7 @@ pub(super) struct Calls {
     pub(super) credit: u64,
     /// Calls whose replies have something to send and may, in turn; each is there at most once.
     pub(super) turns: VecDeque<u64>,
+    pub(super) subscriptions: Subscriptions,
     pub(super) outbox: Outbox,
 }
 
@@ -41,6 +44,12 @@ pub(super) enum Event {
     Whole(Whole),
     /// The caller waits no longer.
     Cancelled(Arc<dyn Cancel>),
+    /// Somebody wants to attach to a callback.
+    Subscribe(Wanted),
+    /// Everything of a subscription up to a number was handled.
+    Acknowledged(u64, u64, Arc<dyn NoticeSource>),
+    /// A subscription has ended: to be dropped where no lock is held.
+    Left(Arc<dyn NoticeSource>),
     /// The other side has said goodbye.
     Closed,
 }
@@ -77,7 +86,7 @@ struct Incoming {
 }
 
 impl Calls {
-    pub(super) fn new(max_open: usize) -> Self {
+    pub(super) fn new(max_open: usize, max_subscriptions: usize) -> Self {
         Self {
             open: ById::default(),
             last: 0,
@@ -85,6 +94,7 @@ impl Calls {
             window: Window::new(CONNECTION_CREDIT, CONNECTION_STEP),
             credit: CONNECTION_CREDIT,
             turns: VecDeque::new(),
+            subscriptions: Subscriptions::new(max_subscriptions),
             outbox: Outbox::default(),
         }
     }
@@ -104,13 +114,17 @@ impl Calls {
             Kind::Request => return self.request(frame, received, max_body),
             Kind::Data => return self.data(frame),
             Kind::Cancel => return self.cancel(id),
+            Kind::Credit if self.subscriptions.has(id) => self.take_credit(&frame.header)?,
             Kind::Credit => self.granted(id, arg)?,
             Kind::Ping => {
                 self.outbox.push(Header { arg, ..Header::new(Kind::Pong, id) }, &Meta::default(), frame.payload);
             }
             // We ask nothing, so that this answers nothing.
             Kind::Pong => {}
-            Kind::Reply | Kind::Error => return Err(Broken(format!("only a plugin sends a frame of type {kind:?}"))),
+            Kind::Subscribe | Kind::Ack | Kind::Unsubscribe => return self.take_notice(&frame),
+            Kind::Reply | Kind::Error | Kind::Event | Kind::Gap | Kind::Drain => {
+                return Err(Broken(format!("only a plugin sends a frame of type {kind:?}")));
+            }
             Kind::Close => return Ok(Event::Closed),
         }
         Ok(Event::Nothing)
@@ -155,10 +169,7 @@ impl Calls {
         max_body: impl FnOnce(u16) -> Result<usize, Fault>,
     ) -> Result<Event, Broken> {
         let Frame { header: Header { id, index, arg: deadline_ms, end, rest_bytes, .. }, meta, payload, .. } = frame;
-        if id <= self.last {
-            return Err(Broken(format!("request {id} after request {}: ids count up", self.last)));
-        }
-        self.last = id;
+        self.issue(id)?;
         Meta::decode(&meta)?;
         self.count(payload.len())?;
         let mut window = Window::new(CALL_CREDIT, CALL_STEP);
@@ -271,7 +282,16 @@ impl Calls {
         Ok(())
     }
 
-    fn check_issued(&self, id: u64, what: &str) -> Result<(), Broken> {
+    /// Notes an id that was never used before.
+    pub(super) fn issue(&mut self, id: u64) -> Result<(), Broken> {
+        if id <= self.last {
+            return Err(Broken(format!("{id} after {}: ids count up", self.last)));
+        }
+        self.last = id;
+        Ok(())
+    }
+
+    pub(super) fn check_issued(&self, id: u64, what: &str) -> Result<(), Broken> {
         if id == 0 || id > self.last {
             return Err(Broken(format!("{what} for call {id}, which was never issued")));
         }
@@ -291,7 +311,7 @@ impl Calls {
     }
 
     /// Answers a request that is not open.
-    fn refuse(&mut self, id: u64, fault: &Fault) {
+    pub(super) fn refuse(&mut self, id: u64, fault: &Fault) {
         let header = Header { end: true, ..Header::new(Kind::Error, id) };
         self.outbox.push(header, &Meta::default(), fault.to_problem().into());
     }

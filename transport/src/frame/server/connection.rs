@@ -89,7 +89,7 @@ impl Connection {
         let patience = Patience::new(limits.latency);
         let reader = Mutex::new(Reader { input: Input::new(first), patience, received: Instant::now() });
         let state = Mutex::new(State {
-            calls: Calls::new(limits.max_calls),
+            calls: Calls::new(limits.max_calls, limits.max_subscriptions),
             is_writing: false,
             is_deaf: false,
             is_closing: false,
@@ -153,16 +153,17 @@ impl Connection {
 
     /// Ends the connection now.
     pub(super) fn end(&self) {
-        let (cancels, place) = {
+        let (cancels, sources, place) = {
             let mut state = self.state();
             state.has_ended = true;
-            (state.calls.close(), state.place.take())
+            (state.calls.close(), state.calls.subscriptions.close(), state.place.take())
         };
         // It may have been closed by the other side.
         _ = self.stream.shutdown(Shutdown::Both);
         for cancel in cancels {
             cancel.cancel();
         }
+        drop(sources);
         drop(place);
     }
 
@@ -193,10 +194,12 @@ impl Connection {
                 break;
             }
             let mut batch = std::mem::take(&mut state.calls.outbox);
+            state.calls.subscriptions.writes(batch.len());
             drop(state);
             let written = batch.write_to(&self.stream);
             let is_full = !batch.is_empty();
             state = self.state();
+            state.calls.subscriptions.wrote(batch.len());
             if !state.has_ended {
                 state.calls.outbox.put_back(batch);
             }

@@ -4,9 +4,11 @@
 
 mod calls;
 mod connection;
+mod notices;
 mod reading;
 mod replier;
 mod sending;
+mod subscriptions;
 mod watcher;
 mod window;
 
@@ -15,8 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use goplug_pconf_schema::Fault;
 use goplug_pconf_schema::wire::frame::Meta;
+use goplug_pconf_schema::{Code, Fault};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -25,6 +27,7 @@ use crate::peer::Peer;
 use crate::server::ServerUpgrade;
 pub use calls::Closed;
 use connection::Connection;
+pub use notices::{FrameSubscribe, NextNotice, NoticeSource, Outlet};
 pub use replier::{Late, Replier};
 
 /// Calls a plugin's methods for what comes over frames.
@@ -38,6 +41,16 @@ pub trait FrameHandler: Send + Sync + 'static {
     /// Answers a call, now or later. This is the thread that reads the connection: if it comes back within some tens of
     /// microseconds, all is well; if not, another thread takes over reading. A panic ends the call with `internal`.
     fn call(&self, request: FrameCall<'_>, reply: Replier);
+
+    /// Attaches a reader to a callback; `outlet` is to be told whenever the answer's [`NoticeSource::next`] may have
+    /// more. Must answer at once.
+    ///
+    /// # Errors
+    /// Why it cannot be attached; whoever asked is told.
+    fn subscribe(&self, request: FrameSubscribe<'_>, outlet: Outlet) -> Result<Arc<dyn NoticeSource>, Fault> {
+        drop(outlet);
+        Err(Fault::new(Code::NotFound, format!("no callback {}", request.index)))
+    }
 
     /// Runs `read`, in which all calls of [`FrameHandler::call`] from one thread happen.
     fn on_thread(&self, read: &mut dyn FnMut()) {
@@ -92,15 +105,23 @@ pub struct FrameLimits {
     pub max_connections: usize,
     /// Open calls of one connection; further ones are answered `overloaded`.
     pub max_calls: usize,
+    /// Subscriptions and observers of one connection; further ones are answered `overloaded`.
+    pub max_subscriptions: usize,
     /// The longest time in which the caller takes no byte of what waits for it.
     pub write_timeout: Duration,
 }
 
 impl Default for FrameLimits {
-    /// [`Latency::Balanced`], 64 connections, 320 calls, 30 seconds.
+    /// [`Latency::Balanced`], 64 connections, 320 calls, 1,024 subscriptions, 30 seconds.
     fn default() -> Self {
         let write_timeout = Duration::from_secs(30);
-        Self { latency: Latency::default(), max_connections: 64, max_calls: 320, write_timeout }
+        Self {
+            latency: Latency::default(),
+            max_connections: 64,
+            max_calls: 320,
+            max_subscriptions: 1024,
+            write_timeout,
+        }
     }
 }
 

@@ -74,6 +74,9 @@ impl Connection {
                     }
                 }
                 Ok(Event::Cancelled(cancel)) => cancel.cancel(),
+                Ok(Event::Subscribe(wanted)) => self.subscribe(wanted),
+                Ok(Event::Acknowledged(id, seq, source)) => self.acknowledge(id, seq, &*source),
+                Ok(Event::Left(source)) => drop(source),
                 Ok(Event::Closed) => break,
                 Err(broken) => break self.protest(&broken),
             }

@@ -78,8 +78,13 @@ impl Calls {
         self.take_turn(id);
     }
 
-    /// Cuts waiting replies into frames as far as credit allows and the socket is not too far behind.
+    /// Cuts what waits into frames as far as credit allows and the socket is not too far behind.
     pub(super) fn pump(&mut self) {
+        self.pump_replies();
+        self.subscriptions.pump(&mut self.outbox);
+    }
+
+    fn pump_replies(&mut self) {
         while self.outbox.len() < AHEAD_BYTES
             && let Some(id) = self.turns.pop_front()
         {

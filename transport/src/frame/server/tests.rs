@@ -99,21 +99,35 @@ struct Plugin {
     held: mpsc::Receiver<(Replier, Arc<Told>)>,
 }
 
-struct Registry {
-    stream: UnixStream,
+pub(super) struct Registry {
+    pub(super) stream: UnixStream,
     last: u64,
 }
 
 #[derive(Debug)]
-struct Frame {
-    header: Header,
-    payload: Vec<u8>,
+pub(super) struct Frame {
+    pub(super) header: Header,
+    pub(super) payload: Vec<u8>,
+}
+
+/// This process.
+pub(super) fn peer() -> Peer {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { Peer::of(&tokio::net::UnixStream::pair().unwrap().0).unwrap() })
+}
+
+/// Connects to a server that has a place.
+pub(super) fn connect(server: &Arc<FrameServer>, peer: Peer) -> Registry {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_read_timeout(Some(PATIENCE)).unwrap();
+    ours.set_write_timeout(Some(PATIENCE)).unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    server.upgrade().expect("no place").call(theirs, Vec::new(), peer);
+    Registry { stream: ours, last: 0 }
 }
 
 impl Plugin {
     fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let peer = runtime.block_on(async { Peer::of(&tokio::net::UnixStream::pair().unwrap().0).unwrap() });
         let (gate, gated) = mpsc::channel();
         let (elsewhere, work) = mpsc::channel::<(Bytes, Replier)>();
         let (hold, held) = mpsc::channel();
@@ -129,16 +143,11 @@ impl Plugin {
         }
         let script = Script { gate: Mutex::new(gated), elsewhere, held: hold };
         let limits = FrameLimits { max_calls: MAX_CALLS, max_connections: 2, ..FrameLimits::default() };
-        Self { server: Arc::new(FrameServer::new(Arc::new(script), limits)), peer, gate, held }
+        Self { server: Arc::new(FrameServer::new(Arc::new(script), limits)), peer: peer(), gate, held }
     }
 
     fn connect(&self) -> Registry {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_read_timeout(Some(PATIENCE)).unwrap();
-        ours.set_write_timeout(Some(PATIENCE)).unwrap();
-        theirs.set_nonblocking(true).unwrap();
-        self.server.upgrade().expect("no place").call(theirs, Vec::new(), self.peer.clone());
-        Registry { stream: ours, last: 0 }
+        connect(&self.server, self.peer.clone())
     }
 
     /// Waits until no connection is left.
@@ -152,7 +161,7 @@ impl Plugin {
 }
 
 impl Registry {
-    fn send(&mut self, header: Header, payload: &[u8]) {
+    pub(super) fn send(&mut self, header: Header, payload: &[u8]) {
         let header = Header { payload_bytes: payload.len(), ..header };
         self.stream.write_all(&[&header.encode()[..], payload].concat()).unwrap();
     }
@@ -167,11 +176,11 @@ impl Registry {
         self.begin(index, body, true)
     }
 
-    fn grant(&mut self, id: u64, bytes: u64) {
+    pub(super) fn grant(&mut self, id: u64, bytes: u64) {
         self.send(Header { arg: bytes, ..Header::new(Kind::Credit, id) }, &[]);
     }
 
-    fn next(&mut self) -> Frame {
+    pub(super) fn next(&mut self) -> Frame {
         self.try_next().expect("no frame")
     }
 
@@ -179,9 +188,9 @@ impl Registry {
         let mut head = [0; HEADER_BYTES];
         self.stream.read_exact(&mut head).ok()?;
         let header = Header::decode(&head).unwrap();
-        let mut payload = vec![0; header.payload_bytes];
+        let mut payload = vec![0; header.meta_bytes + header.payload_bytes];
         self.stream.read_exact(&mut payload).ok()?;
-        Some(Frame { header, payload })
+        Some(Frame { header, payload: payload.split_off(header.meta_bytes) })
     }
 
     /// The answer of a call that is answered next; credit is granted for what comes.
@@ -213,14 +222,14 @@ impl Registry {
         self.call(index, body).map_err(|fault| (fault.code, fault.ran)).unwrap_err()
     }
 
-    fn ping(&mut self) {
+    pub(super) fn ping(&mut self) {
         self.send(Header::new(Kind::Ping, 0), b"?");
         let pong = self.next();
         assert_eq!((pong.header.kind, &pong.payload[..]), (Kind::Pong, &b"?"[..]), "{pong:?}");
     }
 
     /// The rule that was broken, after which the connection ends.
-    fn rule(&mut self) -> String {
+    pub(super) fn rule(&mut self) -> String {
         loop {
             let Frame { header, payload } = self.next();
             if header.kind == Kind::Close {
@@ -325,7 +334,7 @@ fn written(calls: &mut Calls) -> Vec<(u64, usize)> {
 
 #[test]
 fn large_replies_come_in_turn_and_small_ones_between_them() {
-    let mut calls = Calls::new(MAX_CALLS);
+    let mut calls = Calls::new(MAX_CALLS, 4);
     let frame = |header| input::Frame { header, meta: Bytes::new(), payload: Bytes::new(), lent: None };
     for id in 1..=3 {
         let request = frame(Header { end: true, ..Header::new(Kind::Request, id) });
@@ -462,9 +471,9 @@ fn a_broken_rule_is_named_and_ends_the_connection() {
             let id = it.begin(HOLD, &[0; 100_000], false);
             it.send(Header::new(Kind::Data, id), &vec![0; MAX_PAYLOAD_BYTES]);
         }),
-        ("type 9", |it| {
+        ("type 16", |it| {
             let mut bytes = Header::new(Kind::Ping, 0).encode();
-            bytes[4] = 9;
+            bytes[4] = 16;
             it.stream.write_all(&bytes).unwrap();
         }),
         ("metadata", |it| {
