@@ -453,7 +453,7 @@ async fn a_hostile_subscriber_over_frames_is_refused_and_bounded() {
     }
     let begin = Instant::now();
     registry.execute("Test/Do", "notify", "lossy 1 20000").await.unwrap();
-    bound("20000_notifications_to_200_that_do_not_read", begin.elapsed(), Duration::from_secs(5));
+    bound("20000_notifications_to_200_that_do_not_read", begin.elapsed(), Duration::from_secs(15));
     let status = std::fs::read_to_string(format!("/proc/{}/status", plugin.pid())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
