@@ -329,8 +329,13 @@ impl Task {
         self.start = None;
         match met {
             Ok(Met::Active(live, connection)) => {
+                // A look that began before may say that it was not active, which it is now.
+                self.look = None;
                 self.arrived = Some((Arc::new(*live), *connection));
                 self.feed(Input::Up);
+                for reply in self.looking.drain(..) {
+                    _ = reply.send(());
+                }
             }
             Ok(Met::Seen { .. }) => self.feed(Input::Timer),
             Err(not_met) => {

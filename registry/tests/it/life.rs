@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use goplug_pconf_schema::wire::call::HELLO_MS;
 use goplug_registry::admin::{EventKind, State};
 use goplug_registry::{Code, Registry, Unload, Wait};
 use serde_json::json;
@@ -80,6 +81,29 @@ async fn why_keeps_the_reason_of_a_failed_activation() {
         let row = &registry.plugins()[0];
         assert!(row.last_error.as_deref().is_some_and(|why| why.contains("no licence")), "{row:?}");
     }
+}
+
+/// The answer to a look that began before the load would say that the plugin is not active: nobody waits for it any more.
+#[tokio::test]
+async fn a_look_that_began_before_a_load_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let is_first = AtomicBool::new(true);
+    let (given_up, mut is_given_up) = tokio::sync::mpsc::unbounded_channel();
+    let fake = Fake::start(dir.path(), 'a', move |asked| {
+        if asked.line != "GET /_goplug/hello" || !is_first.swap(false, Ordering::AcqRel) {
+            return Done::No;
+        }
+        let done = asked.until_closed();
+        _ = given_up.send(());
+        done
+    });
+    fake.publish(dir.path(), json!({"LazyLoad": true}));
+    let registry = watching(dir.path()).await;
+    assert!(fake.sees("GET /_goplug/hello", 1, SOON).await);
+    registry.load(FAKE).await.unwrap();
+    // Long before the look's own deadline.
+    tokio::time::timeout(Duration::from_millis(HELLO_MS / 2), is_given_up.recv()).await.unwrap().unwrap();
+    assert_eq!(registry.execute(FAKE, "do", "").await.unwrap(), "done");
 }
 
 #[tokio::test]
