@@ -12,18 +12,41 @@ use anyhow::{Context, Result, bail};
 use crate::cargo;
 use crate::steps::{output, succeed};
 
-/// How much more a count may be than what is written down, in percent. Other processors take other ways through the C
-/// library's `memcpy`; an allocation more in the codec is a third.
-const TOLERANCE_PERCENT: u64 = 10;
 const FILE: &str = "benches/callgrind.txt";
 const HEAD: &str = "# Instructions of one frame or one call; `cargo xtask callgrind --bless` writes this file.\n";
 
-/// What is counted: its name, what it is, and the two counts whose difference it is.
-const WORKS: [(&str, &str, u64, u64); 4] = [
-    ("encode", "one request's frame is written", 1_000, 11_000),
-    ("decode", "header and metadata of that frame are read and checked", 1_000, 11_000),
-    ("frames", "one call over frames, registry and plugin together", 200, 1_200),
-    ("http", "one call over HTTP, registry and plugin together", 200, 1_200),
+/// Something that is counted.
+struct Work {
+    name: &'static str,
+    what: &'static str,
+    /// The two numbers of repetitions whose difference is counted.
+    repeated: [u64; 2],
+    /// How much more than what is written down is too much, in percent. Other processors take other ways through the C
+    /// library's `memcpy`: an allocation more in the codec is a third. Who looks for frames looks again and again, more
+    /// often on a busy machine.
+    tolerance: u64,
+}
+
+const WORKS: [Work; 4] = [
+    Work { name: "encode", what: "one request's frame is written", repeated: [1_000, 11_000], tolerance: 20 },
+    Work {
+        name: "decode",
+        what: "header and metadata of that frame are read and checked",
+        repeated: [1_000, 11_000],
+        tolerance: 20,
+    },
+    Work {
+        name: "frames",
+        what: "one call over frames, registry and plugin together",
+        repeated: [200, 1_200],
+        tolerance: 50,
+    },
+    Work {
+        name: "http",
+        what: "one call over HTTP, registry and plugin together",
+        repeated: [200, 1_200],
+        tolerance: 20,
+    },
 ];
 
 /// Counts, and compares; with `--bless` writes down what was counted.
@@ -45,9 +68,9 @@ pub(crate) fn run(root: &Path, rest: &[String]) -> Result<()> {
         return Ok(());
     }
     let program = build(root)?;
-    println!("{} with {compiler}; {TOLERANCE_PERCENT} % more than in {FILE} is too much", valgrind.trim());
+    println!("{} with {compiler}", valgrind.trim());
     let (mut text, mut worse) = (format!("{HEAD}{compiler}\n"), Vec::new());
-    for (work, what, few, many) in WORKS {
+    for Work { name: work, what, repeated: [few, many], tolerance } in WORKS {
         let count = || counted(&program, work, few, many);
         let mut found = count()?;
         text.push_str(&format!("{work} {found}\n"));
@@ -55,13 +78,13 @@ pub(crate) fn run(root: &Path, rest: &[String]) -> Result<()> {
             println!("{work:8} {found:>8}            {what}");
             continue;
         };
-        if is_too_much(found, before) {
+        if is_too_much(found, before, tolerance) {
             // Threads that met otherwise than ever before do not do so twice.
             found = found.min(count()?);
         }
         let change = (found as f64 / before as f64 - 1.0) * 100.0;
-        println!("{work:8} {found:>8}  {change:+6.1} %  {what}");
-        if is_too_much(found, before) {
+        println!("{work:8} {found:>8}  {change:+6.1} % of at most {tolerance:+}  {what}");
+        if is_too_much(found, before, tolerance) {
             worse.push(format!("{work}: {found} instructions, {before} are written down"));
         }
     }
@@ -74,8 +97,8 @@ pub(crate) fn run(root: &Path, rest: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn is_too_much(found: u64, before: u64) -> bool {
-    found * 100 > before * (100 + TOLERANCE_PERCENT)
+fn is_too_much(found: u64, before: u64, tolerance: u64) -> bool {
+    found * 100 > before * (100 + tolerance)
 }
 
 fn recorded(known: &str, work: &str) -> Option<u64> {
@@ -125,7 +148,7 @@ mod tests {
     #[test]
     fn a_tenth_more_is_too_much() {
         for (found, before, expected) in [(100, 100, false), (110, 100, false), (111, 100, true), (1, 100, false)] {
-            assert_eq!(is_too_much(found, before), expected, "{found} instead of {before}");
+            assert_eq!(is_too_much(found, before, 10), expected, "{found} instead of {before}");
         }
         let known = format!("{HEAD}rustc 1.0.0 x\nencode 309\nframes 17830\n");
         assert_eq!(recorded(&known, "frames"), Some(17_830));
