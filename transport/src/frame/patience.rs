@@ -3,7 +3,8 @@
 //! To be woken on another core costs tens of microseconds, whatever the protocol; a peer that answers sooner is better
 //! waited for. A peer that does not must not cost a core. So the window follows what was observed: a look that found
 //! something keeps it open, about four times as long as the answers took; two in vain close it, and it is tried again
-//! only after a number of sleeps that doubles while trying stays in vain.
+//! only after a number of sleeps that doubles while trying stays in vain. And nobody looks after a long silence: the peer
+//! sleeps by then, its waking is most of what would be waited for, and calls that come seldom must not burn a core.
 
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ const LOW: Duration = Duration::from_micros(200);
 /// The widest and the narrowest window of [`Latency::Balanced`].
 const WIDEST: Duration = Duration::from_micros(100);
 const NARROWEST: Duration = Duration::from_micros(20);
+/// After a longer silence nobody looks.
+const SILENCE: Duration = Duration::from_micros(500);
 /// Looks in vain before the window closes.
 const MISSES: u32 = 2;
 /// How many sleeps it stays closed at first, and at most.
@@ -36,12 +39,12 @@ impl Patience {
         Self { latency, window: WIDEST, misses: 0, closed_for: 0, next: CLOSED.0 }
     }
 
-    /// How long to look before this sleep.
-    pub(super) fn window(&self) -> Duration {
+    /// How long to look before this sleep, when nothing has come for `silence`.
+    pub(super) fn window(&self, silence: Duration) -> Duration {
         match self.latency {
             Latency::Low => LOW,
             Latency::Frugal => Duration::ZERO,
-            Latency::Balanced if self.closed_for > 0 => Duration::ZERO,
+            Latency::Balanced if self.closed_for > 0 || silence > SILENCE => Duration::ZERO,
             Latency::Balanced => self.window,
         }
     }
@@ -53,9 +56,9 @@ impl Patience {
         self.window = ((self.window * 3 + after * 4) / 4).clamp(NARROWEST, WIDEST);
     }
 
-    /// Nothing came within the window, or it was closed: the reader sleeps.
-    pub(super) fn slept(&mut self) {
-        if self.latency != Latency::Balanced {
+    /// Nothing came within the window, or it was closed: the reader sleeps. `silence` is what the window was asked with.
+    pub(super) fn slept(&mut self, silence: Duration) {
+        if self.latency != Latency::Balanced || silence > SILENCE {
             return;
         }
         if self.closed_for > 0 {
@@ -81,9 +84,9 @@ mod tests {
     fn play(patience: &mut Patience, waits: u32, gap: Duration) -> Duration {
         let mut looked = Duration::ZERO;
         for _ in 0..waits {
-            let window = patience.window();
+            let window = patience.window(Duration::ZERO);
             looked += window.min(gap);
-            if gap <= window { patience.found(gap) } else { patience.slept() }
+            if gap <= window { patience.found(gap) } else { patience.slept(Duration::ZERO) }
         }
         looked
     }
@@ -92,9 +95,9 @@ mod tests {
     fn quick_answers_are_waited_for_and_the_window_narrows() {
         let mut patience = Patience::new(Latency::Balanced);
         play(&mut patience, 50, 3 * MICROSECOND);
-        assert_eq!(patience.window(), NARROWEST);
+        assert_eq!(patience.window(Duration::ZERO), NARROWEST);
         play(&mut patience, 50, 20 * MICROSECOND);
-        assert!(patience.window() > 60 * MICROSECOND, "{:?}", patience.window());
+        assert!(patience.window(Duration::ZERO) > 60 * MICROSECOND, "{patience:?}");
     }
 
     #[test]
@@ -109,7 +112,7 @@ mod tests {
         let mut patience = Patience::new(Latency::Balanced);
         play(&mut patience, 10_000, Duration::from_millis(1));
         play(&mut patience, CLOSED.1 + 1, 60 * MICROSECOND);
-        assert!(patience.window() >= 60 * MICROSECOND);
+        assert!(patience.window(Duration::ZERO) >= 60 * MICROSECOND);
         assert_eq!(patience.closed_for, 0);
     }
 
@@ -119,8 +122,19 @@ mod tests {
         for _ in 0..100 {
             play(&mut patience, 10, 3 * MICROSECOND);
             play(&mut patience, 1, Duration::from_millis(1));
-            assert!(patience.window() > Duration::ZERO);
+            assert!(patience.window(Duration::ZERO) > Duration::ZERO);
         }
+    }
+
+    /// Whoever calls once a millisecond would look for as long as the plugin takes to wake up, each time and never in vain.
+    #[test]
+    fn after_a_silence_nobody_looks_and_nothing_is_learnt() {
+        let mut patience = Patience::new(Latency::Balanced);
+        for _ in 0..100 {
+            assert_eq!(patience.window(Duration::from_millis(1)), Duration::ZERO);
+            patience.slept(Duration::from_millis(1));
+        }
+        assert_eq!(patience.window(10 * MICROSECOND), WIDEST);
     }
 
     #[test]
@@ -128,6 +142,7 @@ mod tests {
         let (mut low, mut frugal) = (Patience::new(Latency::Low), Patience::new(Latency::Frugal));
         play(&mut low, 100, Duration::from_millis(1));
         play(&mut frugal, 100, MICROSECOND);
-        assert_eq!((low.window(), frugal.window()), (LOW, Duration::ZERO));
+        let windows = [Duration::ZERO, 2 * SILENCE].map(|silence| (low.window(silence), frugal.window(silence)));
+        assert_eq!(windows, [(LOW, Duration::ZERO); 2]);
     }
 }

@@ -24,6 +24,10 @@ const MAX_STREAK: u32 = 32;
 pub(super) struct Seat {
     input: Input,
     patience: Patience,
+    /// When something was last read.
+    heard: Instant,
+    /// The call whose reader sleeps: it does not look again when it is woken.
+    sleeper: u64,
     /// The socket as the runtime knows it, while a reader sleeps on it; and whether for room to write too.
     asleep: Option<(AsyncFd<Arc<UnixStream>>, bool)>,
     /// Whom to wake, kept from one batch to the next.
@@ -32,7 +36,7 @@ pub(super) struct Seat {
 
 impl Seat {
     pub(super) fn new(first: &[u8], patience: Patience) -> Self {
-        Self { input: Input::new(first), patience, asleep: None, wakers: Vec::new() }
+        Self { input: Input::new(first), patience, heard: Instant::now(), sleeper: 0, asleep: None, wakers: Vec::new() }
     }
 }
 
@@ -73,7 +77,7 @@ impl Shared {
                 return Poll::Pending;
             }
             self.write();
-            let read = match self.look(&mut seat, sleep) {
+            let read = match self.look(&mut seat, id, sleep) {
                 Poll::Ready(read) => read,
                 Poll::Pending => {
                     let mut state = self.lock();
@@ -166,29 +170,38 @@ impl Shared {
         }
     }
 
-    /// Looks for bytes as long as that is worth while, then sleeps.
-    fn look(&self, seat: &mut Seat, sleep: &mut Sleep<'_, '_>) -> Poll<io::Result<Read>> {
-        let window = seat.patience.window();
-        if !window.is_zero() {
-            // Registered, each byte would wake the thread that waits for the runtime's events.
-            seat.asleep = None;
+    /// Looks for bytes as long as that is worth while, then sleeps, in place of call `id`.
+    fn look(&self, seat: &mut Seat, id: u64, sleep: &mut Sleep<'_, '_>) -> Poll<io::Result<Read>> {
+        if seat.sleeper != id {
             let began = Instant::now();
-            loop {
-                // First of all: on one core it is this that lets the plugin run.
-                std::thread::yield_now();
-                let read = seat.input.read_from(&self.stream);
-                let waited = began.elapsed();
-                if !matches!(read, Ok(Read::Empty)) {
-                    seat.patience.found(waited);
-                    return Poll::Ready(read);
-                }
-                if waited >= window {
-                    break;
+            let silence = began.saturating_duration_since(seat.heard);
+            let window = seat.patience.window(silence);
+            if !window.is_zero() {
+                // Registered, each byte would wake the thread that waits for the runtime's events.
+                seat.asleep = None;
+                loop {
+                    // First of all: on one core it is this that lets the plugin run.
+                    std::thread::yield_now();
+                    let read = seat.input.read_from(&self.stream);
+                    let waited = began.elapsed();
+                    if !matches!(read, Ok(Read::Empty)) {
+                        seat.patience.found(waited);
+                        seat.heard = began + waited;
+                        return Poll::Ready(read);
+                    }
+                    if waited >= window {
+                        break;
+                    }
                 }
             }
+            seat.patience.slept(silence);
         }
-        seat.patience.slept();
-        self.sleep(seat, sleep)
+        let slept = self.sleep(seat, sleep);
+        match slept {
+            Poll::Pending => seat.sleeper = id,
+            Poll::Ready(_) => (seat.sleeper, seat.heard) = (0, Instant::now()),
+        }
+        slept
     }
 
     /// Sleeps until there is something to read, or room for what waits to be written.

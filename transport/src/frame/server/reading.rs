@@ -109,7 +109,7 @@ impl Connection {
             if rest <= STUFFED_BYTES && (self.poll(reader)? || self.look(reader)?) {
                 return Ok(());
             }
-            reader.patience.slept();
+            reader.patience.slept(Duration::ZERO);
             rest = self.sleep()?;
         }
     }
@@ -128,7 +128,7 @@ impl Connection {
 
     /// Looks again and again, for as long as it proved useful.
     fn poll(&self, reader: &mut Reader) -> Result<bool, Over> {
-        let window = reader.patience.window();
+        let window = reader.patience.window(Duration::ZERO);
         if window.is_zero() {
             return Ok(false);
         }
