@@ -23,6 +23,8 @@ static MASKS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"(p50|p99|max) [\d.]+ ?\S+,", "$1 [DURATION],"),
         (r"\d+ calls/s", "[N] calls/s"),
         (r#""bytesPerSecond": ?[\d.e]+"#, "\"bytesPerSecond\": [N]"),
+        // Whoever waits before it tries again does so every now and then.
+        (r"\b(backoff|starting) since", "[TRYING] since"),
         // How many calls `bench` made.
         (r#""calls": \d+(,\s+"failed": 0,\s+"errors": \{\},\s+"unfinished")"#, "\"calls\": [N]$1"),
         (r"(?m)^(  calls)  \d+, \[N\]", "$1  [N], [N]"),
