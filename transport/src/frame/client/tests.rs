@@ -237,9 +237,16 @@ async fn dropped_calls_disturb_nobody() {
     let short = || FrameRequest { deadline: Instant::now() + Duration::from_millis(20), ..request(NEVER, "x") };
     let fault = connection.call_blocking(short()).unwrap_err();
     assert_eq!(fault.kind, ErrorKind::Deadline);
-    let (long, fault) = (connection.call(request(NEVER, "y")), soon(connection.call(short())).await.unwrap_err());
+    // Long before the deadline of a call that began earlier.
+    let ended = tokio::time::timeout(SOON / 4, async {
+        tokio::select! {
+            biased;
+            done = connection.call(request(NEVER, "y")) => panic!("{done:?}"),
+            done = connection.call(short()) => done.unwrap_err(),
+        }
+    });
+    let fault = ended.await.unwrap();
     assert_eq!((fault.kind, fault.sent), (ErrorKind::Deadline, true));
-    drop(long);
 }
 
 #[tokio::test]
