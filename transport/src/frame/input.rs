@@ -35,8 +35,9 @@ pub(super) struct Frame {
     /// Only requests, subscriptions and events have any.
     pub(super) meta: Bytes,
     pub(super) payload: Bytes,
-    /// The body that was lent, with the payload at its end; the payload itself is empty then.
-    pub(super) lent: Option<Vec<u8>>,
+    /// Of a body that goes on: all that came of it, if this part was read where it is collected ([`Input::lend`]) or is a
+    /// large beginning. The payload itself is empty then.
+    pub(super) body: Option<Vec<u8>>,
 }
 
 /// What came and was not cut yet.
@@ -94,8 +95,9 @@ impl Input {
             }
             self.was_large = true;
             let Large { header, meta, into, is_lent, .. } = large;
-            let (payload, lent) = if is_lent { (Bytes::new(), Some(into)) } else { (into.into(), None) };
-            return Ok(Some(Next::Frame(Frame { header, meta, payload, lent })));
+            let begins = !header.end && matches!(header.kind, Kind::Request | Kind::Reply);
+            let (payload, body) = if is_lent || begins { (Bytes::new(), Some(into)) } else { (into.into(), None) };
+            return Ok(Some(Next::Frame(Frame { header, meta, payload, body })));
         }
         let rest = &self.buffer[self.start..];
         let Some(head) = rest.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
@@ -111,7 +113,7 @@ impl Input {
             let payload = Bytes::copy_from_slice(&rest[beginning..whole]);
             self.start += whole;
             self.was_large = false;
-            return Ok(Some(Next::Frame(Frame { header, meta, payload, lent: None })));
+            return Ok(Some(Next::Frame(Frame { header, meta, payload, body: None })));
         }
         let there = rest.len().min(whole);
         let more = usize::try_from(header.rest_bytes).unwrap_or(usize::MAX).min(TRUSTED_BYTES);
@@ -166,6 +168,9 @@ impl Input {
     pub(super) fn next_frame(&mut self) -> Result<Option<Frame>, Broken> {
         match self.next()? {
             Some(Next::Part(_)) => self.next_frame(),
+            Some(Next::Frame(Frame { body: Some(body), header, meta, .. })) => {
+                Ok(Some(Frame { header, meta, payload: body.into(), body: None }))
+            }
             Some(Next::Frame(frame)) => Ok(Some(frame)),
             None => Ok(None),
         }
@@ -263,7 +268,7 @@ mod tests {
                                 assert_eq!((header.id, header.kind), (1, Kind::Data));
                                 input.lend(std::mem::take(&mut collected));
                             }
-                            Next::Frame(Frame { lent: Some(body), .. }) => collected = body,
+                            Next::Frame(Frame { body: Some(body), .. }) => collected = body,
                             Next::Frame(Frame { payload, .. }) => others += payload.len(),
                         }
                     }

@@ -168,19 +168,20 @@ impl Calls {
         received: Instant,
         max_body: impl FnOnce(u16) -> Result<usize, Fault>,
     ) -> Result<Event, Broken> {
-        let Frame { header: Header { id, index, arg: deadline_ms, end, rest_bytes, .. }, meta, payload, .. } = frame;
+        let Frame { header, meta, payload, body } = frame;
+        let Header { id, index, arg: deadline_ms, end, rest_bytes, payload_bytes, .. } = header;
         self.issue(id)?;
         Meta::decode(&meta)?;
-        self.count(payload.len())?;
+        self.count(payload_bytes)?;
         let mut window = Window::new(CALL_CREDIT, CALL_STEP);
-        let granted = window.take(payload.len(), rest_bytes)?;
+        let granted = window.take(payload_bytes, rest_bytes)?;
         if self.open.len() >= self.max_open {
             let text = format!("{} calls of this connection are open, the limit", self.max_open);
             self.refuse(id, &Fault::new(Code::Overloaded, text).with_ran(Ran::No));
             return Ok(Event::Nothing);
         }
         let max_body = match max_body(index) {
-            Ok(max_body) if payload.len() > max_body => Err(too_large(payload.len(), max_body)),
+            Ok(max_body) if payload_bytes > max_body => Err(too_large(payload_bytes, max_body)),
             answer => answer,
         };
         let max_body = match max_body {
@@ -197,7 +198,7 @@ impl Calls {
             self.open.insert(id, call);
             return Ok(Event::Whole(whole));
         }
-        call.incoming = Some(Box::new(Incoming { whole, body: payload.into(), max_body, window }));
+        call.incoming = Some(Box::new(Incoming { whole, body: body.unwrap_or_else(|| payload.into()), max_body, window }));
         self.open.insert(id, call);
         if let Some(granted) = granted {
             self.grant(id, granted);
@@ -206,7 +207,7 @@ impl Calls {
     }
 
     fn data(&mut self, frame: Frame) -> Result<Event, Broken> {
-        let Frame { header: Header { id, payload_bytes, end, .. }, payload, lent, .. } = frame;
+        let Frame { header: Header { id, payload_bytes, end, .. }, payload, body, .. } = frame;
         self.check_issued(id, "a body")?;
         self.count(payload_bytes)?;
         let Some(call) = self.open.get_mut(&id) else { return Ok(Event::Nothing) };
@@ -214,7 +215,7 @@ impl Calls {
             return Err(Broken(format!("more of the body of call {id}, which has ended")));
         };
         let granted = incoming.window.take(payload_bytes, 0)?;
-        match lent {
+        match body {
             Some(body) => incoming.body = body,
             None => {
                 let length = incoming.body.len() + payload.len();

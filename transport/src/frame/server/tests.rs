@@ -335,7 +335,7 @@ fn written(calls: &mut Calls) -> Vec<(u64, usize)> {
 #[test]
 fn large_replies_come_in_turn_and_small_ones_between_them() {
     let mut calls = Calls::new(MAX_CALLS, 4);
-    let frame = |header| input::Frame { header, meta: Bytes::new(), payload: Bytes::new(), lent: None };
+    let frame = |header| input::Frame { header, meta: Bytes::new(), payload: Bytes::new(), body: None };
     for id in 1..=3 {
         let request = frame(Header { end: true, ..Header::new(Kind::Request, id) });
         assert!(matches!(calls.take(request, Instant::now(), |_| Ok(0)), Ok(Event::Whole(_))));
