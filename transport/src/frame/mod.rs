@@ -21,3 +21,6 @@ pub use server::{
     Cancel, Closed, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late, NextNotice, NoticeSource,
     Outlet, Replier,
 };
+
+/// Room in the socket, so that a large reply does not need a wake-up for every bit of it. The kernel may give less.
+const SEND_BUFFER_BYTES: usize = 4 * 1024 * 1024;

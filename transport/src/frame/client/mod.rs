@@ -27,6 +27,7 @@ use tokio::sync::Notify;
 pub use call::Call;
 pub use subscriptions::{Acknowledger, FrameAttach, FrameNotice, FrameRefusal, FrameSubscription};
 
+use super::SEND_BUFFER_BYTES;
 use super::patience::{Latency, Patience};
 use crate::error::{Error, ErrorKind};
 use reader::Seat;
@@ -102,6 +103,8 @@ impl FrameConnection {
     ) -> Result<Self, Error> {
         let failed = |error| Error::from_io(&error, false, "prepare the connection for frames");
         stream.set_nonblocking(true).map_err(failed)?;
+        // What does not fit waits for the plugin to read; a smaller buffer only costs time.
+        _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
         let shared = Arc::new(Shared {
             stream: Arc::new(stream),
             state: Mutex::new(State::new()),

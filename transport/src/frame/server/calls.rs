@@ -198,7 +198,8 @@ impl Calls {
             self.open.insert(id, call);
             return Ok(Event::Whole(whole));
         }
-        call.incoming = Some(Box::new(Incoming { whole, body: body.unwrap_or_else(|| payload.into()), max_body, window }));
+        call.incoming =
+            Some(Box::new(Incoming { whole, body: body.unwrap_or_else(|| payload.into()), max_body, window }));
         self.open.insert(id, call);
         if let Some(granted) = granted {
             self.grant(id, granted);

@@ -14,12 +14,11 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::calls::Calls;
 use super::{FrameHandler, FrameLimits, Place, watcher};
+use crate::frame::SEND_BUFFER_BYTES;
 use crate::frame::input::Input;
 use crate::frame::patience::Patience;
 use crate::peer::Peer;
 
-/// Room in the socket, so that a large reply does not need a wake-up for every bit of it. The kernel may give less.
-const SEND_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// How often somebody other than the reader writes on before the reader has to.
 const FOREIGN_WRITES: usize = 8;
 thread_local! {
