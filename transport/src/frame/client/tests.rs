@@ -295,7 +295,9 @@ async fn whatever_breaks_the_rules_ends_the_connection_with_its_reason() {
 #[tokio::test]
 async fn the_end_of_the_plugin_ends_every_call_and_says_what_was_sent() {
     let (ours, theirs) = UnixStream::pair().unwrap();
+    let socket = ours.try_clone().unwrap();
     let connection = Arc::new(FrameConnection::new(ours, &[], Latency::Balanced, || ()).unwrap());
+    rustix::net::sockopt::set_socket_send_buffer_size(&socket, 64 * 1024).unwrap();
     // More than the socket and the credit of a call take: what comes behind it is never sent.
     let tasks: Vec<_> = (0..40)
         .map(|_| {
