@@ -103,13 +103,16 @@ impl Connection {
 
     /// Writes what has been queued, then waits for bytes.
     fn fill(&self, reader: &mut Reader) -> Result<(), Over> {
-        let mut rest = self.flush(usize::MAX);
+        let (mut rest, mut has_slept) = (self.flush(usize::MAX), false);
         loop {
-            // A look before the first pause would find nothing: the caller has only just been answered.
-            if rest <= STUFFED_BYTES && (self.poll(reader)? || self.look(reader)?) {
+            // Who was woken finds what woke it: that is nothing learnt about looking. Before the first pause a look would find
+            // nothing, because the caller has only just been answered.
+            if rest <= STUFFED_BYTES && (!has_slept && self.poll(reader)? || self.look(reader)?) {
                 return Ok(());
             }
-            reader.patience.slept(Duration::ZERO);
+            if !std::mem::replace(&mut has_slept, true) {
+                reader.patience.slept(Duration::ZERO);
+            }
             rest = self.sleep()?;
         }
     }
