@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::reply::Answer;
 use super::route::NoRoute;
-use crate::call::{Admitted, Reply, must_end, poll_once};
+use crate::call::{Admitted, Begun, Reply, must_end, poll_once};
 use crate::context::{Context, Origin};
 use crate::notify::push::push;
 use crate::notify::stream::observer_start;
@@ -66,20 +66,27 @@ impl FrameHandler for Frames {
     }
 
     fn call(&self, request: FrameCall<'_>, reply: Replier) {
-        let mut admitted = match self.admit(&request) {
+        let admitted = match self.admit(&request) {
             Ok(admitted) => admitted,
             Err(fault) => return reply.error(problem(&fault)),
         };
         reply.set_cancel(admitted.context().watch());
-        if admitted.is_quick() {
-            match admitted.run_here(request.body, request.started) {
-                Ok(body) => reply.reply(body),
-                Err(fault) => reply.error(problem(&fault)),
-            }
-            return;
-        }
-        // Polled once where we are: many an async method is done then, and a serial one has its place in the queue.
-        let mut answer: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(answer(admitted, request.body, reply));
+        let mut answer: Pin<Box<dyn Future<Output = ()> + Send>> =
+            match admitted.begin_here(request.body, request.started) {
+                Begun::Done(result) => {
+                    match result {
+                        Ok(body) => reply.reply(body),
+                        Err(fault) => reply.error(problem(&fault)),
+                    }
+                    // Behind the reply: whoever waits for the end of all calls finds it said.
+                    return self.service.release();
+                }
+                Begun::Waits(admitted, run) => {
+                    Box::pin(async { answer(async { admitted.finish(run).await.map(Reply::Whole) }, reply).await })
+                }
+                Begun::NotHere(admitted, body) => Box::pin(async { answer(admitted.run(body), reply).await }),
+            };
+        // Polled once where we are: a serial method has its place in the queue then.
         if answer.as_mut().poll(&mut Task::from_waker(Waker::noop())).is_pending() {
             self.service.runtime().spawn(answer);
         }
@@ -136,8 +143,8 @@ fn caller_left() -> Fault {
 }
 
 /// Runs a call as HTTP does, and answers it.
-async fn answer(admitted: Admitted, body: Bytes, reply: Replier) {
-    let mut run = pin!(admitted.run(body));
+async fn answer(run: impl Future<Output = Result<Reply, Fault>>, reply: Replier) {
+    let mut run = pin!(run);
     let result = match poll_once(run.as_mut()).await {
         Some(result) => result,
         None => {
