@@ -13,8 +13,8 @@ use goplug_pconf_schema::wire::event::{Position, check_subscription};
 use goplug_pconf_schema::wire::frame::{Meta, UPGRADE};
 use goplug_pconf_schema::{Code, Fault, Ran};
 use goplug_transport::{
-    Cancel, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late, NoticeSource, Outlet, Replier,
-    ServerRequest,
+    Answered, Cancel, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late, NoticeSource, Outlet,
+    Replier, ServerRequest,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -65,22 +65,19 @@ impl FrameHandler for Frames {
         self.service.method_at(index).map(|_| self.service.max_request_bytes())
     }
 
-    fn call(&self, request: FrameCall<'_>, reply: Replier) {
+    fn call(&self, request: FrameCall<'_>, reply: Replier) -> Option<Answered> {
         let admitted = match self.admit(&request) {
             Ok(admitted) => admitted,
-            Err(fault) => return reply.error(problem(&fault)),
+            Err(fault) => {
+                reply.error(problem(&fault));
+                return None;
+            }
         };
         reply.set_cancel(admitted.context().watch());
         let mut answer: Pin<Box<dyn Future<Output = ()> + Send>> =
             match admitted.begin_here(request.body, request.started) {
-                Begun::Done(result) => {
-                    match result {
-                        Ok(body) => reply.reply(body),
-                        Err(fault) => reply.error(problem(&fault)),
-                    }
-                    // Behind the reply: whoever waits for the end of all calls finds it said.
-                    return self.service.release();
-                }
+                Begun::Done(Ok(body)) => return Some(reply.answer(body)),
+                Begun::Done(Err(fault)) => return Some(reply.refuse(problem(&fault))),
                 Begun::Waits(admitted, run) => {
                     Box::pin(async { answer(async { admitted.finish(run).await.map(Reply::Whole) }, reply).await })
                 }
@@ -90,6 +87,12 @@ impl FrameHandler for Frames {
         if answer.as_mut().poll(&mut Task::from_waker(Waker::noop())).is_pending() {
             self.service.runtime().spawn(answer);
         }
+        None
+    }
+
+    fn answered(&self) {
+        // Behind the reply: whoever waits for the end of all calls finds it said.
+        self.service.release();
     }
 
     fn subscribe(&self, request: FrameSubscribe<'_>, outlet: Outlet) -> Result<Arc<dyn NoticeSource>, Fault> {

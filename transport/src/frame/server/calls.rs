@@ -130,6 +130,11 @@ impl Calls {
         Ok(Event::Nothing)
     }
 
+    /// Whether the next request would be one too many.
+    pub(super) fn is_full(&self) -> bool {
+        self.open.len() >= self.max_open
+    }
+
     /// Whether no call is open.
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty()
@@ -175,7 +180,7 @@ impl Calls {
         self.count(payload_bytes)?;
         let mut window = Window::new(CALL_CREDIT, CALL_STEP);
         let granted = window.take(payload_bytes, rest_bytes)?;
-        if self.open.len() >= self.max_open {
+        if self.is_full() {
             let text = format!("{} calls of this connection are open, the limit", self.max_open);
             self.refuse(id, &Fault::new(Code::Overloaded, text).with_ran(Ran::No));
             return Ok(Event::Nothing);

@@ -56,9 +56,9 @@ impl FrameHandler for Script {
         if index < NONE { Ok(MAX_BODY) } else { Err(Fault::new(Code::NotFound, "no such method")) }
     }
 
-    fn call(&self, request: FrameCall<'_>, reply: Replier) {
+    fn call(&self, request: FrameCall<'_>, reply: Replier) -> Option<Answered> {
         match request.index {
-            ECHO => reply.reply(request.body),
+            ECHO => return Some(reply.answer(request.body)),
             GATE => {
                 let told = Arc::new(Told::default());
                 reply.set_cancel(Arc::clone(&told) as Arc<dyn Cancel>);
@@ -89,6 +89,7 @@ impl FrameHandler for Script {
                 self.held.send((reply, told)).unwrap();
             }
         }
+        None
     }
 }
 
