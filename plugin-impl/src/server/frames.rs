@@ -2,7 +2,7 @@
 //! notifications are written by whoever notifies.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context as Task, Waker};
 use std::time::Duration;
@@ -74,18 +74,20 @@ impl FrameHandler for Frames {
             }
         };
         reply.set_cancel(admitted.context().watch());
-        let mut answer: Pin<Box<dyn Future<Output = ()> + Send>> =
-            match admitted.begin_here(request.body, request.started) {
-                Begun::Done(Ok(body)) => return Some(reply.answer(body)),
-                Begun::Done(Err(fault)) => return Some(reply.refuse(problem(&fault))),
-                Begun::Waits(admitted, run) => {
-                    Box::pin(async { answer(async { admitted.finish(run).await.map(Reply::Whole) }, reply).await })
+        match admitted.begin_here(request.body, request.started) {
+            Begun::Done(Ok(body)) => return Some(reply.answer(body)),
+            Begun::Done(Err(fault)) => return Some(reply.refuse(problem(&fault))),
+            Begun::Waits(admitted, run) => {
+                let run = async { admitted.finish(run).await.map(Reply::Whole) };
+                self.service.runtime().spawn(answer(run, reply));
+            }
+            Begun::NotHere(admitted, body) => {
+                // Polled once where we are: a serial method has its place in the queue then.
+                let mut answer = Box::pin(answer(admitted.run(body), reply));
+                if answer.as_mut().poll(&mut Task::from_waker(Waker::noop())).is_pending() {
+                    self.service.runtime().spawn(answer);
                 }
-                Begun::NotHere(admitted, body) => Box::pin(async { answer(admitted.run(body), reply).await }),
-            };
-        // Polled once where we are: a serial method has its place in the queue then.
-        if answer.as_mut().poll(&mut Task::from_waker(Waker::noop())).is_pending() {
-            self.service.runtime().spawn(answer);
+            }
         }
         None
     }

@@ -1,7 +1,6 @@
 //! One connection, and everybody who writes to it. Nobody waits in a write.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
@@ -48,8 +47,8 @@ pub(super) struct Reader {
 
 pub(super) struct State {
     pub(super) calls: Calls,
-    /// What has come and was not acted upon: by whoever reads, one after the other.
-    pub(super) ready: VecDeque<Result<Event, Broken>>,
+    /// What came behind the requests that are ready, if it leads to anything: nothing is taken behind it before.
+    pub(super) then: Option<Result<Event, Broken>>,
     /// When the last handler began, doubled, plus one while it runs. Whoever takes the one away goes on reading: the
     /// thread that ran the handler, or one that the watcher has started.
     pub(super) run: u64,
@@ -92,7 +91,7 @@ impl Connection {
         let reader = Mutex::new(Reader { input: Input::new(first), patience, received: Instant::now() });
         let state = Mutex::new(State {
             calls: Calls::new(limits.max_calls, limits.max_subscriptions),
-            ready: VecDeque::new(),
+            then: None,
             run: 0,
             running: 0,
             is_writing: false,

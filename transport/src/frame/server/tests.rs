@@ -339,7 +339,8 @@ fn large_replies_come_in_turn_and_small_ones_between_them() {
     let frame = |header| input::Frame { header, meta: Bytes::new(), payload: Bytes::new(), body: None };
     for id in 1..=3 {
         let request = frame(Header { end: true, ..Header::new(Kind::Request, id) });
-        assert!(matches!(calls.take(request, Instant::now(), |_| Ok(0)), Ok(Event::Whole(_))));
+        assert!(matches!(calls.take(request, Instant::now(), |_| Ok(0)), Ok(Event::Nothing)));
+        assert!(calls.ready.pop_back().is_some_and(|whole| whole.id == id));
     }
     let full = MAX_PAYLOAD_BYTES;
     for id in [1, 2] {
