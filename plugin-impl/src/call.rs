@@ -1,5 +1,7 @@
 //! One call, from its admission to its reply: the deadline, the turn of a `serial` method, panics, and the end of a drain.
 
+mod reading;
+
 use std::any::Any;
 use std::future::{Future, poll_fn, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -70,14 +72,7 @@ impl Admitted {
     pub(crate) async fn run(self, body: Bytes) -> Result<Reply, Fault> {
         let Self { mut held, cancel } = self;
         let entry = cancel.0.entry();
-        if let Some(turn) = &entry.turn {
-            let mut limits = Limits::of(&cancel.0);
-            held.turn = tokio::select! {
-                biased;
-                end = limits.pass() => return Err(end.fault(&limits.method, Ran::No)),
-                turn = Arc::clone(turn).lock_owned() => Some(turn),
-            };
-        }
+        held.wait_turn(&cancel.0).await?;
         match &entry.function {
             Function::Blocking(function) => {
                 let limits = Limits::of(&cancel.0);
@@ -111,6 +106,9 @@ impl Admitted {
                 let (out, pieces) = ReplyStream::new();
                 let (function, cx) = (Arc::clone(function), cancel.0.clone());
                 streaming(limits, held, cancel, out, pieces, move |out| function(cx, body, out)).await
+            }
+            Function::Reading(_) | Function::ReadingBlocking(_) | Function::Duplex(_) => {
+                Err(Fault::new(Code::Internal, "a whole body went to a method that reads it"))
             }
         }
     }
@@ -150,6 +148,20 @@ pub(crate) async fn must_end(cx: &Context) -> Fault {
 struct Held {
     turn: Option<tokio::sync::OwnedMutexGuard<()>>,
     _permit: Permit,
+}
+
+impl Held {
+    /// Waits for the turn of a `serial` method.
+    async fn wait_turn(&mut self, cx: &Context) -> Result<(), Fault> {
+        let Some(turn) = &cx.entry().turn else { return Ok(()) };
+        let mut limits = Limits::of(cx);
+        self.turn = tokio::select! {
+            biased;
+            end = limits.pass() => return Err(end.fault(&limits.method, Ran::No)),
+            turn = Arc::clone(turn).lock_owned() => Some(turn),
+        };
+        Ok(())
+    }
 }
 
 struct CancelOnDrop(Context);

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::reply::Answer;
 use super::route::NoRoute;
+use crate::body::Body;
 use crate::call::{Admitted, Reply, must_end, poll_once};
 use crate::context::{Context, Origin};
 use crate::notify::push::push;
@@ -65,7 +66,11 @@ impl FrameHandler for Frames {
         self.service.method_at(index).map(|_| self.service.max_request_bytes())
     }
 
-    fn call(&self, request: FrameCall<'_>, reply: Replier) {
+    fn is_streamed(&self, index: u16) -> bool {
+        self.service.method_at(index).is_ok_and(|entry| entry.function.reads_its_body())
+    }
+
+    fn call(&self, mut request: FrameCall<'_>, reply: Replier) {
         let mut admitted = match self.admit(&request) {
             Ok(admitted) => admitted,
             Err(fault) => return reply.error(problem(&fault)),
@@ -78,8 +83,12 @@ impl FrameHandler for Frames {
             }
             return;
         }
+        let body = match request.stream.take() {
+            Some(body) => Given::Stream(Body::of_frames(body)),
+            None => Given::Whole(request.body),
+        };
         // Polled once where we are: many an async method is done then, and a serial one has its place in the queue.
-        let mut answer: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(answer(admitted, request.body, reply));
+        let mut answer: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(answer(admitted, body, reply));
         if answer.as_mut().poll(&mut Task::from_waker(Waker::noop())).is_pending() {
             self.service.runtime().spawn(answer);
         }
@@ -135,9 +144,20 @@ fn caller_left() -> Fault {
     Fault::new(Code::Cancelled, "the caller has gone")
 }
 
+/// The body of a call.
+enum Given {
+    Whole(Bytes),
+    Stream(Body),
+}
+
 /// Runs a call as HTTP does, and answers it.
-async fn answer(admitted: Admitted, body: Bytes, reply: Replier) {
-    let mut run = pin!(admitted.run(body));
+async fn answer(admitted: Admitted, body: Given, reply: Replier) {
+    let mut run = pin!(async {
+        match body {
+            Given::Whole(body) => admitted.run(body).await,
+            Given::Stream(body) => admitted.run_reading(body).await,
+        }
+    });
     let result = match poll_once(run.as_mut()).await {
         Some(result) => result,
         None => {

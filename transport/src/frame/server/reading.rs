@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use super::calls::{Event, Whole};
 use super::connection::{Connection, INSIDE, Reader};
 use super::replier::{Late, Replier};
-use super::{FrameCall, watcher};
+use super::{FrameBody, FrameCall, Intake, watcher};
 use crate::frame::input::{Next, Read};
 
 /// When more than this waits to be written, nothing is read: a peer that does not read must not make us grow.
@@ -63,7 +63,7 @@ impl Connection {
             let event = {
                 let mut state = self.state();
                 let handler = &self.handler;
-                state.calls.take(frame, received, |index| handler.max_body(index))
+                state.calls.take(frame, received, |index| Intake::of(&**handler, index))
             };
             match event {
                 Ok(Event::Nothing) => {}
@@ -73,6 +73,7 @@ impl Connection {
                         return;
                     }
                 }
+                Ok(Event::Piece(reader)) => reader.wake(),
                 Ok(Event::Cancelled(cancel)) => cancel.cancel(),
                 Ok(Event::Subscribe(wanted)) => self.subscribe(wanted),
                 Ok(Event::Acknowledged(id, seq, source)) => self.acknowledge(id, seq, &*source),
@@ -86,9 +87,10 @@ impl Connection {
 
     /// Runs the handler; answers whether this thread is still the one that reads.
     fn call(self: &Arc<Self>, whole: Whole) -> bool {
-        let Whole { id, index, deadline_ms, meta, body, received } = whole;
+        let Whole { id, index, deadline_ms, meta, body, is_streamed, received } = whole;
         let started = Instant::now();
-        let request = FrameCall { index, deadline_ms, meta, body, received, started, peer: &self.peer };
+        let stream = is_streamed.then(|| FrameBody::new(Arc::clone(self), id));
+        let request = FrameCall { index, deadline_ms, meta, body, stream, received, started, peer: &self.peer };
         let reply = Replier::new(Arc::clone(self), id);
         let run = watcher::stamp(started) << 1 | 1;
         self.running.store(id, Ordering::Relaxed);
