@@ -31,7 +31,7 @@ pub(super) struct Stream {
     reply: Inflow,
     /// Whether a byte of the reply came, or its end.
     has_begun: bool,
-    /// How it ended. Pieces that came before are read first.
+    /// How it ended. Pieces that came before are read first, unless the connection failed.
     pub(super) outcome: Option<Outcome>,
     unsent: VecDeque<Bytes>,
     queued: usize,
@@ -306,3 +306,6 @@ pub(super) fn take(state: &mut State, frame: Frame, wakers: &mut Vec<Waker>) -> 
 pub(super) fn late_error(sent: bool) -> Error {
     Error::new(ErrorKind::Deadline, sent, "the reply was not whole in time")
 }
+
+#[cfg(test)]
+mod tests;
