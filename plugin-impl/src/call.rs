@@ -1,5 +1,7 @@
 //! One call, from its admission to its reply: the deadline, the turn of a `serial` method, panics, and the end of a drain.
 
+mod reading;
+
 use std::any::Any;
 use std::future::{Future, poll_fn, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -82,18 +84,7 @@ impl Admitted {
 
     /// Waits for the turn of a `serial` method, calls the method and waits for its reply, or for the first piece of it.
     pub(crate) async fn run(mut self, body: Bytes) -> Result<Reply, Fault> {
-        let entry = self.ending.cx.entry();
-        if let Some(turn) = &entry.turn
-            && self.turn.is_none()
-        {
-            let mut limits = Limits::of(&self.ending.cx);
-            let turn = tokio::select! {
-                biased;
-                end = limits.pass() => return Err(end.fault(&limits.method, Ran::No)),
-                turn = Arc::clone(turn).lock_owned() => turn,
-            };
-            self.turn = Some(turn);
-        }
+        self.wait_turn().await?;
         let entry = self.ending.cx.entry();
         match &entry.function {
             Function::Blocking(function) => {
@@ -120,7 +111,23 @@ impl Admitted {
                 let run = move |out| function(cx, body, out);
                 streaming(limits, held, self.ending, out, pieces, run).await
             }
+            Function::Reading(_) | Function::ReadingBlocking(_) | Function::Duplex(_) => {
+                Err(Fault::new(Code::Internal, "a whole body went to a method that reads it"))
+            }
         }
+    }
+
+    /// Waits for the turn of a `serial` method, unless it has come.
+    async fn wait_turn(&mut self) -> Result<(), Fault> {
+        let Some(turn) = self.ending.cx.entry().turn.as_ref().filter(|_| self.turn.is_none()) else { return Ok(()) };
+        let mut limits = Limits::of(&self.ending.cx);
+        let turn = tokio::select! {
+            biased;
+            end = limits.pass() => return Err(end.fault(&limits.method, Ran::No)),
+            turn = Arc::clone(turn).lock_owned() => turn,
+        };
+        self.turn = Some(turn);
+        Ok(())
     }
 
     /// Waits for the reply of an async method that was begun.
@@ -145,7 +152,7 @@ impl Admitted {
         let is_here = match entry.function {
             Function::Blocking(_) => !entry.pace.is_slow(),
             Function::Async(_) => true,
-            Function::Streaming(_) => false,
+            Function::Streaming(_) | Function::Reading(_) | Function::ReadingBlocking(_) | Function::Duplex(_) => false,
         };
         if !is_here {
             return Begun::NotHere(self, body);
@@ -169,7 +176,7 @@ impl Admitted {
                     Poll::Pending => return Begun::Waits(self, run),
                 }
             }
-            Function::Streaming(_) => Err(Fault::new(Code::Internal, "the call went to the wrong thread")),
+            _ => Err(Fault::new(Code::Internal, "the call went to the wrong thread")),
         };
         self.ending.is_inside = false;
         Begun::Done(reply)

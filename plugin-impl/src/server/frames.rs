@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::reply::Answer;
 use super::route::NoRoute;
+use crate::body::Body;
 use crate::call::{Admitted, Begun, Reply, must_end, poll_once};
 use crate::context::{Context, Origin};
 use crate::notify::push::push;
@@ -65,7 +66,11 @@ impl FrameHandler for Frames {
         self.service.method_at(index).map(|_| self.service.max_request_bytes())
     }
 
-    fn call(&self, request: FrameCall<'_>, reply: Replier) -> Option<Answered> {
+    fn is_streamed(&self, index: u16) -> bool {
+        self.service.method_at(index).is_ok_and(|entry| entry.function.reads_its_body())
+    }
+
+    fn call(&self, mut request: FrameCall<'_>, reply: Replier) -> Option<Answered> {
         let admitted = match self.admit(&request) {
             Ok(admitted) => admitted,
             Err(fault) => {
@@ -74,6 +79,10 @@ impl FrameHandler for Frames {
             }
         };
         reply.set_cancel(admitted.context().watch());
+        if let Some(body) = request.stream.take() {
+            self.go_on(answer(admitted.run_reading(Body::of_frames(body)), reply));
+            return None;
+        }
         match admitted.begin_here(request.body, request.started) {
             Begun::Done(Ok(body)) => return Some(reply.answer(body)),
             Begun::Done(Err(fault)) => return Some(reply.refuse(problem(&fault))),
@@ -81,13 +90,7 @@ impl FrameHandler for Frames {
                 let run = async { admitted.finish(run).await.map(Reply::Whole) };
                 self.service.runtime().spawn(answer(run, reply));
             }
-            Begun::NotHere(admitted, body) => {
-                // Polled once where we are: a serial method has its place in the queue then.
-                let mut answer = Box::pin(answer(admitted.run(body), reply));
-                if answer.as_mut().poll(&mut Task::from_waker(Waker::noop())).is_pending() {
-                    self.service.runtime().spawn(answer);
-                }
-            }
+            Begun::NotHere(admitted, body) => self.go_on(answer(admitted.run(body), reply)),
         }
         None
     }
@@ -122,6 +125,14 @@ impl FrameHandler for Frames {
 }
 
 impl Frames {
+    /// Polled once where we are: many an async method is done then, and a serial one has its place in the queue.
+    fn go_on(&self, answer: impl Future<Output = ()> + Send + 'static) {
+        let mut answer = Box::pin(answer);
+        if answer.as_mut().poll(&mut Task::from_waker(Waker::noop())).is_pending() {
+            self.service.runtime().spawn(answer);
+        }
+    }
+
     fn admit(&self, request: &FrameCall<'_>) -> Result<Admitted, Fault> {
         let entry = self.service.method_at(request.index)?;
         let ms = request.deadline_ms;

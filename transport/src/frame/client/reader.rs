@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::state::Reader;
-use super::{FrameReply, Shared, blocking, take};
+use super::{FrameReply, Shared, Wrote, blocking, take};
 use crate::error::{Error, ErrorKind};
 use crate::frame::input::{Input, Read};
 use crate::frame::patience::Patience;
@@ -76,7 +76,11 @@ impl Shared {
             if self.gives_way(id, sleep, &mut gave_way) {
                 return Poll::Pending;
             }
-            self.write();
+            if self.write() == Wrote::Told
+                && let Some(done) = self.told(id)
+            {
+                return Poll::Ready(done);
+            }
             let read = match self.look(&mut seat, id, sleep) {
                 Poll::Ready(read) => read,
                 Poll::Pending => {
@@ -111,6 +115,16 @@ impl Shared {
             wakers.drain(..).for_each(Waker::wake);
             return Poll::Ready(done);
         }
+    }
+
+    /// What the reader itself was told while it wrote; it leaves the seat then.
+    fn told(&self, id: u64) -> Option<Result<FrameReply, Error>> {
+        let mut state = self.lock();
+        let done = state.collect(id)?;
+        let next = state.resign();
+        drop(state);
+        next.into_iter().for_each(Waker::wake);
+        Some(done)
     }
 
     /// Whether the reader lets other tasks run first: those that were just answered may have more to say, and what they

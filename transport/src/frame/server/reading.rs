@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use super::calls::{Event, Whole};
 use super::connection::{Connection, INSIDE, Reader, State};
 use super::replier::{Answered, Late, Replier};
-use super::{FrameCall, watcher};
+use super::{FrameBody, FrameCall, Intake, watcher};
 use crate::frame::input::{self, Read};
 
 /// When more than this waits to be written, nothing is read: a peer that does not read must not make us grow.
@@ -62,6 +62,7 @@ impl Connection {
                 },
                 Some(Err(broken)) => break self.protest(&broken),
                 Some(Ok(Event::Nothing)) => {}
+                Some(Ok(Event::Piece(reader))) => reader.wake(),
                 Some(Ok(Event::Cancelled(cancel))) => cancel.cancel(),
                 Some(Ok(Event::Subscribe(wanted))) => self.subscribe(&wanted),
                 Some(Ok(Event::Acknowledged(id, seq, source))) => self.acknowledge(id, seq, &*source),
@@ -126,7 +127,7 @@ impl Connection {
                         continue;
                     }
                     Ok(Some(input::Next::Frame(frame))) => {
-                        calls.take(frame, reader.received, |index| self.handler.max_body(index))
+                        calls.take(frame, reader.received, |index| Intake::of(&*self.handler, index))
                     }
                     Err(broken) => Err(broken),
                 };
@@ -155,8 +156,9 @@ impl Connection {
         run: u64,
         spare: &mut Option<Arc<Self>>,
     ) -> Option<Answered> {
-        let Whole { id, index, deadline_ms, meta, body, received } = whole;
-        let request = FrameCall { index, deadline_ms, meta, body, received, started, peer: &self.peer };
+        let Whole { id, index, deadline_ms, meta, body, is_streamed, received } = whole;
+        let stream = is_streamed.then(|| FrameBody::new(Arc::clone(self), id));
+        let request = FrameCall { index, deadline_ms, meta, body, stream, received, started, peer: &self.peer };
         let reply = Replier::new(spare.take().unwrap_or_else(|| Arc::clone(self)), id);
         INSIDE.set((Arc::as_ptr(self).addr(), run));
         // The panic hook has reported it, and the reply was dropped by it, which answers the call.

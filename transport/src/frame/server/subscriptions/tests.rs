@@ -314,7 +314,7 @@ fn random_frames_of_a_registry_leave_bounds_as_they_are() {
                 Header { arg: next(1 << 20), index: u16::try_from(next(1 << 16)).unwrap(), ..Header::new(kind, id) };
             let meta = if next(10) == 0 { Bytes::from_static(&[8, 0, 1]) } else { Bytes::new() };
             let frame = Frame { header, meta, payload: Bytes::from_static(b"x"), body: None };
-            match calls.take(frame, Instant::now(), |_| Ok(10)) {
+            match calls.take(frame, Instant::now(), |_| Ok(crate::frame::server::Intake::Whole(10))) {
                 Err(_) => {
                     broken += 1;
                     break;
