@@ -22,6 +22,8 @@ mod peer;
 mod send;
 #[cfg(feature = "server")]
 mod server;
+#[cfg(any(feature = "client", feature = "server"))]
+mod shm;
 mod socket;
 
 #[cfg(feature = "client")]
