@@ -2,11 +2,15 @@
 
 #[cfg(feature = "client")]
 mod client;
+#[cfg(test)]
+#[cfg(all(feature = "client", feature = "server"))]
+mod far_end;
 mod grants;
 mod ids;
 mod input;
 mod outbox;
 mod patience;
+mod pipe;
 #[cfg(feature = "server")]
 mod server;
 

@@ -125,7 +125,7 @@ impl Rings {
         'all: for slice in slices {
             let mut rest = &slice[..];
             while !rest.is_empty() {
-                let count = outgoing.put(&rest[..rest.len().min(STEP_BYTES - unseen)]).map_err(broken)?;
+                let count = outgoing.put(&rest[..rest.len().min(STEP_BYTES - unseen)]).map_err(|rule| self.refuse(socket, rule))?;
                 if count == 0 {
                     break 'all;
                 }
@@ -142,6 +142,13 @@ impl Rings {
             return self.sent(seen);
         }
         Ok((seen + unseen > 0).then_some(seen + unseen))
+    }
+
+    /// The reader, who may sleep, has to know as well.
+    fn refuse(&self, socket: &UnixStream, rule: Broken) -> io::Error {
+        self.has_ended.store(true, Ordering::Release);
+        _ = socket.shutdown(std::net::Shutdown::Both);
+        broken(rule)
     }
 
     /// What to answer when a side that slept could not be woken: it closed in its sleep, and does not read on.

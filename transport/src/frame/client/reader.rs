@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::state::Reader;
-use super::{FrameReply, Shared, blocking, take};
+use super::{FrameReply, Shared, Wrote, blocking, take};
 use crate::error::{Error, ErrorKind};
 use crate::frame::input::{Input, Read};
 use crate::frame::patience::Patience;
@@ -76,8 +76,8 @@ impl Shared {
             if self.gives_way(id, sleep, &mut gave_way) {
                 return Poll::Pending;
             }
-            self.write();
-            let read = match self.look(&mut seat, id, sleep) {
+            let is_full = self.write() == Wrote::TillFull;
+            let read = match self.look(&mut seat, id, is_full, sleep) {
                 Poll::Ready(read) => read,
                 Poll::Pending => {
                     let mut state = self.lock();
@@ -163,6 +163,7 @@ impl Shared {
             Ok(Read::End) => {
                 Err(Error::new(ErrorKind::Closed, true, "the plugin closed the connection before its reply"))
             }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(take::refuse(&error.to_string())),
             Err(error) => Err(Error::from_io(&error, true, "read from the plugin")),
         };
         if let Err(error) = taken {
@@ -171,7 +172,13 @@ impl Shared {
     }
 
     /// Looks for bytes as long as that is worth while, then sleeps, in place of call `id`.
-    fn look(&self, seat: &mut Seat, id: u64, sleep: &mut Sleep<'_, '_>) -> Poll<io::Result<Read>> {
+    fn look(
+        &self,
+        seat: &mut Seat,
+        id: u64,
+        mut is_full: bool,
+        sleep: &mut Sleep<'_, '_>,
+    ) -> Poll<io::Result<Read>> {
         if seat.sleeper != id {
             let began = Instant::now();
             let silence = began.saturating_duration_since(seat.heard);
@@ -182,7 +189,9 @@ impl Shared {
                 loop {
                     // First of all: on one core it is this that lets the plugin run.
                     std::thread::yield_now();
-                    let read = seat.input.read_from(&self.stream);
+                    // Into the rings the plugin makes room without a word, unless we sleep.
+                    is_full = is_full && self.write() == Wrote::TillFull;
+                    let read = seat.input.read_from(&self.pipe);
                     let waited = began.elapsed();
                     if !matches!(read, Ok(Read::Empty)) {
                         seat.patience.found(waited);
@@ -212,24 +221,37 @@ impl Shared {
             Sleep::Thread { until, .. } => {
                 seat.asleep = None;
                 blocking::sleep(self, for_room, *until)?;
-                return Poll::Ready(seat.input.read_from(&self.stream));
+                return Poll::Ready(seat.input.read_from(&self.pipe));
             }
         };
         if seat.asleep.as_ref().is_none_or(|(_, room)| *room != for_room) {
             seat.asleep = None;
-            let interest = if for_room { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-            seat.asleep = Some((watch_socket(&self.stream, interest)?, for_room));
+            let interest = if for_room && self.pipe.socket_tells_of_room() { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            seat.asleep = Some((watch_socket(&self.pipe.socket, interest)?, for_room));
         }
         let Seat { input, asleep: Some((fd, _)), .. } = seat else { return Poll::Pending };
         loop {
             // Until it is pending: only then does room wake this task.
-            while for_room && let Poll::Ready(ready) = fd.poll_write_ready(cx) {
+            while for_room && self.pipe.socket_tells_of_room() && let Poll::Ready(ready) = fd.poll_write_ready(cx) {
                 ready?.clear_ready();
                 self.write();
             }
-            let Poll::Ready(ready) = fd.poll_read_ready(cx) else { return Poll::Pending };
+            let Poll::Ready(ready) = fd.poll_read_ready(cx) else {
+                if self.pipe.may_sleep(true, for_room)? {
+                    return Poll::Pending;
+                }
+                if for_room {
+                    self.write();
+                }
+                // Nothing, if it was room.
+                return Poll::Ready(input.read_from(&self.pipe));
+            };
             let mut ready = ready?;
-            let read = input.read_from(&self.stream);
+            self.pipe.hear();
+            if for_room && !self.pipe.socket_tells_of_room() {
+                self.write();
+            }
+            let read = input.read_from(&self.pipe);
             if matches!(read, Ok(Read::Empty)) {
                 ready.clear_ready();
             } else {
