@@ -49,6 +49,9 @@ pub use peer::Peer;
 pub use server::{
     Handler, ServerBody, ServerHead, ServerLimits, ServerRequest, ServerResponse, ServerUpgrade, Written, serve,
 };
+#[cfg(feature = "memory")]
+#[cfg(any(feature = "client", feature = "server"))]
+pub use shm::Region as SharedMemory;
 pub use socket::{BoundSocket, SocketFile, bind};
 
 #[cfg(test)]

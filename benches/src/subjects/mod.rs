@@ -4,6 +4,7 @@ mod bare;
 mod daemon;
 mod library;
 mod memory;
+mod ring;
 mod tokio_socket;
 mod v0_plugin;
 
@@ -15,6 +16,7 @@ use daemon::Daemon;
 pub(crate) use daemon::run as daemon;
 use library::{Face, Handler, Library, Transport};
 use memory::Memory;
+use ring::BareRing;
 use tokio_socket::TokioSocket;
 
 /// Every subject; references first.
@@ -23,6 +25,7 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
         Box::new(Bare { waiting: Waiting::Blocking, large_buffers: false }),
         Box::new(Bare { waiting: Waiting::Polling, large_buffers: false }),
         Box::new(Bare { waiting: Waiting::Blocking, large_buffers: true }),
+        Box::new(BareRing),
         Box::new(Memory::Copy),
         Box::new(Memory::Touch),
     ];
@@ -40,6 +43,7 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
         (frames, Face::Blocking, Handler::Async),
         (frames, Face::Blocking, Handler::Blocking),
         (Transport::Frames(Latency::Low), Face::Blocking, Handler::Async),
+        (Transport::Shm, Face::Blocking, Handler::Async),
     ] {
         all.push(Box::new(Library { transport, face, handler }));
     }

@@ -9,6 +9,7 @@ use goplug_pconf_schema::admin::Transport;
 use goplug_pconf_schema::wire::call::{escape, method_path};
 use goplug_pconf_schema::wire::frame::FEATURE;
 use goplug_pconf_schema::wire::hello::{Hello, MethodInfo};
+use goplug_pconf_schema::wire::shm;
 use goplug_pconf_schema::{Code, Fault, PluginId, check_call_name};
 use goplug_transport::Peer;
 use tokio::sync::{Notify, Semaphore};
@@ -104,6 +105,8 @@ pub(crate) struct Introduction {
     pub max_concurrent_calls: u32,
     /// Whether what is faster than HTTP is used.
     pub fast_paths: bool,
+    /// Whether memory is shared with a plugin that offers it.
+    pub shared_memory: bool,
 }
 
 impl Live {
@@ -120,9 +123,10 @@ impl Live {
         let names = methods.iter().map(|method| method.info.name.clone());
         let places_of = names.enumerate().map(|(place, name)| (name, place)).collect();
         let places = intro.hello.limits.max_concurrent_calls.min(intro.max_concurrent_calls).max(1);
-        let offers = |feature: &String| intro.fast_paths && feature == FEATURE;
+        let offers = |feature| intro.fast_paths && intro.hello.features.iter().any(|offered| offered == feature);
+        let is_shared = intro.shared_memory && offers(shm::FEATURE);
         Self {
-            frames: intro.hello.features.iter().any(offers).then(Frames::default),
+            frames: offers(FEATURE).then(|| Frames::new(is_shared)),
             polls: Polls::default(),
             pool: Pool::new(intro.socket, intro.peer.clone()),
             id: intro.id,
@@ -163,6 +167,7 @@ impl Live {
     pub(crate) fn transport(&self) -> Transport {
         match (self.wire, &self.frames) {
             (Wire::V0, _) => Transport::V0,
+            (Wire::V1, Some(frames)) if frames.are_used() && frames.are_shared() => Transport::Shm,
             (Wire::V1, Some(frames)) if frames.are_used() => Transport::Frames,
             (Wire::V1, _) => Transport::Http,
         }

@@ -24,6 +24,9 @@ use rustix::net::{RecvFlags, SendFlags};
 pub(crate) use greeting::{Greeting, greet};
 #[cfg(feature = "client")]
 pub(crate) use greeting::{Offer, offer};
+#[cfg(feature = "memory")]
+pub use region::Region;
+#[cfg(not(feature = "memory"))]
 use region::Region;
 use ring::{Consumer, Producer};
 

@@ -16,9 +16,10 @@ use super::ring::Place;
 /// Its length stands: what was mapped stays there. (A file that a peer makes shorter kills whoever touches the rest.)
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
 
-/// A mapping that both ends of one side share; it goes with the last of them.
+/// Memory that two processes have mapped; here it goes with the last of its clones.
 #[derive(Debug, Clone)]
-pub(crate) struct Region(Arc<Mapping>);
+#[cfg_attr(not(feature = "memory"), allow(unreachable_pub))]
+pub struct Region(Arc<Mapping>);
 
 #[derive(Debug)]
 struct Mapping {
@@ -34,8 +35,12 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Region {
-    /// New memory for two rings, and the descriptor to pass on.
-    pub(crate) fn create(ring_bytes: u64) -> io::Result<(Self, OwnedFd)> {
+    /// New memory for two rings of this length, and the descriptor to pass on.
+    ///
+    /// # Errors
+    /// As the operating system says, and for a length that no ring has.
+    #[cfg_attr(not(feature = "memory"), allow(unreachable_pub))]
+    pub fn create(ring_bytes: u64) -> io::Result<(Self, OwnedFd)> {
         let length = memory_bytes(ring_bytes).ok_or(io::ErrorKind::InvalidInput)?;
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         // NOEXEC_SEAL is of Linux 6.3.
@@ -48,8 +53,12 @@ impl Region {
         Ok((Self(Arc::new(Mapping::new(memfd.as_fd(), length)?)), memfd))
     }
 
-    /// Maps what the other side has made, if it is what it has to be.
-    pub(crate) fn open(memfd: &OwnedFd, ring_bytes: u64) -> io::Result<Self> {
+    /// Maps what the other side has made.
+    ///
+    /// # Errors
+    /// As the operating system says, and when it is not sealed memory of that length.
+    #[cfg_attr(not(feature = "memory"), allow(unreachable_pub))]
+    pub fn open(memfd: &OwnedFd, ring_bytes: u64) -> io::Result<Self> {
         let wrong = |text: String| Err(io::Error::new(io::ErrorKind::InvalidData, text));
         let Some(length) = memory_bytes(ring_bytes) else { return wrong(format!("a ring of {ring_bytes} bytes")) };
         let stat = rustix::fs::fstat(memfd)?;
