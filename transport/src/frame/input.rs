@@ -19,7 +19,7 @@ const TRUSTED_BYTES: usize = 4 * 1024 * 1024;
 
 /// What came.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(crate) enum Next {
     Frame(Frame),
     /// A part of a body is beginning to come: whoever collects the body lends what it has, so that the part is read where
     /// it belongs ([`Input::lend`]); or it does not, and the part comes as a frame.
@@ -28,11 +28,11 @@ pub(super) enum Next {
 
 /// A frame.
 #[derive(Debug)]
-pub(super) struct Frame {
-    pub(super) header: Header,
+pub(crate) struct Frame {
+    pub(crate) header: Header,
     /// Only requests, subscriptions and events have any.
     pub(super) meta: Bytes,
-    pub(super) payload: Bytes,
+    pub(crate) payload: Bytes,
     /// Of a body that goes on: all that came of it, if this part was read where it is collected ([`Input::lend`]) or is a
     /// large beginning. The payload itself is empty then.
     pub(super) body: Option<Vec<u8>>,
@@ -40,7 +40,7 @@ pub(super) struct Frame {
 
 /// What came and was not cut yet.
 #[derive(Debug)]
-pub(super) struct Input {
+pub(crate) struct Input {
     buffer: Vec<u8>,
     /// Where in the buffer the next frame begins.
     start: usize,
@@ -65,7 +65,7 @@ struct Large {
 
 /// What a read found.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Read {
+pub(crate) enum Read {
     Some,
     /// Nothing is there now.
     Empty,
@@ -75,7 +75,7 @@ pub(super) enum Read {
 
 impl Input {
     /// `first` came behind the reply to the upgrade.
-    pub(super) fn new(first: &[u8]) -> Self {
+    pub(crate) fn new(first: &[u8]) -> Self {
         Self { buffer: first.to_vec(), start: 0, large: None, was_large: false }
     }
 
@@ -134,7 +134,7 @@ impl Input {
     }
 
     /// Reads once what is there now.
-    pub(super) fn read_from(&mut self, pipe: &Pipe) -> io::Result<Read> {
+    pub(crate) fn read_from(&mut self, pipe: &Pipe) -> io::Result<Read> {
         if self.start > 0 {
             // What is left of a frame is short: longer ones have a buffer of their own.
             self.buffer.drain(..self.start);
@@ -165,7 +165,7 @@ impl Input {
 
     /// As [`Input::next`], for whoever lends nothing.
     #[cfg(test)]
-    pub(super) fn next_frame(&mut self) -> Result<Option<Frame>, Broken> {
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Frame>, Broken> {
         match self.next()? {
             Some(Next::Part(_)) => self.next_frame(),
             Some(Next::Frame(Frame { body: Some(body), header, meta, .. })) => {

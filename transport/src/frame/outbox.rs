@@ -40,7 +40,7 @@ impl Piece {
 
 /// A queue of bytes in the order in which they will be written.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     pieces: VecDeque<Piece>,
     /// An empty buffer, kept for the next small frame.
     spare: Vec<u8>,
@@ -58,7 +58,7 @@ impl Outbox {
     }
 
     /// Appends a frame; the lengths in `header` are filled in here.
-    pub(super) fn push(&mut self, header: Header, meta: &Meta<'_>, payload: Bytes) {
+    pub(crate) fn push(&mut self, header: Header, meta: &Meta<'_>, payload: Bytes) {
         self.push_with(header, |to| meta.encode(to), payload);
     }
 
@@ -112,7 +112,7 @@ impl Outbox {
     ///
     /// # Errors
     /// As the operating system says; the connection is of no use any more. A full socket is no error.
-    pub(super) fn write_to(&mut self, pipe: &Pipe) -> io::Result<usize> {
+    pub(crate) fn write_to(&mut self, pipe: &Pipe) -> io::Result<usize> {
         let mut total = 0;
         while self.length > 0 {
             let mut slices = [IoSlice::new(&[]); MAX_PIECES];

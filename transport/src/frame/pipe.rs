@@ -13,14 +13,14 @@ use crate::shm::Rings;
 
 /// Bytes both ways, and their end. One thread reads at a time, and one writes; nobody waits here.
 #[derive(Debug)]
-pub(super) struct Pipe {
+pub(crate) struct Pipe {
     /// Whoever sleeps, sleeps on it: through the rings, too, it is what wakes.
     pub(super) socket: Arc<UnixStream>,
     rings: OnceLock<Rings>,
 }
 
 impl Pipe {
-    pub(super) fn new(socket: Arc<UnixStream>, rings: Option<Rings>) -> Self {
+    pub(crate) fn new(socket: Arc<UnixStream>, rings: Option<Rings>) -> Self {
         Self { socket, rings: rings.map_or_else(OnceLock::new, OnceLock::from) }
     }
 
@@ -78,12 +78,12 @@ impl Pipe {
     ///
     /// # Errors
     /// As [`Pipe::receive`].
-    pub(super) fn may_sleep(&self, for_bytes: bool, for_room: bool) -> io::Result<bool> {
+    pub(crate) fn may_sleep(&self, for_bytes: bool, for_room: bool) -> io::Result<bool> {
         self.rings().map_or(Ok(true), |rings| rings.may_sleep(for_bytes, for_room))
     }
 
     /// To be called by the reader when the socket has woken it, before it reads.
-    pub(super) fn hear(&self) {
+    pub(crate) fn hear(&self) {
         if let Some(rings) = self.rings() {
             rings.hear(&self.socket);
         }

@@ -83,3 +83,117 @@ fn a_side_that_has_closed_reads_and_writes_no_more() {
     assert_eq!(plugin.receive(&theirs, &mut into, 10).unwrap(), Some(0));
     assert!(plugin.send(&theirs, &[IoSlice::new(b"x")]).is_err() && !plugin.may_sleep(true, false).unwrap());
 }
+
+/// Of the payload behind it; what a payload in these tests begins with.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// A peer that writes to all of the memory what it likes, positions, flags and bytes, while frames come through it.
+///
+/// Each payload begins with the checksum of the rest. What was received is checked where it was copied to; if it is right, the
+/// payload counts as delivered, and is checked once more later: what is copied out cannot change any more. What is wrong was
+/// overwritten before, and is what the peer said. An access outside the memory would be a panic: it is a slice.
+#[test]
+fn whatever_a_peer_writes_nothing_panics_and_what_was_taken_stays() {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use goplug_pconf_schema::wire::frame::{Header, Kind, Meta};
+
+    use crate::frame::testing::{Input, Outbox, Pipe, Read};
+
+    let long = std::env::var_os("GOPLUG_DEEP").is_some();
+    let limit = Instant::now() + Duration::from_secs(if long { 60 } else { 2 });
+    let (mut delivered, mut overwritten, mut lost, mut writes, mut stale) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    println!("seed {random:#x}");
+    while Instant::now() < limit {
+        let (memory, memfd) = Region::create(4096).unwrap();
+        let hostile = Region::open(&memfd, 4096).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let near = Pipe::new(Arc::new(ours), Some(Rings::new(memory.clone(), Side::Registry)));
+        let far = Pipe::new(Arc::new(theirs), Some(Rings::new(memory, Side::Plugin)));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let mut next = {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let mut state = random | 1;
+            move || {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state
+            }
+        };
+        let peer = thread::spawn({
+            let is_over = Arc::clone(&is_over);
+            move || {
+                let mut count = 0_u64;
+                while !is_over.load(Ordering::Relaxed) {
+                    // At first seldom, so that much comes through; then without a pause.
+                    for _ in 0..next() % 4_096 {
+                        std::hint::spin_loop();
+                    }
+                    let among = if next() % 64 == 0 { 128 } else { hostile.len() as u64 };
+                    let at = usize::try_from(next() % among).unwrap();
+                    let value = match next() % 4 {
+                        0 => next(),
+                        1 => next() % 10_000,
+                        2 => hostile[at].load(Ordering::Relaxed).wrapping_add(next() % 64),
+                        _ => hostile[at].load(Ordering::Relaxed) ^ 1 << (next() % 64),
+                    };
+                    hostile[at].store(value, Ordering::Relaxed);
+                    count += 1;
+                }
+                count
+            }
+        });
+        let (mut input, mut outbox, mut id) = (Input::new(&[]), Outbox::default(), 0);
+        let mut kept: Vec<bytes::Bytes> = Vec::new();
+        let round = Instant::now() + Duration::from_millis(20);
+        'round: while Instant::now() < round {
+            id += 1;
+            let mut payload = vec![0_u8; [8, 72, 1_000, 9_000][usize::try_from(id % 4).unwrap()]];
+            payload[8..].fill(u8::try_from(id % 251).unwrap());
+            let sum = checksum(&payload[8..]);
+            payload[..8].copy_from_slice(&sum.to_ne_bytes());
+            outbox.push(Header { end: true, ..Header::new(Kind::Reply, id) }, &Meta::default(), payload.into());
+            for _ in 0..8 {
+                let mut is_lost = outbox.write_to(&far).is_err();
+                is_lost |= near.may_sleep(true, true).is_err() | far.may_sleep(true, true).is_err();
+                is_lost |= !matches!(input.read_from(&near), Ok(Read::Some | Read::Empty));
+                while !is_lost {
+                    match input.next_frame() {
+                        Ok(Some(frame)) if frame.payload.len() >= 8 => {
+                            let (sum, rest) = frame.payload.split_first_chunk::<8>().unwrap();
+                            if checksum(rest) == u64::from_ne_bytes(*sum) {
+                                delivered += 1;
+                                kept.push(frame.payload);
+                            } else {
+                                overwritten += 1;
+                            }
+                        }
+                        Ok(Some(_)) => overwritten += 1,
+                        Ok(None) => break,
+                        Err(_) => is_lost = true,
+                    }
+                }
+                if is_lost {
+                    lost += 1;
+                    break 'round;
+                }
+            }
+        }
+        for payload in kept {
+            let (sum, rest) = payload.split_first_chunk::<8>().unwrap();
+            stale += u64::from(checksum(rest) != u64::from_ne_bytes(*sum));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        writes += peer.join().unwrap();
+    }
+    eprintln!(
+        "figure: {writes} hostile writes: {delivered} payloads delivered, {stale} of them wrong; {overwritten} overwritten \
+         before they were taken, {lost} connections lost"
+    );
+    assert!(delivered > 0 && lost > 0 && stale == 0, "{delivered} {lost} {stale}");
+}
