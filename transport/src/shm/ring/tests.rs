@@ -119,3 +119,41 @@ fn positions_beyond_any_length_are_places() {
     producer.publish();
     assert_eq!(take(&mut consumer, 100).unwrap(), b"across the end");
 }
+
+/// Two threads, as miri interleaves them, with loads and stores in the orders that the language allows.
+#[test]
+fn threads_see_each_other_s_bytes() {
+    use std::sync::Arc;
+
+    let memory: Arc<[AtomicU64]> = (0..PLACE.data + PLACE.words).map(|_| AtomicU64::new(0)).collect();
+    let count = if cfg!(miri) { 600_u32 } else { 300_000 };
+    let mut producer = Producer::new(Arc::clone(&memory), PLACE);
+    let mut consumer = Consumer::new(memory, PLACE);
+    let writer = std::thread::spawn(move || {
+        let mut next = 0_u32;
+        while next < count {
+            let piece: Vec<u8> = (next..count.min(next + 13)).map(|n| n.to_le_bytes()[0]).collect();
+            next += u32::try_from(producer.put(&piece).unwrap()).unwrap();
+            producer.publish();
+            std::thread::yield_now();
+        }
+    });
+    let mut expected = 0_u32;
+    while expected < count {
+        let mut into = [MaybeUninit::new(0xee_u8); 20];
+        let taken = consumer.take(&mut into).unwrap();
+        for byte in &into[..taken] {
+            assert_eq!(byte_of(*byte), expected.to_le_bytes()[0]);
+            expected += 1;
+        }
+        consumer.release();
+        std::thread::yield_now();
+    }
+    writer.join().unwrap();
+}
+
+#[allow(unsafe_code)]
+fn byte_of(byte: MaybeUninit<u8>) -> u8 {
+    // SAFETY: all of the array was initialized.
+    unsafe { byte.assume_init() }
+}
