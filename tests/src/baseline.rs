@@ -24,7 +24,13 @@ impl Baseline {
     /// What this process holds now.
     pub fn now() -> Self {
         let links = links("/proc/self/fd");
-        Self { descriptors: links.len(), threads: entries("/proc/self/task"), children: children(), shared: shared(), links }
+        Self {
+            descriptors: links.len(),
+            threads: entries("/proc/self/task"),
+            children: children(),
+            shared: shared(),
+            links,
+        }
     }
 
     /// The same, with some descriptors more.

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, bail};
 use goplug_benches::{
-    Case, Exchange, Job, Measured, PluginProcess, Subject, Work, drive_blocking, request_len, response_len, serve_control,
+    Case, Exchange, Job, Measured, PluginProcess, Subject, Work, drive_blocking, request_len, response_len,
+    serve_control,
 };
 use goplug_transport::SharedMemory;
 use rustix::thread::sched_yield;

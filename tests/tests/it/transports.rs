@@ -75,7 +75,10 @@ async fn memory_is_shared_where_both_sides_want_to() {
         registry.load("Test/Do").await.unwrap();
         for size in [0, 1, 1000, 3 << 20] {
             let body = vec![7; size];
-            assert!(registry.execute("Test/Do", "echo", body.clone()).await.unwrap() == body, "{latency:?}, {size} bytes");
+            assert!(
+                registry.execute("Test/Do", "echo", body.clone()).await.unwrap() == body,
+                "{latency:?}, {size} bytes"
+            );
         }
         assert_eq!(registry.inspect("Test/Do").await.unwrap().transport, Some(expected), "{latency:?}");
         let maps = std::fs::read_to_string(format!("/proc/{}/maps", plugin.pid())).unwrap();

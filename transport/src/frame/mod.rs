@@ -26,6 +26,9 @@ pub use server::{
     Outlet, Replier,
 };
 
+/// Room in the socket, so that a large reply does not need a wake-up for every bit of it. The kernel may give less.
+const SEND_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
 /// For the tests of what the bytes travel through.
 #[cfg(test)]
 #[cfg(all(feature = "client", feature = "server"))]
@@ -34,6 +37,3 @@ pub(crate) mod testing {
     pub(crate) use super::outbox::Outbox;
     pub(crate) use super::pipe::Pipe;
 }
-
-/// Room in the socket, so that a large reply does not need a wake-up for every bit of it. The kernel may give less.
-const SEND_BUFFER_BYTES: usize = 4 * 1024 * 1024;

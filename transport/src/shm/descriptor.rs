@@ -7,7 +7,8 @@ use std::os::unix::net::UnixStream;
 
 use goplug_pconf_schema::wire::frame::HEADER_BYTES;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
 };
 
 /// Room for one descriptor and for no other.

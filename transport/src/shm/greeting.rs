@@ -1,10 +1,10 @@
 //! How a connection comes to its memory: the registry makes it and offers it in the first frame; the plugin maps it and
 //! says so, or goes on over the socket.
 
-#[cfg(feature = "client")]
-use std::sync::Arc;
 use std::io;
 use std::os::unix::net::UnixStream;
+#[cfg(feature = "client")]
+use std::sync::Arc;
 
 #[cfg(feature = "client")]
 use goplug_pconf_schema::wire::fault::MAX_PROBLEM_BYTES;

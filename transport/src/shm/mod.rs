@@ -128,7 +128,9 @@ impl Rings {
         'all: for slice in slices {
             let mut rest = &slice[..];
             while !rest.is_empty() {
-                let count = outgoing.put(&rest[..rest.len().min(STEP_BYTES - unseen)]).map_err(|rule| self.refuse(socket, rule))?;
+                let count = outgoing
+                    .put(&rest[..rest.len().min(STEP_BYTES - unseen)])
+                    .map_err(|rule| self.refuse(socket, rule))?;
                 if count == 0 {
                     break 'all;
                 }

@@ -29,7 +29,8 @@ fn two_sides_that_sleep_wake_each_other() {
             let out: Vec<u8> = (0..251).cycle().take(251 * 1000).collect();
             while sent < TOTAL || received < TOTAL {
                 let piece = &out[sent % 251..][..(TOTAL - sent).min(50_000 + sent % 1000)];
-                let wrote = if piece.is_empty() { Some(0) } else { rings.send(&socket, &[IoSlice::new(piece)]).unwrap() };
+                let wrote =
+                    if piece.is_empty() { Some(0) } else { rings.send(&socket, &[IoSlice::new(piece)]).unwrap() };
                 sent += wrote.unwrap_or(0);
                 into.clear();
                 let read = rings.receive(&socket, &mut into, 100_000).unwrap();

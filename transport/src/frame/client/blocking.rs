@@ -63,9 +63,12 @@ pub(super) fn sleep(shared: &Shared, for_room: bool, until: Instant) -> io::Resu
         }
         return Ok(());
     }
-    let events = if for_room && shared.pipe.socket_tells_of_room() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-    let mut fds =
-        [PollFd::from_borrowed_fd(rustix::fd::AsFd::as_fd(&*shared.pipe.socket), events), PollFd::new(bell, PollFlags::IN)];
+    let events =
+        if for_room && shared.pipe.socket_tells_of_room() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+    let mut fds = [
+        PollFd::from_borrowed_fd(rustix::fd::AsFd::as_fd(&*shared.pipe.socket), events),
+        PollFd::new(bell, PollFlags::IN),
+    ];
     let left = until.saturating_duration_since(Instant::now());
     let timeout = Timespec::try_from(left).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     match rustix::event::poll(&mut fds, Some(&timeout)) {

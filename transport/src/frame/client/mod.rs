@@ -30,8 +30,8 @@ pub use subscriptions::{Acknowledger, FrameAttach, FrameNotice, FrameRefusal, Fr
 use super::SEND_BUFFER_BYTES;
 use super::patience::{Latency, Patience};
 use super::pipe::Pipe;
-use crate::shm::{self, Offer, Rings};
 use crate::error::{Error, ErrorKind};
+use crate::shm::{self, Offer, Rings};
 use reader::Seat;
 use state::State;
 

@@ -172,13 +172,7 @@ impl Shared {
     }
 
     /// Looks for bytes as long as that is worth while, then sleeps, in place of call `id`.
-    fn look(
-        &self,
-        seat: &mut Seat,
-        id: u64,
-        mut is_full: bool,
-        sleep: &mut Sleep<'_, '_>,
-    ) -> Poll<io::Result<Read>> {
+    fn look(&self, seat: &mut Seat, id: u64, mut is_full: bool, sleep: &mut Sleep<'_, '_>) -> Poll<io::Result<Read>> {
         if seat.sleeper != id {
             let began = Instant::now();
             let silence = began.saturating_duration_since(seat.heard);
@@ -226,13 +220,20 @@ impl Shared {
         };
         if seat.asleep.as_ref().is_none_or(|(_, room)| *room != for_room) {
             seat.asleep = None;
-            let interest = if for_room && self.pipe.socket_tells_of_room() { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            let interest = if for_room && self.pipe.socket_tells_of_room() {
+                Interest::READABLE | Interest::WRITABLE
+            } else {
+                Interest::READABLE
+            };
             seat.asleep = Some((watch_socket(&self.pipe.socket, interest)?, for_room));
         }
         let Seat { input, asleep: Some((fd, _)), .. } = seat else { return Poll::Pending };
         loop {
             // Until it is pending: only then does room wake this task.
-            while for_room && self.pipe.socket_tells_of_room() && let Poll::Ready(ready) = fd.poll_write_ready(cx) {
+            while for_room
+                && self.pipe.socket_tells_of_room()
+                && let Poll::Ready(ready) = fd.poll_write_ready(cx)
+            {
                 ready?.clear_ready();
                 self.write();
             }

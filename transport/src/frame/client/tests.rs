@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use goplug_pconf_schema::wire::frame::{CALL_CREDIT, Header, Kind, MAX_PAYLOAD_BYTES, Meta};
 use super::{FrameConnection, FrameReply, FrameRequest, non_blocking};
 use crate::error::{Error, ErrorKind};
 use crate::frame::Latency;
 use crate::frame::far_end::{FarEnd, is_over_rings};
 use crate::frame::input::{Input, Read};
 use crate::frame::outbox::Outbox;
+use bytes::Bytes;
+use goplug_pconf_schema::wire::frame::{CALL_CREDIT, Header, Kind, MAX_PAYLOAD_BYTES, Meta};
 
 const SOON: Duration = Duration::from_secs(10);
 /// Methods of the peer.

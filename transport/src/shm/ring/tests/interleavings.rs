@@ -21,7 +21,11 @@ const MAX_STATES: usize = 3_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Access {
     Load(usize),
-    Store { place: usize, value: u64, is_release: bool },
+    Store {
+        place: usize,
+        value: u64,
+        is_release: bool,
+    },
     Fence,
     /// Wakes the other end.
     Ring,
@@ -148,18 +152,19 @@ fn slot(place: usize) -> usize {
 impl Pasts {
     fn of(&mut self, end: usize, found: Vec<u64>) -> (usize, Past) {
         let number = self.0.len();
-        let past = self.0.entry((end, found)).or_insert_with_key(|(end, found)| {
-            (number, Rc::new((found.clone(), next(*end, found))))
-        });
+        let past = self
+            .0
+            .entry((end, found))
+            .or_insert_with_key(|(end, found)| (number, Rc::new((found.clone(), next(*end, found)))));
         (past.0, Rc::clone(&past.1))
     }
 }
 
 impl State {
     /// Every state that may follow.
-    fn followers(&self, of: &[Past], pasts: &mut Pasts, all: &mut Vec<Past>) -> Vec<Self> {
+    fn followers(&self, of: &[Past; 2], pasts: &mut Pasts, all: &mut Vec<Past>) -> Vec<Self> {
         let mut followers = Vec::new();
-        for end in 0..2 {
+        for (end, past) in of.iter().enumerate() {
             let End { buffer, is_rung, .. } = &self.ends[end];
             for (at, &(slot, value, is_release)) in buffer.iter().enumerate() {
                 let waits = |other: &(usize, u64, bool)| is_release || other.0 == slot || other.0 >= 4 && slot >= 4;
@@ -171,7 +176,7 @@ impl State {
                 state.ends[end].buffer.remove(at);
                 followers.push(state);
             }
-            let (found, access) = &*of[end];
+            let (found, access) = &**past;
             let mut state = self.clone();
             let new = match *access {
                 Access::Load(place) => {
