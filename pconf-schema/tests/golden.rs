@@ -293,7 +293,8 @@ fn frames(bytes: &[u8]) {
     let problem = br#"{"type":"about:blank","title":"method_failed","status":422,"code":"method_failed","ran":"yes"}"#;
     let new = Header::new;
     let none = Meta::default();
-    let expected: [(&str, Header, Meta<'_>, &[u8]); 10] = [
+    let rings = Header { arg: 1_048_576, ..new(Kind::Rings, 0) };
+    let expected: [(&str, Header, Meta<'_>, &[u8]); 12] = [
         ("request", Header { end: true, index: 2, arg: 30_000, ..new(Kind::Request, 1) }, meta, b"hello"),
         ("reply", Header { end: true, ..new(Kind::Reply, 1) }, none, b"\0ok"),
         ("error", Header { end: true, ..new(Kind::Error, 2) }, none, problem),
@@ -303,7 +304,9 @@ fn frames(bytes: &[u8]) {
         ("credit of the connection", Header { arg: 1_048_576, ..new(Kind::Credit, 0) }, none, b""),
         ("ping", new(Kind::Ping, 7), none, b"are you there"),
         ("pong", new(Kind::Pong, 7), none, b"are you there"),
-        ("close", new(Kind::Close, 0), none, b"frame type 16 is unknown"),
+        ("close", new(Kind::Close, 0), none, b"frame type 99 is unknown"),
+        ("rings, with a descriptor", Header { fd: true, ..rings }, none, b""),
+        ("rings, the answer", rings, none, b""),
     ];
     let mut written = String::new();
     for (name, header, meta, payload) in expected {

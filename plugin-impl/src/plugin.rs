@@ -7,9 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use goplug_pconf_schema::wire::PROTOCOL;
 use goplug_pconf_schema::wire::call::MAX_DEADLINE_MS;
-use goplug_pconf_schema::wire::frame;
 use goplug_pconf_schema::wire::hello::{Hello, Limits, MAX_CALLBACKS, MAX_HELLO_BYTES, MAX_METHODS, MethodInfo};
 use goplug_pconf_schema::wire::life::Health;
+use goplug_pconf_schema::wire::{frame, shm};
 use goplug_pconf_schema::{Code, Fault, Pconf, PluginId, check_call_name};
 use goplug_transport::Latency;
 use schemars::JsonSchema;
@@ -67,6 +67,7 @@ impl Plugin {
             socket: None,
             limits: Limits::default(),
             latency: Latency::default(),
+            shared_memory: true,
             hooks: Hooks::default(),
             methods: Vec::new(),
             callbacks: Vec::new(),
@@ -92,6 +93,7 @@ pub struct PluginBuilder {
     socket: Option<PathBuf>,
     limits: Limits,
     latency: Latency,
+    shared_memory: bool,
     hooks: Hooks,
     methods: Vec<(MethodInfo, Function)>,
     callbacks: Vec<Callback>,
@@ -286,6 +288,14 @@ impl PluginBuilder {
         self
     }
 
+    /// Whether calls may come through memory that is shared with a registry that wants to (default: yes): 2 MiB for each such
+    /// connection.
+    #[must_use]
+    pub fn shared_memory(mut self, on: bool) -> Self {
+        self.shared_memory = on;
+        self
+    }
+
     /// The socket, at most 107 bytes of path; else what the environment variable `GOPLUG_PLUGIN_SOCKET` says, else
     /// `<NameSpace><Name>.<8 digits of the epoch>.sock` in the plugin directory.
     #[must_use]
@@ -382,7 +392,10 @@ impl PluginBuilder {
         Hello {
             protocols: vec![PROTOCOL],
             protocol: None,
-            features: vec![frame::FEATURE.to_owned()],
+            features: std::iter::once(frame::FEATURE)
+                .chain(self.shared_memory.then_some(shm::FEATURE))
+                .map(str::to_owned)
+                .collect(),
             namespace: id.namespace().to_owned(),
             name: id.name().to_owned(),
             version: self.version.clone(),

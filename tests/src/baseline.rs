@@ -11,6 +11,8 @@ pub struct Baseline {
     descriptors: usize,
     threads: usize,
     children: usize,
+    /// Mappings of memory that is shared with a plugin.
+    shared: usize,
 }
 
 impl Baseline {
@@ -22,7 +24,13 @@ impl Baseline {
     /// What this process holds now.
     pub fn now() -> Self {
         let links = links("/proc/self/fd");
-        Self { descriptors: links.len(), threads: entries("/proc/self/task"), children: children(), links }
+        Self {
+            descriptors: links.len(),
+            threads: entries("/proc/self/task"),
+            children: children(),
+            shared: shared(),
+            links,
+        }
     }
 
     /// The same, with some descriptors more.
@@ -40,7 +48,8 @@ impl Baseline {
         let begin = Instant::now();
         loop {
             let now = Self::now();
-            if now.descriptors <= self.descriptors && now.threads <= self.threads && now.children <= self.children {
+            let is_back = now.descriptors <= self.descriptors && now.threads <= self.threads;
+            if is_back && now.children <= self.children && now.shared <= self.shared {
                 return;
             }
             assert!(begin.elapsed() < Self::settle(), "{now:#?}\ninstead of\n{self:#?}");
@@ -56,6 +65,11 @@ fn entries(folder: &str) -> usize {
 fn links(folder: &str) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect()
+}
+
+fn shared() -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    maps.lines().filter(|line| line.contains("memfd:goplug-rings")).count()
 }
 
 /// Children of every thread, dead ones that nobody reaped included.

@@ -92,6 +92,11 @@ impl Samples {
     }
 }
 
+/// Whether registries of this run share memory with plugins that offer it.
+pub fn shared_memory() -> bool {
+    std::env::var_os("GOPLUG_TRANSPORT").is_some_and(|transport| transport == "shm")
+}
+
 /// Whether calls of this run go over frames where the plugin offers them.
 pub fn fast_paths() -> bool {
     std::env::var_os("GOPLUG_TRANSPORT").is_none_or(|transport| transport != "http")

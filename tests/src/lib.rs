@@ -4,7 +4,8 @@
 //! its test. Nothing here knows how the libraries work inside; [`http`] and [`v0app`] speak the wire by hand.
 //!
 //! Environment: `GOPLUG_DEEP=1` runs everything at full size and asserts every figure; `GOPLUG_TESTS=fast` leaves out
-//! what takes long; `GOPLUG_TRANSPORT=http` keeps calls on HTTP where they would go over frames; `GOPLUG_SEED` sets the seed that every random test prints.
+//! what takes long; `GOPLUG_TRANSPORT=http` keeps calls on HTTP where they would go over frames,
+//! `GOPLUG_TRANSPORT=shm` has frames travel through shared memory; `GOPLUG_SEED` sets the seed that every random test prints.
 
 #![allow(clippy::panic, reason = "a test that cannot go on says so by a panic")]
 
@@ -21,7 +22,7 @@ mod wait;
 
 pub use baseline::{Baseline, isolated, peak_memory_reset, peak_memory_since};
 pub use dir::{PluginDir, write_atomically};
-pub use figures::{Samples, bound, deep, fast, fast_paths, figure, note, say, scaled, seed, skip};
+pub use figures::{Samples, bound, deep, fast, fast_paths, figure, note, say, scaled, seed, shared_memory, skip};
 pub use process::{Process, Ready};
 pub use proxy::{Proxy, Weather};
 pub use random::Random;

@@ -3,7 +3,7 @@
 //! In reading order: [`Connection`] (the registry's side: one request at a time over one socket), [`serve`] with
 //! [`Handler`] (the plugin's side), [`bind`] (a socket file that a dead predecessor cannot block and a live one keeps),
 //! [`Peer`] (who is at the other end, and whether that process still lives), [`FrameConnection`] and [`FrameServer`] (many
-//! calls at once, on a socket that began as HTTP).
+//! calls at once, on a socket that began as HTTP, or through memory that both sides share).
 //!
 //! HTTP/1.1 is our own, on httparse; `docs/decisions/0001-own-http.md` says why. Nothing here knows what a plugin is,
 //! and nothing that the other side sends can panic, hang or exhaust the process: heads are at most
@@ -24,6 +24,8 @@ mod pool;
 mod send;
 #[cfg(feature = "server")]
 mod server;
+#[cfg(any(feature = "client", feature = "server"))]
+mod shm;
 mod socket;
 
 #[cfg(feature = "client")]
@@ -50,6 +52,9 @@ pub use server::{
     Handler, IncomingBody, ServerBody, ServerHead, ServerLimits, ServerRequest, ServerResponse, ServerUpgrade, Written,
     serve,
 };
+#[cfg(feature = "memory")]
+#[cfg(any(feature = "client", feature = "server"))]
+pub use shm::Region as SharedMemory;
 pub use socket::{BoundSocket, SocketFile, bind};
 
 #[cfg(test)]

@@ -24,7 +24,10 @@ const EDGES: [(&str, &[&str]); 10] = [
         "goplug-tests",
         &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplugctl", "goplugd", "goplug-examples"],
     ),
-    ("goplug-benches", &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplugd"]),
+    (
+        "goplug-benches",
+        &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplug-transport", "goplugd"],
+    ),
     ("xtask", &["goplug-pconf-schema"]),
 ];
 

@@ -20,7 +20,8 @@ use crate::report::{Machine, Report};
 /// How long one measurement may take, start and all, before its program is ended.
 const LONGEST_JOB: Duration = Duration::from_secs(300);
 /// What ratios are made to; measured with whatever is asked for.
-pub(crate) const REFERENCES: [&str; 4] = ["bare-blocking", "bare-polling", "bare-tokio/current-thread", "bare-memcpy"];
+pub(crate) const REFERENCES: [&str; 5] =
+    ["bare-blocking", "bare-polling", "bare-tokio/current-thread", "bare-memcpy", "bare-ring"];
 
 /// Measures calls between two processes, beside bare sockets.
 #[derive(Debug, Parser)]

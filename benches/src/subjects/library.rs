@@ -20,8 +20,10 @@ pub(crate) enum Transport {
     /// What the original GoPlug speaks; the plugin is one of those.
     V0,
     Http,
-    /// Frames, with what a waiting caller does.
+    /// Frames through the socket, with what a waiting caller does.
     Frames(Latency),
+    /// Frames through shared memory, which only `low` has.
+    Shm,
 }
 
 /// How the application calls.
@@ -49,12 +51,13 @@ pub(crate) struct Library {
 }
 
 impl Transport {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::V0,
         Self::Http,
         Self::Frames(Latency::Balanced),
         Self::Frames(Latency::Low),
         Self::Frames(Latency::Frugal),
+        Self::Shm,
     ];
 
     fn name(self) -> &'static str {
@@ -64,6 +67,7 @@ impl Transport {
             Self::Frames(Latency::Balanced) => "frames",
             Self::Frames(Latency::Low) => "frames-low",
             Self::Frames(Latency::Frugal) => "frames-frugal",
+            Self::Shm => "shm",
         }
     }
 
@@ -72,6 +76,7 @@ impl Transport {
         match self {
             Self::V0 | Self::Http => Registry::builder(dir).fast_paths(false),
             Self::Frames(latency) => Registry::builder(dir).latency(latency),
+            Self::Shm => Registry::builder(dir).latency(Latency::Low),
         }
     }
 }
@@ -122,6 +127,7 @@ impl Subject for Library {
             return v0_plugin::run(dir, ID, &answering);
         }
         let plugin = goplug_plugin_impl::Plugin::builder(dir).namespace("Bench").name("Echo");
+        let plugin = plugin.shared_memory(self.transport == Transport::Shm);
         let plugin = match self.handler {
             Handler::Blocking => plugin.method("echo", move |_cx, body: Bytes| Ok(answering.answer(body))),
             Handler::Async => plugin.method_async("echo", move |_cx, body: Bytes| {

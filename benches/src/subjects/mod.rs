@@ -5,6 +5,7 @@ mod daemon;
 mod library;
 mod memory;
 mod pieces;
+mod ring;
 mod tokio_socket;
 mod v0_plugin;
 
@@ -17,6 +18,7 @@ pub(crate) use daemon::run as daemon;
 use library::{Face, Handler, Library, Transport};
 use memory::Memory;
 use pieces::Pieces;
+use ring::BareRing;
 use tokio_socket::TokioSocket;
 
 /// Every subject; references first.
@@ -25,6 +27,7 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
         Box::new(Bare { waiting: Waiting::Blocking, large_buffers: false }),
         Box::new(Bare { waiting: Waiting::Polling, large_buffers: false }),
         Box::new(Bare { waiting: Waiting::Blocking, large_buffers: true }),
+        Box::new(BareRing),
         Box::new(Memory::Copy),
         Box::new(Memory::Touch),
     ];
@@ -42,6 +45,7 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
         (frames, Face::Blocking, Handler::Async),
         (frames, Face::Blocking, Handler::Blocking),
         (Transport::Frames(Latency::Low), Face::Blocking, Handler::Async),
+        (Transport::Shm, Face::Blocking, Handler::Async),
     ] {
         all.push(Box::new(Library { transport, face, handler }));
     }

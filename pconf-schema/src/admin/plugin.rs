@@ -90,6 +90,8 @@ pub enum Transport {
     Http,
     /// Binary frames: all calls on one connection.
     Frames,
+    /// Binary frames through shared memory.
+    Shm,
 }
 
 impl Transport {
@@ -99,6 +101,7 @@ impl Transport {
             Self::V0 => "v0",
             Self::Http => "http",
             Self::Frames => "frames",
+            Self::Shm => "shm",
         }
     }
 }

@@ -69,6 +69,10 @@ pub enum Kind {
     Drain = 14,
     /// The last frame: its payload names the rule that was broken.
     Close = 15,
+    /// The first frame of a connection, if any: frames travel through shared memory from now on ([`super::shm`]). From the
+    /// registry, with the memory's descriptor; `arg` is the length of a ring. The answer is the same without descriptor, or
+    /// an ERROR: nothing changes then.
+    Rings = 16,
 }
 
 /// The fixed beginning of a frame.
@@ -78,6 +82,8 @@ pub struct Header {
     pub kind: Kind,
     /// Whether this frame is the last of its body.
     pub end: bool,
+    /// Whether a descriptor comes with the first byte of this frame, which only RINGS has.
+    pub fd: bool,
     /// The place of the method or callback in the hello.
     pub index: u16,
     /// The call or subscription, counted up from 1 by the registry; 0 for the connection itself.
@@ -124,17 +130,19 @@ impl Kind {
             13 => Self::Unsubscribe,
             14 => Self::Drain,
             15 => Self::Close,
+            16 => Self::Rings,
             _ => return None,
         })
     }
 }
 
 const END: u8 = 1;
+const FD: u8 = 2;
 
 impl Header {
     /// A header of a frame without metadata and payload.
     pub fn new(kind: Kind, id: u64) -> Self {
-        Self { kind, end: false, index: 0, id, arg: 0, meta_bytes: 0, payload_bytes: 0, rest_bytes: 0 }
+        Self { kind, end: false, fd: false, index: 0, id, arg: 0, meta_bytes: 0, payload_bytes: 0, rest_bytes: 0 }
     }
 
     /// The bytes of the header.
@@ -143,7 +151,7 @@ impl Header {
         let length = HEADER_BYTES - LENGTH_BYTES + self.meta_bytes + self.payload_bytes;
         bytes[0..4].copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
         bytes[4] = self.kind as u8;
-        bytes[5] = if self.end { END } else { 0 };
+        bytes[5] = if self.end { END } else { 0 } | if self.fd { FD } else { 0 };
         bytes[6..8].copy_from_slice(&self.index.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.id.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.arg.to_le_bytes());
@@ -178,12 +186,14 @@ impl Header {
         let Some(kind) = Kind::of(bytes[4]) else {
             return Err(Broken(format!("frame type {} is unknown", bytes[4])));
         };
-        if bytes[5] & !END != 0 {
+        let known = if kind == Kind::Rings { END | FD } else { END };
+        if bytes[5] & !known != 0 {
             return Err(Broken(format!("flags {:#x} of a frame are unknown", bytes[5])));
         }
         let header = Self {
             kind,
-            end: bytes[5] == END,
+            end: bytes[5] & END != 0,
+            fd: bytes[5] & FD != 0,
             index: u16::from_le_bytes([bytes[6], bytes[7]]),
             id: u64_at(8),
             arg: u64_at(16),
@@ -320,9 +330,11 @@ mod tests {
         assert!(with(|bytes| bytes[0..4].copy_from_slice(&u32::MAX.to_le_bytes())).contains("payload"));
         assert!(with(|bytes| bytes[24..28].copy_from_slice(&4097_u32.to_le_bytes())).contains("metadata"));
         assert!(with(|bytes| bytes[24] = 70).contains("metadata"), "more metadata than the frame has");
-        assert!(with(|bytes| bytes[4] = 16).contains("type 16"));
+        assert!(with(|bytes| bytes[4] = 17).contains("type 17"));
         assert!(with(|bytes| bytes[4] = 0).contains("type 0"));
-        assert!(with(|bytes| bytes[5] = 2).contains("flags"));
+        assert!(with(|bytes| bytes[5] = 2).contains("flags"), "a descriptor where none can be");
+        assert!(with(|bytes| bytes[5] = 4).contains("flags"));
+        assert!(with(|bytes| bytes[4..6].copy_from_slice(&[16, 4])).contains("flags"));
         assert!(with(|bytes| bytes[31] = 1).contains("zero"), "a body that has ended does not go on");
     }
 

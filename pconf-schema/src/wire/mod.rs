@@ -1,7 +1,8 @@
 //! What registry and plugin say to each other (`docs/protocol.md`).
 //!
 //! [`hello`] describes a plugin, [`call`] is a call's path and headers, [`fault`] every way to fail, [`life`]
-//! activation and its end, [`event`] notifications, [`frame`] the layout of the fast path.
+//! activation and its end, [`event`] notifications, [`frame`] the layout of the fast path,
+//! [`shm`] that of the memory in which it may run.
 
 pub mod call;
 pub mod event;
@@ -9,6 +10,7 @@ pub mod fault;
 pub mod frame;
 pub mod hello;
 pub mod life;
+pub mod shm;
 pub mod sse;
 
 /// The protocol version that this build speaks; v0, the original GoPlug, has no number on the wire.

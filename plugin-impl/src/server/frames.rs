@@ -11,6 +11,7 @@ use bytes::Bytes;
 use goplug_pconf_schema::wire::call::MAX_DEADLINE_MS;
 use goplug_pconf_schema::wire::event::{Position, check_subscription};
 use goplug_pconf_schema::wire::frame::{Meta, UPGRADE};
+use goplug_pconf_schema::wire::shm;
 use goplug_pconf_schema::{Code, Fault, Ran};
 use goplug_transport::{
     Answered, Cancel, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late, NoticeSource, Outlet,
@@ -35,7 +36,8 @@ const SPARE_CALLS: usize = 64;
 /// The frame connections of a plugin, whose methods run on the runtime of this moment.
 pub(super) fn server(service: &Arc<Service>) -> Arc<FrameServer> {
     let max_calls = service.max_concurrent_calls().saturating_add(SPARE_CALLS);
-    let limits = FrameLimits { max_calls, latency: service.latency, ..FrameLimits::default() };
+    let shared_memory = service.hello().features.iter().any(|feature| feature == shm::FEATURE);
+    let limits = FrameLimits { max_calls, latency: service.latency, shared_memory, ..FrameLimits::default() };
     // Asked here, where there is one.
     service.runtime();
     Arc::new(FrameServer::new(Arc::new(Frames { service: Arc::clone(service) }), limits))

@@ -1,6 +1,7 @@
 //! Calls over frames: many at once on one connection, which is made when it is first wanted and closes when it was idle. Feeds
 //! share it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,16 +21,27 @@ use crate::supervisor::{Doubt, Live};
 const AFTER_REFUSAL: Duration = Duration::from_secs(1);
 
 /// The frame connection of one process, if it offers one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Frames {
     connection: Arc<ArcSwapOption<FrameConnection>>,
     /// Held by whoever makes a connection; the others wait for it.
     making: tokio::sync::Mutex<()>,
     /// Until when nobody asks again; forgotten when a connection was made.
     refused: Mutex<Option<Instant>>,
+    /// Whether memory is shared with it: both sides want to, and it has not refused.
+    is_shared: AtomicBool,
 }
 
 impl Frames {
+    pub(crate) fn new(is_shared: bool) -> Self {
+        Self {
+            connection: Arc::default(),
+            making: tokio::sync::Mutex::default(),
+            refused: Mutex::default(),
+            is_shared: AtomicBool::new(is_shared),
+        }
+    }
+
     /// Ends the connection for good, once whole replies that are on their way have been read.
     pub(crate) fn close(&self) {
         let Some(connection) = self.connection.swap(None) else { return };
@@ -51,6 +63,11 @@ impl Frames {
     /// Whether calls go here, as far as the last attempt tells.
     pub(crate) fn are_used(&self) -> bool {
         self.lock().is_none()
+    }
+
+    /// Whether frames go through shared memory, as far as the last attempt tells.
+    pub(crate) fn are_shared(&self) -> bool {
+        self.is_shared.load(Ordering::Relaxed)
     }
 
     /// The connection, made if there is none; `None` when the plugin refuses one now.
@@ -94,10 +111,22 @@ impl Frames {
                 forget_if_ended(&here);
             }
         };
-        let connection = upgrade(live, latency, deadline, on_end).await?.map(Arc::new);
+        let is_shared = self.are_shared();
+        let connection = match upgrade(live, latency, deadline, is_shared, on_end.clone()).await {
+            // One that cannot say no to shared memory can still do without.
+            Err(Unmade::Unshared(fault)) => {
+                tracing::debug!(plugin = %live.id, %fault, "no shared memory: frames go through the socket");
+                self.is_shared.store(false, Ordering::Relaxed);
+                upgrade(live, latency, deadline, false, on_end).await
+            }
+            made => made,
+        };
+        let connection = connection.map_err(|(Unmade::Unshared(fault) | Unmade::At(fault))| fault)?.map(Arc::new);
         match &connection {
             Some(made) => {
                 *self.lock() = None;
+                // What was refused once is not offered again to this process.
+                self.is_shared.fetch_and(made.is_shared(), Ordering::Relaxed);
                 self.connection.store(Some(Arc::clone(made)));
                 forget_if_ended(&self.connection);
                 // Whoever let go of the process meanwhile closed what was there before.
@@ -205,13 +234,27 @@ fn lost(live: &Live, error: &Error) -> Fault {
     if error.kind == ErrorKind::TooLarge { fault.with_ran(Ran::Yes) } else { fault }
 }
 
+/// Why there is no frame connection.
+enum Unmade {
+    /// There might be one without shared memory.
+    Unshared(Fault),
+    At(Fault),
+}
+
+impl From<Fault> for Unmade {
+    fn from(fault: Fault) -> Self {
+        Self::At(fault)
+    }
+}
+
 /// A frame connection; `None` if the plugin refuses one.
 async fn upgrade(
     live: &Live,
     latency: Latency,
     deadline: Instant,
+    is_shared: bool,
     on_end: impl FnOnce() + Send + 'static,
-) -> Result<Option<FrameConnection>, Fault> {
+) -> Result<Option<FrameConnection>, Unmade> {
     let connection = live.pool.connect(deadline).await.map_err(|error| not_connected(live, error))?;
     let call_id = next_call_id();
     let headers = [("Connection", "Upgrade"), ("Upgrade", frame::UPGRADE), (CALL_ID, &call_id), (EPOCH, live.epoch())];
@@ -223,9 +266,14 @@ async fn upgrade(
         Upgrade::Done { head, stream, first } => {
             if !head.header("upgrade").is_some_and(|to| to.eq_ignore_ascii_case(frame::UPGRADE)) {
                 let text = format!("plugin `{}` changed to a protocol that nobody asked for", live.id);
-                return Err(Fault::new(Code::ProtocolError, text).with_ran(Ran::No));
+                return Err(Fault::new(Code::ProtocolError, text).with_ran(Ran::No).into());
             }
-            FrameConnection::new(stream, &first, latency, on_end).map(Some).map_err(|error| broken(live, &error))
+            if is_shared {
+                let shared = FrameConnection::shared(stream, &first, latency, on_end).await;
+                return shared.map(Some).map_err(|error| Unmade::Unshared(broken(live, &error)));
+            }
+            let made = FrameConnection::new(stream, &first, latency, on_end);
+            Ok(Some(made.map_err(|error| broken(live, &error))?))
         }
         Upgrade::Refused(head, mut connection) => {
             let body = connection.read_body(MAX_PROBLEM_BYTES).await.unwrap_or_default();
@@ -233,7 +281,7 @@ async fn upgrade(
             let fault = judge::problem(head.status, &body);
             // Another process: the call is for nobody.
             if fault.code == Code::Unavailable {
-                return Err(fault.with_ran(Ran::No));
+                return Err(fault.with_ran(Ran::No).into());
             }
             tracing::debug!(plugin = %live.id, status = head.status, %fault, "no frames: calls go over HTTP");
             Ok(None)

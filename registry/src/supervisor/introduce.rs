@@ -8,7 +8,7 @@ use goplug_pconf_schema::wire::fault::MAX_PROBLEM_BYTES;
 use goplug_pconf_schema::wire::hello::{Hello, HelloError, Limits, MAX_HELLO_BYTES, MAX_METHODS, MethodInfo};
 use goplug_pconf_schema::wire::{PROTOCOL, depth_is_bounded};
 use goplug_pconf_schema::{Code, Fault, check_call_name};
-use goplug_transport::{Connection, Error, ErrorKind, Reply, Request};
+use goplug_transport::{Connection, Error, ErrorKind, Latency, Reply, Request};
 use tokio::time::{Instant, timeout};
 
 use super::live::{Introduction, Live, Wire};
@@ -121,6 +121,7 @@ fn active(found: &Found, wire: Wire, hello: Hello, output: Bytes, connection: Co
         output,
         max_concurrent_calls: options.max_concurrent_calls,
         fast_paths: options.fast_paths,
+        shared_memory: options.latency == Latency::Low,
     });
     Met::Active(Box::new(live), Box::new(connection))
 }

@@ -8,6 +8,7 @@ use goplug_pconf_schema::admin::Transport;
 use goplug_pconf_schema::wire::call::{escape, method_path};
 use goplug_pconf_schema::wire::frame::FEATURE;
 use goplug_pconf_schema::wire::hello::{Hello, MethodInfo};
+use goplug_pconf_schema::wire::shm;
 use goplug_pconf_schema::{Code, Fault, PluginId, check_call_name};
 use goplug_transport::Peer;
 use tokio::sync::Notify;
@@ -102,6 +103,8 @@ pub(crate) struct Introduction {
     pub max_concurrent_calls: u32,
     /// Whether what is faster than HTTP is used.
     pub fast_paths: bool,
+    /// Whether memory is shared with a plugin that offers it.
+    pub shared_memory: bool,
 }
 
 impl Live {
@@ -117,9 +120,10 @@ impl Live {
         let methods: Vec<_> = methods.collect();
         let by_name = by_name(&methods);
         let places = intro.hello.limits.max_concurrent_calls.min(intro.max_concurrent_calls).max(1);
-        let offers = |feature: &String| intro.fast_paths && feature == FEATURE;
+        let offers = |feature| intro.fast_paths && intro.hello.features.iter().any(|offered| offered == feature);
+        let is_shared = intro.shared_memory && offers(shm::FEATURE);
         Self {
-            frames: intro.hello.features.iter().any(offers).then(Frames::default),
+            frames: offers(FEATURE).then(|| Frames::new(is_shared)),
             polls: Polls::default(),
             pool: Pool::new(intro.socket, intro.peer.clone()),
             id: intro.id,
@@ -157,6 +161,7 @@ impl Live {
     pub(crate) fn transport(&self) -> Transport {
         match (self.wire, &self.frames) {
             (Wire::V0, _) => Transport::V0,
+            (Wire::V1, Some(frames)) if frames.are_used() && frames.are_shared() => Transport::Shm,
             (Wire::V1, Some(frames)) if frames.are_used() => Transport::Frames,
             (Wire::V1, _) => Transport::Http,
         }

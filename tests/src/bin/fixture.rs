@@ -23,6 +23,7 @@ struct Options {
     dir: PathBuf,
     names: Vec<String>,
     lazy: bool,
+    no_shared_memory: bool,
     version: Option<String>,
     activations: Option<PathBuf>,
     activator_ms: u64,
@@ -101,6 +102,7 @@ fn options() -> Options {
             "--max-request" => options.max_request = Some(number(value())),
             "--window" => options.window = Some(number(value()) as usize),
             "--health" => options.health = value(),
+            "--no-shared-memory" => options.no_shared_memory = true,
             "--count" => count = number(value()),
             "--prefix" => prefix = value(),
             _ => options.names.push(arg),
@@ -113,6 +115,7 @@ fn options() -> Options {
 fn build(options: &Options, name: &str) -> PluginBuilder {
     let (namespace, name) = name.split_once('/').unwrap_or(("", name));
     let mut builder = Plugin::builder(&options.dir).namespace(if namespace == "-" { "" } else { namespace }).name(name);
+    builder = builder.shared_memory(!options.no_shared_memory);
     builder = builder.lazy_load(options.lazy).description("misbehaves on command");
     if let Some(version) = &options.version {
         builder = builder.version(version);

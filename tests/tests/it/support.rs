@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use goplug_pconf_schema::admin::{EventKind, PluginSummary, RegistryEvent, State};
-use goplug_registry::{Error, Events, Registry, Wait};
+use goplug_registry::{Error, Events, Latency, Registry, Wait};
 use goplug_tests::{LONG, PluginDir, Process, Ready, wait_until};
 
 pub(crate) const FIXTURE: &str = env!("CARGO_BIN_EXE_fixture");
@@ -134,7 +134,8 @@ pub(crate) fn command(program: &str) -> Command {
 
 /// A registry over the transport that this run is about.
 pub(crate) fn builder(dir: impl AsRef<std::path::Path>) -> goplug_registry::Builder {
-    Registry::builder(dir).fast_paths(goplug_tests::fast_paths())
+    let latency = if goplug_tests::shared_memory() { Latency::Low } else { Latency::default() };
+    Registry::builder(dir).fast_paths(goplug_tests::fast_paths()).latency(latency)
 }
 
 /// A registry that finds and loads by itself.

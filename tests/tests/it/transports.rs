@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use goplug_registry::admin::{RegistryEvent, Transport};
-use goplug_registry::{CallOptions, Code, Ran, Registry, Subscribe, Unload};
-use goplug_tests::{LONG, PluginDir, bound, fast_paths, wait_until};
+use goplug_registry::{CallOptions, Code, Latency, Ran, Registry, Subscribe, Unload};
+use goplug_tests::{Baseline, LONG, PluginDir, bound, isolated, scaled, wait_until};
 use rustix::process::Signal;
 
-use crate::support::{event, evil, fixture, loaded, quiet, text};
+use crate::support::{app, builder, event, evil, fixture, loaded, quiet, text};
 
 /// The modules whose tests make calls or listen through a registry.
 const MODULES: [&str; 7] = ["bodies::", "calls::", "hostile::", "identity::", "leaks::", "life::", "notifications::"];
@@ -15,18 +15,29 @@ const MODULES: [&str; 7] = ["bodies::", "calls::", "hostile::", "identity::", "l
 /// Those tests run once more, in a process of their own, with every call and every notification on HTTP.
 #[test]
 fn everything_holds_over_http_too() {
-    if !fast_paths() {
-        // This is that process.
+    run_again_over("http");
+}
+
+/// And once more through memory that registry and plugin share; with the tests of this module, too.
+#[test]
+fn everything_holds_over_shared_memory_too() {
+    run_again_over("shm");
+}
+
+fn run_again_over(transport: &str) {
+    if std::env::var_os("GOPLUG_TRANSPORT").is_some() {
+        // This is such a process.
         return;
     }
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .args(MODULES)
+        .args(if transport == "shm" { &["transports::"][..] } else { &[] })
         .args(["--skip", "cli::"])
-        .env("GOPLUG_TRANSPORT", "http")
+        .env("GOPLUG_TRANSPORT", transport)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "over HTTP: {text}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "over {transport}: {text}\n{}", String::from_utf8_lossy(&output.stderr));
     let summary = text.lines().find(|line| line.starts_with("test result: ok.")).unwrap_or_default();
     let passed: u32 = summary.split(' ').nth(3).and_then(|count| count.parse().ok()).unwrap_or(0);
     assert!(passed > 30, "the tests ran: {summary}");
@@ -48,6 +59,82 @@ async fn calls_go_over_frames_where_both_sides_offer_them() {
         assert_eq!(names.iter().any(|name| name.trim() == "goplug-frames"), fast, "{names:?}");
         registry.close().await;
     }
+}
+
+/// Memory is shared when the registry's latency is low and the plugin offers it, and not otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_shared_where_both_sides_want_to() {
+    for (latency, arguments, expected) in [
+        (Latency::Low, &["Test/Do"][..], Transport::Shm),
+        (Latency::Balanced, &["Test/Do"], Transport::Frames),
+        (Latency::Low, &["Test/Do", "--no-shared-memory"], Transport::Frames),
+    ] {
+        let dir = PluginDir::new();
+        let plugin = fixture(&dir, arguments);
+        let registry = Registry::builder(dir.path()).latency(latency).open().await.unwrap();
+        registry.load("Test/Do").await.unwrap();
+        for size in [0, 1, 1000, 3 << 20] {
+            let body = vec![7; size];
+            assert!(
+                registry.execute("Test/Do", "echo", body.clone()).await.unwrap() == body,
+                "{latency:?}, {size} bytes"
+            );
+        }
+        assert_eq!(registry.inspect("Test/Do").await.unwrap().transport, Some(expected), "{latency:?}");
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", plugin.pid())).unwrap();
+        assert_eq!(maps.contains("memfd:goplug-rings"), expected == Transport::Shm, "{latency:?}");
+        registry.close().await;
+    }
+}
+
+/// Whichever side is killed, the other knows at once and nothing is left: no descriptor, no memory.
+#[test]
+fn a_killed_side_leaves_no_memory_behind() {
+    isolated("transports::a_killed_side_leaves_no_memory_behind", || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut baseline = None;
+            for n in 0..scaled(5, 100) {
+                if n == 1 {
+                    baseline = Some(Baseline::now());
+                }
+                let dir = PluginDir::new();
+                let plugin = fixture(&dir, &["Test/Do"]);
+                let registry = Registry::builder(dir.path()).latency(Latency::Low).open().await.unwrap();
+                registry.load("Test/Do").await.unwrap();
+                registry.execute("Test/Do", "echo", vec![1; 2 << 20]).await.unwrap();
+                assert_eq!(registry.inspect("Test/Do").await.unwrap().transport, Some(Transport::Shm));
+                let sleeper = {
+                    let registry = registry.clone();
+                    tokio::spawn(async move { registry.execute("Test/Do", "sleep", "30000").await })
+                };
+                goplug_tests::wait_for("the call is under way", LONG, || async {
+                    (registry.inspect("Test/Do").await.unwrap().in_flight == 1).then_some(())
+                })
+                .await;
+                let began = Instant::now();
+                plugin.signal(Signal::KILL);
+                let gone = tokio::time::timeout(LONG, sleeper).await.expect("it hangs").unwrap().unwrap_err();
+                assert_eq!((gone.code, gone.ran), (Code::PluginGone, Ran::Unknown));
+                bound("killed_with_shared_memory", began.elapsed(), Duration::from_millis(100));
+                registry.close().await;
+            }
+            baseline.expect("more than one round").is_back();
+        });
+        // The other way round: a plugin whose registry is killed gives the memory back.
+        let dir = PluginDir::new();
+        let plugin = fixture(&dir, &["Test/Do"]);
+        let shared = || {
+            let maps = std::fs::read_to_string(format!("/proc/{}/maps", plugin.pid())).unwrap();
+            maps.lines().filter(|line| line.contains("memfd:goplug-rings")).count()
+        };
+        let mut app = app(&dir, &["--low"]);
+        assert_eq!(app.ask("loaded Test/Do"), "ok");
+        assert_eq!(app.ask("execute Test/Do echo x"), "x");
+        assert_eq!(shared(), 1);
+        app.kill();
+        wait_until("the memory is given back", LONG, || shared() == 0);
+    });
 }
 
 /// What is offered and then refused is not what calls go over, and `inspect` says so.
@@ -131,7 +218,7 @@ async fn sixty_four_callers_with_large_bodies_both_ways_do_not_lock_up() {
 fn an_application_without_async_does_everything() {
     let dir = PluginDir::new();
     let plugin = fixture(&dir, &["Test/Do"]);
-    let registry = Registry::builder(dir.path()).fast_paths(fast_paths()).open_blocking().unwrap();
+    let registry = builder(dir.path()).open_blocking().unwrap();
     registry.load("Test/Do").unwrap();
     std::thread::scope(|scope| {
         for thread in 0..8 {
@@ -180,7 +267,7 @@ fn an_application_without_async_does_everything() {
 fn a_thread_that_waits_in_vain_has_the_process_pinged() {
     let dir = PluginDir::new();
     let plugin = fixture(&dir, &["Test/Do"]);
-    let registry = Registry::builder(dir.path()).fast_paths(fast_paths()).open_blocking().unwrap();
+    let registry = builder(dir.path()).open_blocking().unwrap();
     registry.load("Test/Do").unwrap();
     registry.execute("Test/Do", "echo", "the connection is there").unwrap();
     let mut events = registry.inner().events();

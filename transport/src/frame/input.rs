@@ -1,13 +1,11 @@
 //! Bytes on their way in, cut into frames.
 
 use std::io;
-use std::os::unix::net::UnixStream;
 
 use bytes::Bytes;
 use goplug_pconf_schema::wire::frame::{Broken, HEADER_BYTES, Header, Kind};
-use rustix::net::RecvFlags;
 
-use crate::peer;
+use super::pipe::Pipe;
 
 /// One read: many small frames, or a part of a large one.
 const READ_BYTES: usize = 64 * 1024;
@@ -21,7 +19,7 @@ const TRUSTED_BYTES: usize = 4 * 1024 * 1024;
 
 /// What came.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(crate) enum Next {
     Frame(Frame),
     /// A part of a body is beginning to come: whoever collects the body lends what it has, so that the part is read where
     /// it belongs ([`Input::lend`]); or it does not, and the part comes as a frame.
@@ -30,11 +28,11 @@ pub(super) enum Next {
 
 /// A frame.
 #[derive(Debug)]
-pub(super) struct Frame {
-    pub(super) header: Header,
+pub(crate) struct Frame {
+    pub(crate) header: Header,
     /// Only requests, subscriptions and events have any.
     pub(super) meta: Bytes,
-    pub(super) payload: Bytes,
+    pub(crate) payload: Bytes,
     /// Of a body that goes on: all that came of it, if this part was read where it is collected ([`Input::lend`]) or is a
     /// large beginning. The payload itself is empty then.
     pub(super) body: Option<Vec<u8>>,
@@ -42,7 +40,7 @@ pub(super) struct Frame {
 
 /// What came and was not cut yet.
 #[derive(Debug)]
-pub(super) struct Input {
+pub(crate) struct Input {
     buffer: Vec<u8>,
     /// Where in the buffer the next frame begins.
     start: usize,
@@ -67,7 +65,7 @@ struct Large {
 
 /// What a read found.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Read {
+pub(crate) enum Read {
     Some,
     /// Nothing is there now.
     Empty,
@@ -77,7 +75,7 @@ pub(super) enum Read {
 
 impl Input {
     /// `first` came behind the reply to the upgrade.
-    pub(super) fn new(first: &[u8]) -> Self {
+    pub(crate) fn new(first: &[u8]) -> Self {
         Self { buffer: first.to_vec(), start: 0, large: None, was_large: false }
     }
 
@@ -138,7 +136,7 @@ impl Input {
     }
 
     /// Reads once what is there now.
-    pub(super) fn read_from(&mut self, stream: &UnixStream) -> io::Result<Read> {
+    pub(crate) fn read_from(&mut self, pipe: &Pipe) -> io::Result<Read> {
         if self.start > 0 {
             // What is left of a frame is short: longer ones have a buffer of their own.
             self.buffer.drain(..self.start);
@@ -149,26 +147,28 @@ impl Input {
             Some(large) => {
                 let missing = large.whole - large.into.len();
                 large.into.reserve_exact(missing);
-                outcome(arrived(peer::receive(stream, &mut large.into, missing))?)
+                pipe.receive(&mut large.into, missing)?
             }
             None if self.was_large => {
-                let mut head = [0; HEAD_BYTES];
-                let read = receive(stream, &mut head[..])?;
-                self.buffer.extend_from_slice(&head[..read.unwrap_or(0)]);
-                outcome(read)
+                self.buffer.reserve(HEAD_BYTES);
+                pipe.receive(&mut self.buffer, HEAD_BYTES)?
             }
             None => {
                 self.buffer.reserve(READ_BYTES);
                 let room = self.buffer.capacity() - self.buffer.len();
-                outcome(arrived(peer::receive(stream, &mut self.buffer, room))?)
+                pipe.receive(&mut self.buffer, room)?
             }
         };
-        Ok(read)
+        Ok(match read {
+            None => Read::Empty,
+            Some(0) => Read::End,
+            Some(_) => Read::Some,
+        })
     }
 
     /// As [`Input::next`], for whoever lends nothing.
     #[cfg(test)]
-    pub(super) fn next_frame(&mut self) -> Result<Option<Frame>, Broken> {
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Frame>, Broken> {
         match self.next()? {
             Some(Next::Part(_)) => self.next_frame(),
             Some(Next::Frame(Frame { body: Some(body), header, meta, .. })) => {
@@ -180,39 +180,11 @@ impl Input {
     }
 }
 
-fn receive(stream: &UnixStream, into: &mut [u8]) -> io::Result<Option<usize>> {
-    let read = rustix::io::retry_on_intr(|| rustix::net::recv(stream, &mut *into, RecvFlags::DONTWAIT));
-    arrived(read.map(|(count, _)| count))
-}
-
-fn arrived(read: rustix::io::Result<usize>) -> io::Result<Option<usize>> {
-    match read {
-        Ok(count) => Ok(Some(count)),
-        Err(errno) => nothing(errno),
-    }
-}
-
-/// Why a read brought nothing.
-fn nothing(errno: rustix::io::Errno) -> io::Result<Option<usize>> {
-    match errno {
-        rustix::io::Errno::AGAIN => Ok(None),
-        // What had been sent before was read.
-        rustix::io::Errno::CONNRESET => Ok(Some(0)),
-        error => Err(error.into()),
-    }
-}
-
-fn outcome(read: Option<usize>) -> Read {
-    match read {
-        None => Read::Empty,
-        Some(0) => Read::End,
-        Some(_) => Read::Some,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
 
     use goplug_pconf_schema::wire::frame::Kind;
 
@@ -232,6 +204,7 @@ mod tests {
             bodies.iter().enumerate().flat_map(|(id, body)| frame(id as u64, &[200, 0, 0, 0], body)).collect();
         for step in [1, 2, 31, 32, 33, 4_096, 65_536, stream.len()] {
             let (mut theirs, ours) = UnixStream::pair().unwrap();
+            let ours = Pipe::new(Arc::new(ours), None);
             let (mut input, mut found) = (Input::new(&[]), Vec::new());
             for piece in stream.chunks(step) {
                 theirs.write_all(piece).unwrap();
@@ -261,6 +234,7 @@ mod tests {
             parts.iter().flat_map(|part| [frame(1, &[], part), frame(2, &[], b"x")].concat()).collect();
         for step in [1, 31, 1_000, 70_001, stream.len()] {
             let (mut theirs, ours) = UnixStream::pair().unwrap();
+            let ours = Pipe::new(Arc::new(ours), None);
             let (mut input, mut collected, mut others) = (Input::new(&[]), Vec::with_capacity(300_000), 0);
             for piece in stream.chunks(step) {
                 theirs.write_all(piece).unwrap();

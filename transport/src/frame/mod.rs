@@ -2,12 +2,16 @@
 
 #[cfg(feature = "client")]
 mod client;
+#[cfg(test)]
+#[cfg(all(feature = "client", feature = "server"))]
+mod far_end;
 mod grants;
 mod ids;
 mod inflow;
 mod input;
 mod outbox;
 mod patience;
+mod pipe;
 #[cfg(feature = "server")]
 mod server;
 
@@ -25,3 +29,12 @@ pub use server::{
 
 /// Room in the socket, so that a large reply does not need a wake-up for every bit of it. The kernel may give less.
 const SEND_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// For the tests of what the bytes travel through.
+#[cfg(test)]
+#[cfg(all(feature = "client", feature = "server"))]
+pub(crate) mod testing {
+    pub(crate) use super::input::{Input, Read};
+    pub(crate) use super::outbox::Outbox;
+    pub(crate) use super::pipe::Pipe;
+}

@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::os::unix::net::UnixStream;
 
 use bytes::{Buf, Bytes};
 use goplug_pconf_schema::wire::frame::{Header, Meta, NoticeMeta};
-use rustix::net::{SendAncillaryBuffer, SendFlags};
+
+use super::pipe::Pipe;
 
 /// Payloads up to this size are copied behind their headers; longer ones are written from where they are.
 const COPIED_BYTES: usize = 8 * 1024;
@@ -40,7 +40,7 @@ impl Piece {
 
 /// A queue of bytes in the order in which they will be written.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     pieces: VecDeque<Piece>,
     /// An empty buffer, kept for the next small frame.
     spare: Vec<u8>,
@@ -58,7 +58,7 @@ impl Outbox {
     }
 
     /// Appends a frame; the lengths in `header` are filled in here.
-    pub(super) fn push(&mut self, header: Header, meta: &Meta<'_>, payload: Bytes) {
+    pub(crate) fn push(&mut self, header: Header, meta: &Meta<'_>, payload: Bytes) {
         self.push_with(header, |to| meta.encode(to), payload);
     }
 
@@ -108,11 +108,11 @@ impl Outbox {
         self.small()
     }
 
-    /// Writes as much as the socket takes now; `Ok` with what was taken, which is less than all when it is full.
+    /// Writes as much as the pipe takes now; `Ok` with what was taken, which is less than all when it is full.
     ///
     /// # Errors
     /// As the operating system says; the connection is of no use any more. A full socket is no error.
-    pub(super) fn write_to(&mut self, stream: &UnixStream) -> io::Result<usize> {
+    pub(crate) fn write_to(&mut self, pipe: &Pipe) -> io::Result<usize> {
         let mut total = 0;
         while self.length > 0 {
             let mut slices = [IoSlice::new(&[]); MAX_PIECES];
@@ -121,17 +121,9 @@ impl Outbox {
                 *slice = IoSlice::new(piece.rest());
                 count += 1;
             }
-            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            match rustix::net::sendmsg(stream, &slices[..count], &mut SendAncillaryBuffer::default(), flags) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(sent) => {
-                    total += sent;
-                    self.took(sent);
-                }
-                Err(rustix::io::Errno::AGAIN) => break,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+            let Some(sent) = pipe.send(&slices[..count])? else { break };
+            total += sent;
+            self.took(sent);
         }
         Ok(total)
     }
@@ -184,6 +176,8 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
 
     use goplug_pconf_schema::wire::frame::{HEADER_BYTES, Kind};
 
@@ -193,6 +187,7 @@ mod tests {
     #[test]
     fn frames_leave_in_order_whatever_the_socket_takes() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let ours = Pipe::new(Arc::new(ours), None);
         theirs.set_nonblocking(true).unwrap();
         let mut outbox = Outbox::default();
         let (mut expected, mut read) = (Vec::new(), Vec::new());

@@ -62,14 +62,26 @@ pub(super) fn sleep(shared: &Shared, for_room: bool, until: Instant) -> io::Resu
             shared.bell.get_or_init(|| new)
         }
     };
-    let events = if for_room { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-    let mut fds =
-        [PollFd::from_borrowed_fd(rustix::fd::AsFd::as_fd(&*shared.stream), events), PollFd::new(bell, PollFlags::IN)];
+    if !shared.pipe.may_sleep(true, for_room)? {
+        if for_room {
+            shared.write();
+        }
+        return Ok(());
+    }
+    let events =
+        if for_room && shared.pipe.socket_tells_of_room() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+    let mut fds = [
+        PollFd::from_borrowed_fd(rustix::fd::AsFd::as_fd(&*shared.pipe.socket), events),
+        PollFd::new(bell, PollFlags::IN),
+    ];
     let left = until.saturating_duration_since(Instant::now());
     let timeout = Timespec::try_from(left).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     match rustix::event::poll(&mut fds, Some(&timeout)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(error) => return Err(error.into()),
+    }
+    if !fds[0].revents().is_empty() {
+        shared.pipe.hear();
     }
     if !fds[1].revents().is_empty() {
         // Emptied for the next sleep; that it is empty already is as good.

@@ -32,7 +32,9 @@ pub use subscriptions::{Acknowledger, FrameAttach, FrameNotice, FrameRefusal, Fr
 
 use super::SEND_BUFFER_BYTES;
 use super::patience::{Latency, Patience};
+use super::pipe::Pipe;
 use crate::error::{Error, ErrorKind};
+use crate::shm::{self, Offer, Rings};
 use reader::Seat;
 use state::State;
 
@@ -83,7 +85,7 @@ enum Wrote {
 
 #[derive(Debug)]
 struct Shared {
-    stream: Arc<UnixStream>,
+    pipe: Pipe,
     state: Mutex<State>,
     /// Taken by the reader alone.
     seat: Mutex<Seat>,
@@ -106,19 +108,53 @@ impl FrameConnection {
         latency: Latency,
         on_end: impl FnOnce() + Send + 'static,
     ) -> Result<Self, Error> {
-        let failed = |error| Error::from_io(&error, false, "prepare the connection for frames");
-        stream.set_nonblocking(true).map_err(failed)?;
+        let stream = non_blocking(stream)?;
         // What does not fit waits for the plugin to read; a smaller buffer only costs time.
         _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
+        Ok(Self::over(stream, None, first, latency, on_end))
+    }
+
+    /// As [`FrameConnection::new`], for a plugin that offers shared memory: frames travel through it, if the plugin takes it
+    /// in earnest, else through the socket ([`FrameConnection::is_shared`]).
+    ///
+    /// # Errors
+    /// As [`FrameConnection::new`], and when the plugin closes, or answers with anything else.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection.
+    pub async fn shared(
+        stream: UnixStream,
+        first: &[u8],
+        latency: Latency,
+        on_end: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, Error> {
+        let stream = non_blocking(stream)?;
+        let offered = if first.is_empty() { shm::offer(&stream).await } else { Ok(Offer::Refused) };
+        match offered.map_err(|error| Error::from_io(&error, false, "agree on shared memory"))? {
+            Offer::Taken(rings) => Ok(Self::over(stream, Some(rings), first, latency, on_end)),
+            Offer::Refused => {
+                _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
+                Ok(Self::over(stream, None, first, latency, on_end))
+            }
+        }
+    }
+
+    fn over(
+        stream: Arc<UnixStream>,
+        rings: Option<Rings>,
+        first: &[u8],
+        latency: Latency,
+        on_end: impl FnOnce() + Send + 'static,
+    ) -> Self {
         let shared = Arc::new(Shared {
-            stream: Arc::new(stream),
+            pipe: Pipe::new(stream, rings),
             state: Mutex::new(State::new()),
             seat: Mutex::new(Seat::new(first, Patience::new(latency))),
             bell: OnceLock::new(),
             earlier: Arc::default(),
         });
         keeper::spawn(&shared, on_end);
-        Ok(Self { shared })
+        Self { shared }
     }
 
     /// A call; nothing happens before it is polled.
@@ -131,6 +167,11 @@ impl FrameConnection {
         self.shared.lock().ended().is_none()
     }
 
+    /// Whether frames travel through shared memory.
+    pub fn is_shared(&self) -> bool {
+        self.shared.pipe.rings().is_some()
+    }
+
     /// Whether a call waits for its reply, or its bodies go piece by piece.
     pub fn is_busy(&self) -> bool {
         let state = self.shared.lock();
@@ -141,6 +182,12 @@ impl FrameConnection {
     pub fn close(&self, why: &str) {
         self.shared.end(&Error::new(ErrorKind::Closed, false, why));
     }
+}
+
+fn non_blocking(stream: UnixStream) -> Result<Arc<UnixStream>, Error> {
+    let failed = |error| Error::from_io(&error, false, "prepare the connection for frames");
+    stream.set_nonblocking(true).map_err(failed)?;
+    Ok(Arc::new(stream))
 }
 
 impl Drop for FrameConnection {
@@ -162,8 +209,7 @@ impl Shared {
     /// Nothing goes over the connection any more: every call that waits ends with `why`.
     fn end(&self, why: &Error) {
         let wakers = self.lock().end(why);
-        // A failure means that it is closed already.
-        _ = self.stream.shutdown(std::net::Shutdown::Both);
+        self.pipe.close();
         self.ring();
         wakers.into_iter().for_each(std::task::Waker::wake);
     }
@@ -193,7 +239,7 @@ impl Shared {
         loop {
             let mut batch = std::mem::take(&mut state.outbox);
             drop(state);
-            let written = batch.write_to(&self.stream);
+            let written = batch.write_to(&self.pipe);
             state = self.lock();
             state.written(written.as_ref().map_or(0, |count| *count as u64));
             let is_full = written.is_ok() && !batch.is_empty();
@@ -233,4 +279,10 @@ impl Shared {
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
+#[cfg(all(feature = "client", feature = "server"))]
 mod tests;
+#[cfg(test)]
+#[cfg(all(feature = "client", feature = "server"))]
+#[path = "tests.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same tests over another pipe")]
+mod tests_over_rings;

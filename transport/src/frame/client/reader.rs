@@ -76,12 +76,13 @@ impl Shared {
             if self.gives_way(id, sleep, &mut gave_way) {
                 return Poll::Pending;
             }
-            if self.write() == Wrote::Told
+            let wrote = self.write();
+            if wrote == Wrote::Told
                 && let Some(done) = self.told(id)
             {
                 return Poll::Ready(done);
             }
-            let read = match self.look(&mut seat, id, sleep) {
+            let read = match self.look(&mut seat, id, wrote == Wrote::TillFull, sleep) {
                 Poll::Ready(read) => read,
                 Poll::Pending => {
                     let mut state = self.lock();
@@ -177,6 +178,7 @@ impl Shared {
             Ok(Read::End) => {
                 Err(Error::new(ErrorKind::Closed, true, "the plugin closed the connection before its reply"))
             }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(take::refuse(&error.to_string())),
             Err(error) => Err(Error::from_io(&error, true, "read from the plugin")),
         };
         if let Err(error) = taken {
@@ -185,7 +187,7 @@ impl Shared {
     }
 
     /// Looks for bytes as long as that is worth while, then sleeps, in place of call `id`.
-    fn look(&self, seat: &mut Seat, id: u64, sleep: &mut Sleep<'_, '_>) -> Poll<io::Result<Read>> {
+    fn look(&self, seat: &mut Seat, id: u64, mut is_full: bool, sleep: &mut Sleep<'_, '_>) -> Poll<io::Result<Read>> {
         if seat.sleeper != id {
             let began = Instant::now();
             let silence = began.saturating_duration_since(seat.heard);
@@ -196,7 +198,9 @@ impl Shared {
                 loop {
                     // First of all: on one core it is this that lets the plugin run.
                     std::thread::yield_now();
-                    let read = seat.input.read_from(&self.stream);
+                    // Into the rings the plugin makes room without a word, unless we sleep.
+                    is_full = is_full && self.write() == Wrote::TillFull;
+                    let read = seat.input.read_from(&self.pipe);
                     let waited = began.elapsed();
                     if !matches!(read, Ok(Read::Empty)) {
                         seat.patience.found(waited);
@@ -226,24 +230,44 @@ impl Shared {
             Sleep::Thread { until, .. } => {
                 seat.asleep = None;
                 blocking::sleep(self, for_room, *until)?;
-                return Poll::Ready(seat.input.read_from(&self.stream));
+                return Poll::Ready(seat.input.read_from(&self.pipe));
             }
         };
         if seat.asleep.as_ref().is_none_or(|(_, room)| *room != for_room) {
             seat.asleep = None;
-            let interest = if for_room { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-            seat.asleep = Some((watch_socket(&self.stream, interest)?, for_room));
+            let interest = if for_room && self.pipe.socket_tells_of_room() {
+                Interest::READABLE | Interest::WRITABLE
+            } else {
+                Interest::READABLE
+            };
+            seat.asleep = Some((watch_socket(&self.pipe.socket, interest)?, for_room));
         }
         let Seat { input, asleep: Some((fd, _)), .. } = seat else { return Poll::Pending };
         loop {
             // Until it is pending: only then does room wake this task.
-            while for_room && let Poll::Ready(ready) = fd.poll_write_ready(cx) {
+            while for_room
+                && self.pipe.socket_tells_of_room()
+                && let Poll::Ready(ready) = fd.poll_write_ready(cx)
+            {
                 ready?.clear_ready();
                 self.write();
             }
-            let Poll::Ready(ready) = fd.poll_read_ready(cx) else { return Poll::Pending };
+            let Poll::Ready(ready) = fd.poll_read_ready(cx) else {
+                if self.pipe.may_sleep(true, for_room)? {
+                    return Poll::Pending;
+                }
+                if for_room {
+                    self.write();
+                }
+                // Nothing, if it was room.
+                return Poll::Ready(input.read_from(&self.pipe));
+            };
             let mut ready = ready?;
-            let read = input.read_from(&self.stream);
+            self.pipe.hear();
+            if for_room && !self.pipe.socket_tells_of_room() {
+                self.write();
+            }
+            let read = input.read_from(&self.pipe);
             if matches!(read, Ok(Read::Empty)) {
                 ready.clear_ready();
             } else {

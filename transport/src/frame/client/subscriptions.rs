@@ -243,4 +243,10 @@ fn forgotten() -> FrameRefusal {
 }
 
 #[cfg(test)]
+#[cfg(all(feature = "client", feature = "server"))]
 mod tests;
+#[cfg(test)]
+#[cfg(all(feature = "client", feature = "server"))]
+#[path = "subscriptions/tests.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same tests over another pipe")]
+mod tests_over_rings;

@@ -6,15 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use goplug_pconf_schema::wire::frame::{CALL_CREDIT, Header, Kind, MAX_PAYLOAD_BYTES, Meta};
-use rustix::event::{PollFd, PollFlags};
-
-use super::{FrameConnection, FrameReply, FrameRequest};
+use super::{FrameConnection, FrameReply, FrameRequest, non_blocking};
 use crate::error::{Error, ErrorKind};
 use crate::frame::Latency;
+use crate::frame::far_end::{FarEnd, is_over_rings};
 use crate::frame::input::{Input, Read};
 use crate::frame::outbox::Outbox;
+use bytes::Bytes;
+use goplug_pconf_schema::wire::frame::{CALL_CREDIT, Header, Kind, MAX_PAYLOAD_BYTES, Meta};
 
 const SOON: Duration = Duration::from_secs(10);
 /// Methods of the peer.
@@ -36,11 +35,10 @@ struct Answer {
 }
 
 /// A plugin that echoes, grants what it took, and keeps to what it was granted.
-fn peer(stream: UnixStream) -> Arc<Seen> {
+fn peer(far: FarEnd) -> Arc<Seen> {
     let seen = Arc::new(Seen::default());
     let shared = Arc::clone(&seen);
     std::thread::spawn(move || {
-        stream.set_nonblocking(true).unwrap();
         let (mut input, mut outbox) = (Input::new(&[]), Outbox::default());
         let mut bodies: HashMap<u64, (u16, Vec<u8>)> = HashMap::new();
         let mut answers: HashMap<u64, Answer> = HashMap::new();
@@ -101,12 +99,12 @@ fn peer(stream: UnixStream) -> Arc<Seen> {
                     }
                 }
             });
-            if outbox.write_to(&stream).is_err() {
+            if outbox.write_to(&far.pipe).is_err() {
                 return;
             }
-            let events = if outbox.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
-            rustix::event::poll(&mut [PollFd::new(&stream, events)], None).unwrap();
-            if !matches!(input.read_from(&stream), Ok(Read::Some | Read::Empty)) {
+            // However long it takes: nobody waits for this thread.
+            far.sleep(true, !outbox.is_empty(), Duration::from_secs(3600)).unwrap();
+            if !matches!(input.read_from(&far.pipe), Ok(Read::Some | Read::Empty)) {
                 return;
             }
         }
@@ -115,9 +113,18 @@ fn peer(stream: UnixStream) -> Arc<Seen> {
 }
 
 fn connected(latency: Latency) -> (Arc<FrameConnection>, Arc<Seen>) {
+    let (connection, far) = pair(latency, || ());
+    (Arc::new(connection), peer(far))
+}
+
+fn pair(latency: Latency, on_end: impl FnOnce() + Send + 'static) -> (FrameConnection, FarEnd) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let seen = peer(theirs);
-    (Arc::new(FrameConnection::new(ours, &[], latency, || ()).unwrap()), seen)
+    if !is_over_rings(module_path!()) {
+        return (FrameConnection::new(ours, &[], latency, on_end).unwrap(), FarEnd::new(theirs, None));
+    }
+    let (near, far) = crate::shm::pair();
+    let ours = non_blocking(ours).unwrap();
+    (FrameConnection::over(ours, Some(near), &[], latency, on_end), FarEnd::new(theirs, Some(far)))
 }
 
 fn request(index: u16, body: impl Into<Bytes>) -> FrameRequest<'static> {
@@ -280,8 +287,7 @@ async fn whatever_breaks_the_rules_ends_the_connection_with_its_reason() {
         ),
     ];
     for (bytes, reason) in cases {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let connection = FrameConnection::new(ours, &[], Latency::Balanced, || ()).unwrap();
+        let (connection, mut theirs) = pair(Latency::Balanced, || ());
         std::io::Write::write_all(&mut theirs, &bytes).unwrap();
         let fault = soon(connection.call(request(ECHO, "x"))).await.unwrap_err();
         assert_eq!((fault.kind, fault.sent), (ErrorKind::Protocol, true), "{reason}");
@@ -294,10 +300,9 @@ async fn whatever_breaks_the_rules_ends_the_connection_with_its_reason() {
 
 #[tokio::test]
 async fn the_end_of_the_plugin_ends_every_call_and_says_what_was_sent() {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let socket = ours.try_clone().unwrap();
-    let connection = Arc::new(FrameConnection::new(ours, &[], Latency::Balanced, || ()).unwrap());
-    rustix::net::sockopt::set_socket_send_buffer_size(&socket, 64 * 1024).unwrap();
+    let (connection, theirs) = pair(Latency::Balanced, || ());
+    let connection = Arc::new(connection);
+    rustix::net::sockopt::set_socket_send_buffer_size(&connection.shared.pipe.socket, 64 * 1024).unwrap();
     // More than the socket and the credit of a call take: what comes behind it is never sent.
     let tasks: Vec<_> = (0..40)
         .map(|_| {
@@ -319,9 +324,8 @@ async fn the_end_of_the_plugin_ends_every_call_and_says_what_was_sent() {
 /// The keeper sees the end of a connection that nobody uses, and answers a ping on it.
 #[tokio::test]
 async fn an_idle_connection_is_still_read() {
-    let (ours, mut theirs) = UnixStream::pair().unwrap();
     let (ended, end) = tokio::sync::oneshot::channel();
-    let connection = FrameConnection::new(ours, &[], Latency::Balanced, move || ended.send(()).unwrap()).unwrap();
+    let (connection, mut theirs) = pair(Latency::Balanced, move || ended.send(()).unwrap());
     let ping = Header { payload_bytes: 2, ..Header::new(Kind::Ping, 3) };
     std::io::Write::write_all(&mut theirs, &[&ping.encode()[..], b"hi"].concat()).unwrap();
     let pong = tokio::task::spawn_blocking(move || {
@@ -347,8 +351,7 @@ impl std::task::Wake for Count {
 
 #[tokio::test]
 async fn a_reader_that_leaves_wakes_one_that_waits() {
-    let (ours, mut theirs) = UnixStream::pair().unwrap();
-    let connection = FrameConnection::new(ours, &[], Latency::Frugal, || ()).unwrap();
+    let (connection, mut theirs) = pair(Latency::Frugal, || ());
     let (mut first, mut second) =
         (Box::pin(connection.call(request(ECHO, "a"))), Box::pin(connection.call(request(ECHO, "b"))));
     let counts = [(); 2].map(|()| Arc::new(Count::default()));
@@ -371,8 +374,7 @@ async fn a_reader_that_leaves_wakes_one_that_waits() {
 #[tokio::test]
 async fn a_full_socket_wakes_nobody() {
     for latency in [Latency::Balanced, Latency::Low, Latency::Frugal] {
-        let (ours, _theirs) = UnixStream::pair().unwrap();
-        let connection = FrameConnection::new(ours, &[], latency, || ()).unwrap();
+        let (connection, _theirs) = pair(latency, || ());
         let mut calls: Vec<_> = (0..8).map(|_| Box::pin(connection.call(request(ECHO, vec![0; 1 << 20])))).collect();
         let count = Arc::new(Count::default());
         let waker = Arc::clone(&count).into();

@@ -131,7 +131,7 @@ impl Calls {
             // We ask nothing, so that this answers nothing.
             Kind::Pong => {}
             Kind::Subscribe | Kind::Ack | Kind::Unsubscribe => return self.take_notice(&frame),
-            Kind::Reply | Kind::Error | Kind::Event | Kind::Gap | Kind::Drain => {
+            Kind::Reply | Kind::Error | Kind::Event | Kind::Gap | Kind::Drain | Kind::Rings => {
                 return Err(Broken(format!("only a plugin sends a frame of type {kind:?}")));
             }
             Kind::Close => return Ok(Event::Closed),

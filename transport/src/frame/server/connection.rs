@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +15,7 @@ use super::{FrameHandler, FrameLimits, Place, watcher};
 use crate::frame::SEND_BUFFER_BYTES;
 use crate::frame::input::Input;
 use crate::frame::patience::Patience;
+use crate::frame::pipe::Pipe;
 use crate::peer::Peer;
 use goplug_pconf_schema::wire::frame::Broken;
 
@@ -27,7 +27,7 @@ thread_local! {
 }
 
 pub(super) struct Connection {
-    pub(super) stream: UnixStream,
+    pub(super) pipe: Pipe,
     /// Wakes the reader.
     pub(super) wake: OwnedFd,
     pub(super) handler: Arc<dyn FrameHandler>,
@@ -43,6 +43,8 @@ pub(super) struct Reader {
     pub(super) patience: Patience,
     /// When the last bytes came.
     pub(super) received: Instant,
+    /// Whether it is known what frames travel through: the first frame may change it.
+    pub(super) is_greeted: bool,
 }
 
 pub(super) struct State {
@@ -88,7 +90,12 @@ impl Connection {
         _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let patience = Patience::new(limits.latency);
-        let reader = Mutex::new(Reader { input: Input::new(first), patience, received: Instant::now() });
+        let reader = Mutex::new(Reader {
+            input: Input::new(first),
+            patience,
+            received: Instant::now(),
+            is_greeted: !first.is_empty(),
+        });
         let state = Mutex::new(State {
             calls: Calls::new(limits.max_calls, limits.max_subscriptions),
             then: None,
@@ -100,7 +107,8 @@ impl Connection {
             has_ended: false,
             place: Some(place),
         });
-        Ok(Self { stream, wake, handler, peer, limits, reader, state })
+        let pipe = Pipe::new(Arc::new(stream), None);
+        Ok(Self { pipe, wake, handler, peer, limits, reader, state })
     }
 
     /// Begins to read.
@@ -163,8 +171,7 @@ impl Connection {
             state.has_ended = true;
             (state.calls.close(), state.calls.subscriptions.close(), state.place.take())
         };
-        // It may have been closed by the other side.
-        _ = self.stream.shutdown(Shutdown::Both);
+        self.pipe.close();
         for cancel in cancels {
             cancel.cancel();
         }
@@ -201,7 +208,7 @@ impl Connection {
             let mut batch = std::mem::take(&mut state.calls.outbox);
             state.calls.subscriptions.writes(batch.len());
             drop(state);
-            let written = batch.write_to(&self.stream);
+            let written = batch.write_to(&self.pipe);
             let is_full = !batch.is_empty();
             state = self.state();
             state.calls.subscriptions.wrote(batch.len());
@@ -210,7 +217,7 @@ impl Connection {
             }
             if written.is_err() {
                 // The reader sees its end.
-                _ = self.stream.shutdown(Shutdown::Both);
+                self.pipe.close();
                 state.calls.outbox = Default::default();
             }
             if is_full || written.is_err() {

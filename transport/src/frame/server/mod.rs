@@ -144,10 +144,12 @@ pub struct FrameLimits {
     pub max_subscriptions: usize,
     /// The longest time in which the caller takes no byte of what waits for it.
     pub write_timeout: Duration,
+    /// Whether shared memory is taken when it is offered.
+    pub shared_memory: bool,
 }
 
 impl Default for FrameLimits {
-    /// [`Latency::Balanced`], 64 connections, 320 calls, 1,024 subscriptions, 30 seconds.
+    /// [`Latency::Balanced`], 64 connections, 320 calls, 1,024 subscriptions, 30 seconds, shared memory.
     fn default() -> Self {
         let write_timeout = Duration::from_secs(30);
         Self {
@@ -156,6 +158,7 @@ impl Default for FrameLimits {
             max_calls: 320,
             max_subscriptions: 1024,
             write_timeout,
+            shared_memory: true,
         }
     }
 }
@@ -273,4 +276,10 @@ impl fmt::Debug for FrameServer {
 }
 
 #[cfg(test)]
+#[cfg(all(feature = "client", feature = "server"))]
 mod tests;
+#[cfg(test)]
+#[cfg(all(feature = "client", feature = "server"))]
+#[path = "tests.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same tests over another pipe")]
+mod tests_over_rings;

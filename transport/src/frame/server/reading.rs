@@ -14,6 +14,7 @@ use super::connection::{Connection, INSIDE, Reader, State};
 use super::replier::{Answered, Late, Replier};
 use super::{FrameBody, FrameCall, Intake, watcher};
 use crate::frame::input::{self, Read};
+use crate::shm::{Greeting, greet};
 
 /// When more than this waits to be written, nothing is read: a peer that does not read must not make us grow.
 const STUFFED_BYTES: usize = 8 * 1024 * 1024;
@@ -179,7 +180,7 @@ impl Connection {
         loop {
             // Who was woken finds what woke it: that is nothing learnt about looking. Before the first pause a look would find
             // nothing, because the caller has only just been answered.
-            if rest <= STUFFED_BYTES && (!has_slept && self.poll(reader)? || self.look(reader)?) {
+            if rest <= STUFFED_BYTES && (!has_slept && self.poll(reader, &mut rest)? || self.look(reader)?) {
                 return Ok(());
             }
             if !std::mem::replace(&mut has_slept, true) {
@@ -191,7 +192,16 @@ impl Connection {
 
     /// Whether there were bytes.
     fn look(&self, reader: &mut Reader) -> Result<bool, Over> {
-        match reader.input.read_from(&self.stream) {
+        if !reader.is_greeted {
+            match greet(&self.pipe.socket, self.limits.shared_memory) {
+                Ok(Greeting::NotYet) => return Ok(false),
+                Ok(Greeting::Socket) => {}
+                Ok(Greeting::Rings(rings)) => self.pipe.use_rings(rings),
+                Err(_) => return Err(Over),
+            }
+            reader.is_greeted = true;
+        }
+        match reader.input.read_from(&self.pipe) {
             Ok(Read::Some) => {
                 reader.received = Instant::now();
                 Ok(true)
@@ -202,7 +212,7 @@ impl Connection {
     }
 
     /// Looks again and again, for as long as it proved useful.
-    fn poll(&self, reader: &mut Reader) -> Result<bool, Over> {
+    fn poll(&self, reader: &mut Reader, rest: &mut usize) -> Result<bool, Over> {
         let window = reader.patience.window(Duration::ZERO);
         if window.is_zero() {
             return Ok(false);
@@ -210,6 +220,10 @@ impl Connection {
         let begin = Instant::now();
         loop {
             thread::yield_now();
+            // Into the rings the caller makes room without a word, unless we sleep.
+            if *rest > 0 {
+                *rest = self.flush(1);
+            }
             if self.look(reader)? {
                 let after = reader.received.saturating_duration_since(begin);
                 reader.patience.found(after);
@@ -235,19 +249,30 @@ impl Connection {
             (has_rest, state.calls.outbox.len() > STUFFED_BYTES)
         };
         let mut events = if is_stuffed { PollFlags::empty() } else { PollFlags::IN };
-        if has_rest {
+        if has_rest && self.pipe.socket_tells_of_room() {
             events |= PollFlags::OUT;
         }
-        let mut fds = [PollFd::new(&self.stream, events), PollFd::new(&self.wake, PollFlags::IN)];
+        if self.pipe.rings().is_some() {
+            // Whatever is waited for, it wakes.
+            events |= PollFlags::IN;
+        }
+        if !self.pipe.may_sleep(!is_stuffed, has_rest).map_err(|_| Over)? {
+            self.state().is_deaf = false;
+            return Ok(self.flush(usize::MAX));
+        }
+        let mut fds = [PollFd::new(&*self.pipe.socket, events), PollFd::new(&self.wake, PollFlags::IN)];
         let patience = has_rest.then_some(self.limits.write_timeout).and_then(|limit| Timespec::try_from(limit).ok());
         let woken = rustix::event::poll(&mut fds, patience.as_ref());
-        let has_rung = fds[1].revents().contains(PollFlags::IN);
+        let (is_heard, has_rung) = (!fds[0].revents().is_empty(), fds[1].revents().contains(PollFlags::IN));
         self.state().is_deaf = false;
         match woken {
             // The caller has taken nothing for too long.
             Ok(0) => return Err(Over),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return Err(Over),
+        }
+        if is_heard {
+            self.pipe.hear();
         }
         if has_rung {
             // What it says is in the state.
@@ -270,10 +295,17 @@ impl Connection {
             else {
                 return;
             };
-            let mut fds = [PollFd::new(&self.stream, PollFlags::OUT)];
+            let events = if self.pipe.socket_tells_of_room() { PollFlags::OUT } else { PollFlags::IN };
+            match self.pipe.may_sleep(false, true) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(_) => return,
+            }
+            let mut fds = [PollFd::new(&*self.pipe.socket, events)];
             if !matches!(rustix::event::poll(&mut fds, Some(&left)), Ok(1..) | Err(rustix::io::Errno::INTR)) {
                 return;
             }
+            self.pipe.hear();
         }
     }
 }

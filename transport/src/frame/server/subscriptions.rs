@@ -269,4 +269,10 @@ impl Reader {
 }
 
 #[cfg(test)]
+#[cfg(all(feature = "client", feature = "server"))]
 mod tests;
+#[cfg(test)]
+#[cfg(all(feature = "client", feature = "server"))]
+#[path = "subscriptions/tests.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same tests over another pipe")]
+mod tests_over_rings;

@@ -11,7 +11,10 @@ use goplug_pconf_schema::{Code, Ran};
 
 use super::calls::{Calls, Event};
 use super::*;
+use crate::frame::far_end::{FarEnd, is_over_rings};
 use crate::frame::input::{self, Input, Read};
+use crate::frame::pipe::Pipe;
+use crate::shm::{Offer, offer};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What must not wait for a slow handler; generous, because the machine may be busy.
@@ -101,7 +104,7 @@ struct Plugin {
 }
 
 pub(super) struct Registry {
-    pub(super) stream: UnixStream,
+    pub(super) stream: FarEnd,
     last: u64,
 }
 
@@ -118,13 +121,22 @@ pub(super) fn peer() -> Peer {
 }
 
 /// Connects to a server that has a place.
-pub(super) fn connect(server: &Arc<FrameServer>, peer: Peer) -> Registry {
+pub(super) fn connect(server: &Arc<FrameServer>, peer: Peer, over_rings: bool) -> Registry {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    ours.set_read_timeout(Some(PATIENCE)).unwrap();
-    ours.set_write_timeout(Some(PATIENCE)).unwrap();
     theirs.set_nonblocking(true).unwrap();
     server.upgrade().expect("no place").call(theirs, Vec::new(), peer);
-    Registry { stream: ours, last: 0 }
+    let rings = over_rings.then(|| {
+        ours.set_nonblocking(true).unwrap();
+        let ours = Arc::new(ours.try_clone().unwrap());
+        // On a thread of its own: the test may be inside a runtime.
+        let offered = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { offer(&ours).await.unwrap() })
+        });
+        let Offer::Taken(rings) = offered.join().unwrap() else { panic!("refused") };
+        rings
+    });
+    Registry { stream: FarEnd::new(ours, rings), last: 0 }
 }
 
 impl Plugin {
@@ -148,7 +160,7 @@ impl Plugin {
     }
 
     fn connect(&self) -> Registry {
-        connect(&self.server, self.peer.clone())
+        connect(&self.server, self.peer.clone(), is_over_rings(module_path!()))
     }
 
     /// Waits until no connection is left.
@@ -321,6 +333,7 @@ fn large_bodies_pass_both_ways_within_their_credit() {
 /// What waits in the outbox; it is empty afterwards.
 fn written(calls: &mut Calls) -> Vec<(u64, usize)> {
     let (ours, theirs) = UnixStream::pair().unwrap();
+    let [ours, theirs] = [ours, theirs].map(|end| Pipe::new(Arc::new(end), None));
     let (mut input, mut found) = (Input::new(&[]), Vec::new());
     while !calls.outbox.is_empty() {
         calls.outbox.write_to(&ours).unwrap();
@@ -473,9 +486,9 @@ fn a_broken_rule_is_named_and_ends_the_connection() {
             let id = it.begin(HOLD, &[0; 100_000], false);
             it.send(Header::new(Kind::Data, id), &vec![0; MAX_PAYLOAD_BYTES]);
         }),
-        ("type 16", |it| {
+        ("type 99", |it| {
             let mut bytes = Header::new(Kind::Ping, 0).encode();
-            bytes[4] = 16;
+            bytes[4] = 99;
             it.stream.write_all(&bytes).unwrap();
         }),
         ("metadata", |it| {
@@ -505,7 +518,7 @@ fn a_peer_that_does_not_read_does_not_make_us_grow() {
     let mut registry = plugin.connect();
     let ping = Header { payload_bytes: 100_000, ..Header::new(Kind::Ping, 0) };
     let frame = [&ping.encode()[..], &vec![7; 100_000]].concat();
-    registry.stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    registry.stream.set_write_timeout(Duration::from_millis(300));
     let mut sent = 0;
     let mut rest = 0;
     for _ in 0..1_000 {
@@ -531,7 +544,7 @@ fn a_peer_that_does_not_read_does_not_make_us_grow() {
         let pong = registry.next();
         assert_eq!((pong.header.kind, pong.payload.len()), (Kind::Pong, 100_000));
     }
-    registry.stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    registry.stream.set_write_timeout(PATIENCE);
     registry.stream.write_all(&frame[frame.len() - rest..]).unwrap();
     assert_eq!(registry.next().payload.len(), 100_000);
     registry.ping();

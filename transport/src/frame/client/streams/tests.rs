@@ -11,12 +11,13 @@ use crate::frame::Latency;
 use crate::frame::client::{FrameConnection, FrameExchange, FrameReplyBody, FrameRequestBody, ReplyEnd};
 use crate::frame::input::{Input, Read};
 use crate::frame::outbox::Outbox;
+use crate::frame::pipe::Pipe;
 
 const SOON: Duration = Duration::from_secs(10);
 
 /// The plugin's end of a connection.
 struct Plugin {
-    stream: UnixStream,
+    pipe: Pipe,
     input: Input,
 }
 
@@ -25,7 +26,7 @@ impl Plugin {
         let mut outbox = Outbox::default();
         outbox.push(header, &Meta::default(), payload.into());
         while !outbox.is_empty() {
-            if outbox.write_to(&self.stream).is_err() {
+            if outbox.write_to(&self.pipe).is_err() {
                 return;
             }
             std::thread::yield_now();
@@ -39,7 +40,7 @@ impl Plugin {
             if let Some(frame) = self.input.next_frame().unwrap() {
                 return Some((frame.header, frame.payload));
             }
-            match self.input.read_from(&self.stream) {
+            match self.input.read_from(&self.pipe) {
                 Ok(Read::End) | Err(_) => return None,
                 Ok(_) => assert!(Instant::now() < limit, "no frame"),
             }
@@ -55,7 +56,7 @@ fn call() -> (FrameConnection, Plugin, FrameRequestBody, FrameReplyBody) {
         FrameExchange { index: 3, deadline_ms: 10_000, deadline: Instant::now() + SOON, meta: Meta::default() };
     let (out, back) = connection.exchange(&request).unwrap();
     theirs.set_nonblocking(true).unwrap();
-    let mut plugin = Plugin { stream: theirs, input: Input::new(&[]) };
+    let mut plugin = Plugin { pipe: Pipe::new(theirs.into(), None), input: Input::new(&[]) };
     let (header, payload) = plugin.next().unwrap();
     assert_eq!((header.kind, header.id, header.index, header.end, payload.len()), (Kind::Request, 1, 3, false, 0));
     (connection, plugin, out, back)
@@ -117,7 +118,7 @@ async fn a_request_keeps_to_its_credit() {
     }
     assert_eq!(came, CALL_CREDIT);
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert!(matches!(plugin.input.read_from(&plugin.stream), Ok(Read::Empty)), "more than it has credit for");
+    assert!(matches!(plugin.input.read_from(&plugin.pipe), Ok(Read::Empty)), "more than it has credit for");
     assert!(!sending.is_finished(), "whoever sends does not wait");
     let plugin = std::thread::spawn(move || {
         plugin.send(Header { arg: 1 << 20, ..Header::new(Kind::Credit, 1) }, vec![]);

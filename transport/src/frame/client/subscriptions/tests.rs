@@ -11,13 +11,14 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::frame::Latency;
-use crate::frame::client::FrameRequest;
+use crate::frame::client::{FrameRequest, non_blocking};
+use crate::frame::far_end::{FarEnd, is_over_rings};
 
 const SOON: Duration = Duration::from_secs(10);
 const MOST: usize = 4 << 20;
 
 /// The plugin's end of a connection.
-struct Plugin(UnixStream);
+struct Plugin(FarEnd);
 
 impl Plugin {
     fn send(&mut self, header: Header, payload: &[u8]) {
@@ -53,10 +54,16 @@ fn bytes(header: Header, meta: &NoticeMeta<'_>, payload: &[u8]) -> Vec<u8> {
 
 fn pair() -> (FrameConnection, Plugin, oneshot::Receiver<()>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    theirs.set_read_timeout(Some(SOON)).unwrap();
     let (ended, end) = oneshot::channel();
     let on_end = move || _ = ended.send(());
-    (FrameConnection::new(ours, &[], Latency::Balanced, on_end).unwrap(), Plugin(theirs), end)
+    if !is_over_rings(module_path!()) {
+        let connection = FrameConnection::new(ours, &[], Latency::Balanced, on_end).unwrap();
+        return (connection, Plugin(FarEnd::new(theirs, None)), end);
+    }
+    let (near, far) = crate::shm::pair();
+    let ours = non_blocking(ours).unwrap();
+    let connection = FrameConnection::over(ours, Some(near), &[], Latency::Balanced, on_end);
+    (connection, Plugin(FarEnd::new(theirs, Some(far))), end)
 }
 
 fn to(name: Option<&str>) -> FrameAttach<'_> {

@@ -99,7 +99,7 @@ impl Plugin {
 
     /// A registry with one subscription, whose id is 1.
     fn subscribed(&self) -> (Registry, Arc<Topic>) {
-        let mut registry = connect(&self.server, peer());
+        let mut registry = connect(&self.server, peer(), crate::frame::far_end::is_over_rings(module_path!()));
         registry.send(Header::new(Kind::Subscribe, 1), b"x");
         registry.expect(Kind::Subscribe, 1);
         let topic = self.board.topics.lock().unwrap().last().unwrap().upgrade().unwrap();
@@ -107,7 +107,12 @@ impl Plugin {
     }
 }
 
-impl Registry {
+trait Expect {
+    fn expect(&mut self, kind: Kind, id: u64) -> Came;
+    fn refused(&mut self, id: u64) -> Code;
+}
+
+impl Expect for Registry {
     fn expect(&mut self, kind: Kind, id: u64) -> Came {
         let frame = self.next();
         let text = String::from_utf8_lossy(&frame.payload);
