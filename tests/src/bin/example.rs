@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use goplug_examples::{do_app, do_plugin, embed, lazy, notifier, typed};
+use goplug_examples::{do_app, do_plugin, embed, interface, lazy, notifier, typed};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -13,6 +13,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "notifier" => notifier::run(&dir)?,
         "lazy" => lazy::run(&dir)?,
         "do_app" => do_app::run(&dir)?,
+        "interface" => interface::run(&dir)?,
+        "interface_app" => interface::run_app(&dir)?,
         "embed" => embed::run(&dir)?,
         other => return Err(format!("no example `{other}`").into()),
     }
