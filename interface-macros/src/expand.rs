@@ -414,18 +414,22 @@ fn in_process(model: &Model, names: &Names) -> TokenStream {
     }
 }
 
-/// The body of a method with several arguments: an object with their names.
+/// The body of a method with several arguments: an object with their names. Generic, so that a type that cannot travel is
+/// told where it stands in the trait and not in what is derived here.
 fn body_struct(method: &Method, names: &Names) -> Option<TokenStream> {
     if method.arguments.len() < 2 {
         return None;
     }
-    let name = body_name(method, names);
-    let fields = method.arguments.iter().map(|Argument { ident, ty }| quote!(#ident: #ty));
+    let (name, title) = (body_name(method, names), method.name.value());
+    let parameters: Vec<_> = (0..method.arguments.len()).map(|at| format_ident!("T{at}")).collect();
+    let fields = method.arguments.iter().zip(&parameters).map(|(Argument { ident, .. }, ty)| quote!(#ident: #ty));
+    let types = method.arguments.iter().map(|argument| &argument.ty);
     Some(quote! {
         #[derive(__goplug::serde::Serialize, __goplug::serde::Deserialize, __goplug::schemars::JsonSchema)]
         #[serde(crate = "::goplug_interface::__private::serde")]
-        #[schemars(crate = "::goplug_interface::__private::schemars")]
-        struct #name { #(#fields),* }
+        #[schemars(crate = "::goplug_interface::__private::schemars", rename = #title)]
+        struct #name<#(#parameters),*> { #(#fields),* }
+        const _: () = { #(__goplug::travels::<#types>();)* };
     })
 }
 
@@ -433,9 +437,9 @@ fn input_type(method: &Method, names: &Names) -> TokenStream {
     match &*method.arguments {
         [] => quote!(()),
         [Argument { ty, .. }] => quote!(#ty),
-        _ => {
-            let body = body_name(method, names);
-            quote!(#body)
+        several => {
+            let (body, types) = (body_name(method, names), several.iter().map(|argument| &argument.ty));
+            quote!(#body<#(#types),*>)
         }
     }
 }

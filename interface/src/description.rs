@@ -81,6 +81,9 @@ pub trait Travels: Serialize + DeserializeOwned + JsonSchema + Send + 'static {}
 
 impl<T: Serialize + DeserializeOwned + JsonSchema + Send + 'static> Travels for T {}
 
+/// Compiles for what travels.
+pub const fn travels<T: Travels>() {}
+
 /// A method that takes `I`, and replies `O` or fails with `E`.
 pub fn method<I: Travels, O: Travels, E: Failure>(
     name: &str,

@@ -71,7 +71,7 @@ pub mod __private {
     pub use goplug_pconf_schema::wire::failure::Failure;
     pub use {schemars, serde};
 
-    pub use crate::description::{Outcome, callback, method};
+    pub use crate::description::{Outcome, callback, method, travels};
     #[cfg(feature = "plugin")]
     pub use crate::server::{answer_async, answer_blocking, declare, payload};
 }
