@@ -3,10 +3,12 @@
 //! Each is one file with a `run` that takes the plugin directory: `cargo run -p goplug-examples --bin do_plugin -- DIR`.
 //! Plugins: [`do_plugin`], [`typed`], [`notifier`], [`lazy`], [`shout`]. Applications:
 //! [`do_app`], [`embed`], [`pipe`].
+//! Both sides of one trait: [`interface`].
 
 pub mod do_app;
 pub mod do_plugin;
 pub mod embed;
+pub mod interface;
 pub mod lazy;
 pub mod notifier;
 pub mod pipe;
@@ -22,3 +24,8 @@ pub fn plugin_dir() -> std::path::PathBuf {
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// So are those of the page on interfaces.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/interfaces.md")]
+struct Interfaces;

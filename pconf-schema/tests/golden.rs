@@ -107,6 +107,10 @@ const FILES: &[(&str, Check)] = &[
         assert_eq!(Hello::read(bytes).unwrap(), hello);
         assert!(hello.method("append a/line").unwrap().serial);
         assert_eq!(hello.callback("progress").unwrap().class, Class::State);
+        assert_eq!(
+            (hello.interfaces[0].name.as_str(), &*hello.interfaces[0].methods),
+            ("demo.math", &["add".to_owned()][..])
+        );
     }),
     ("hello-minimal.json", |bytes| {
         let hello = Hello::read(bytes).unwrap();

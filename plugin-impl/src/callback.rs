@@ -35,6 +35,11 @@ impl Callback {
         Self::new(name, Class::Lossy)
     }
 
+    /// A callback as the hello is to show it.
+    pub fn described(info: CallbackInfo) -> Self {
+        Self { info, bounds: Bounds::default() }
+    }
+
     fn new(name: impl Into<String>, class: Class) -> Self {
         let info = CallbackInfo { name: name.into(), class, description: None, payload: None };
         Self { info, bounds: Bounds::default() }

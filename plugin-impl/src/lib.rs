@@ -44,12 +44,14 @@ mod running;
 mod server;
 mod service;
 pub mod testing;
+mod typed;
 
 pub use body::{BlockingBody, Body};
 pub use callback::Callback;
 pub use context::Context;
 pub use error::{Code, Error, Fault, Ran};
 pub use goplug_pconf_schema::wire::event::{CallbackStatus, Class, Position, SubscriptionStatus};
+pub use goplug_pconf_schema::wire::hello::{CallbackInfo, InterfaceInfo, MethodInfo};
 pub use goplug_pconf_schema::wire::life::{Drained, Health, HealthStatus};
 pub use goplug_transport::Latency;
 pub use method::{Method, ReplyStream};

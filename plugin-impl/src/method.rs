@@ -8,9 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use goplug_pconf_schema::wire::hello::MethodInfo;
 use goplug_pconf_schema::{Code, Fault, Ran};
-use schemars::JsonSchema;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::sync::{SetOnce, mpsc};
 
 use crate::body::{BlockingBody, Body};
@@ -34,6 +31,11 @@ impl Method {
     /// works for v1 callers only.
     pub fn new(name: impl Into<String>) -> Self {
         Self { info: MethodInfo::named(name) }
+    }
+
+    /// A method as the hello is to show it.
+    pub fn described(info: MethodInfo) -> Self {
+        Self { info }
     }
 
     /// One line for people.
@@ -237,32 +239,6 @@ impl Function {
 }
 
 /// Whatever code the author chose, and whatever that says by itself: the method ran, so that nobody repeats the call.
-fn it_ran(fault: Fault) -> Fault {
+pub(crate) fn it_ran(fault: Fault) -> Fault {
     fault.with_ran(Ran::Yes)
-}
-
-/// Makes a function on bytes of one on types, and describes the types in `info`. An empty body reads as `null`, so that
-/// a method may take `()` or an `Option`.
-pub(crate) fn typed<I, O, F>(info: &mut MethodInfo, function: F) -> Function
-where
-    I: DeserializeOwned + JsonSchema + 'static,
-    O: Serialize + JsonSchema + 'static,
-    F: Fn(&Context, I) -> Result<O, Fault> + Send + Sync + 'static,
-{
-    info.input = Some(schemars::schema_for!(I).to_value());
-    info.output = Some(schemars::schema_for!(O).to_value());
-    info.content_type = Some("application/json".to_owned());
-    // Not by way of `Function::blocking`: of a body that cannot be decoded the author's function sees nothing.
-    Function::Blocking(Arc::new(move |cx: &Context, body: Bytes| {
-        let text: &[u8] = if body.is_empty() { b"null" } else { &body };
-        let input = serde_json::from_slice(text).map_err(|error| {
-            let text = format!("the body of method `{}` is not the JSON it takes: {error}", cx.method());
-            Fault::new(Code::InvalidArgument, text)
-        })?;
-        let output = function(cx, input).map_err(it_ran)?;
-        serde_json::to_vec(&output).map(Bytes::from).map_err(|error| {
-            let text = format!("the reply of method `{}` cannot be written as JSON: {error}", cx.method());
-            Fault::new(Code::MethodFailed, text)
-        })
-    }))
 }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use goplug_pconf_schema::wire::PROTOCOL;
 use goplug_pconf_schema::wire::call::MAX_DEADLINE_MS;
-use goplug_pconf_schema::wire::hello::{Hello, Limits, MAX_CALLBACKS, MAX_HELLO_BYTES, MAX_METHODS, MethodInfo};
+use goplug_pconf_schema::wire::hello::{
+    Hello, InterfaceInfo, Limits, MAX_CALLBACKS, MAX_HELLO_BYTES, MAX_METHODS, MethodInfo,
+};
 use goplug_pconf_schema::wire::life::Health;
 use goplug_pconf_schema::wire::{frame, shm};
 use goplug_pconf_schema::{Code, Fault, Pconf, PluginId, check_call_name};
@@ -20,10 +22,11 @@ use serde_json::Value;
 use crate::body::{BlockingBody, Body};
 use crate::callback::Callback;
 use crate::context::Context;
-use crate::method::{Function, Method, ReplyStream, typed};
+use crate::method::{Function, Method, ReplyStream};
 use crate::notify::Notifier;
 use crate::publish::default_socket;
 use crate::service::{Entry, Hooks, Pace, Service};
+use crate::typed;
 
 /// Names the socket of a plugin that does not name one itself.
 const SOCKET_VARIABLE: &str = "GOPLUG_PLUGIN_SOCKET";
@@ -71,6 +74,7 @@ impl Plugin {
             hooks: Hooks::default(),
             methods: Vec::new(),
             callbacks: Vec::new(),
+            interfaces: Vec::new(),
         }
     }
 
@@ -97,6 +101,7 @@ pub struct PluginBuilder {
     hooks: Hooks,
     methods: Vec<(MethodInfo, Function)>,
     callbacks: Vec<Callback>,
+    interfaces: Vec<InterfaceInfo>,
 }
 
 impl PluginBuilder {
@@ -254,8 +259,31 @@ impl PluginBuilder {
         F: Fn(&Context, I) -> Result<O, Fault> + Send + Sync + 'static,
     {
         let mut info = method.into().info;
-        let function = typed(&mut info, function);
+        let function = typed::blocking(&mut info, function);
         self.add(info, function)
+    }
+
+    /// An async method on JSON, as [`PluginBuilder::typed`] otherwise. It must not block its thread. It is dropped when
+    /// nobody waits for it any more.
+    #[must_use]
+    pub fn typed_async<I, O, F, A>(self, method: impl Into<Method>, function: F) -> Self
+    where
+        I: DeserializeOwned + JsonSchema + 'static,
+        O: Serialize + JsonSchema + 'static,
+        F: Fn(Context, I) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<O, Fault>> + Send + 'static,
+    {
+        let mut info = method.into().info;
+        let function = typed::asynchronous(&mut info, function);
+        self.add(info, function)
+    }
+
+    /// Says that the plugin implements an interface with methods and callbacks that it declares; they are compared when
+    /// an application asks for the interface.
+    #[must_use]
+    pub fn interface(mut self, interface: InterfaceInfo) -> Self {
+        self.interfaces.push(interface);
+        self
     }
 
     /// Declares a callback: only what is declared can be notified and subscribed to.
@@ -326,6 +354,7 @@ impl PluginBuilder {
         Pconf::parse(&pconf.to_json()).map_err(|error| refused(&[error.to_string()]))?;
 
         let hello = self.hello(&id, &epoch);
+        hello.check_interfaces().map_err(|problem| refused(&[problem]))?;
         let size = serde_json::to_vec(&hello).map_or(usize::MAX, |text| text.len());
         if size > MAX_HELLO_BYTES {
             return Err(refused(&[format!("the hello is {size} bytes, the limit is {MAX_HELLO_BYTES}")]));
@@ -405,6 +434,7 @@ impl PluginBuilder {
             active: false,
             methods: self.methods.iter().map(|(info, _)| info.clone()).collect(),
             callbacks: self.callbacks.iter().map(|callback| callback.info.clone()).collect(),
+            interfaces: self.interfaces.clone(),
             limits: self.limits,
         }
     }

@@ -1,12 +1,15 @@
 //! A handle on one plugin: its calls need no lookup.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use goplug_pconf_schema::admin::{MethodList, Ping, State};
+use goplug_pconf_schema::wire::hello::Hello;
 use goplug_pconf_schema::{Fault, PluginId};
 
 use crate::call::{self, Answer, CallOptions, Exchange, Waiting};
+use crate::callback::{self, Notice, Subscribe, Subscription};
 use crate::registry::Inner;
 use crate::show;
 use crate::supervisor::Slot;
@@ -85,5 +88,31 @@ impl Plugin {
     /// As there.
     pub fn methods(&self) -> Result<MethodList, Fault> {
         show::methods(&self.slot)
+    }
+
+    /// What the process that serves says of itself. A v0 plugin says no more than the names of its methods.
+    ///
+    /// # Errors
+    /// `wrong_state` or `unavailable` when it is not loaded.
+    pub fn hello(&self) -> Result<Hello, Fault> {
+        let live = self.slot.live().ok_or_else(|| self.slot.not_callable())?;
+        Ok(live.hello.clone())
+    }
+
+    /// As [`crate::Registry::register_callback`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn register_callback<H, F>(
+        &self,
+        callback: &str,
+        how: Subscribe,
+        handler: H,
+    ) -> Result<Subscription, Fault>
+    where
+        H: FnMut(Notice) -> F + Send + 'static,
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        callback::register(&self.registry, Arc::clone(&self.slot), callback, how, handler).await
     }
 }

@@ -88,6 +88,7 @@ pub(crate) fn detail(slot: &Slot, conflicts: Vec<String>) -> PluginDetail {
         uid: summary.pid.and(seen.map(|seen| seen.uid)),
         method_details: hello.map(|hello| hello.methods.clone()).unwrap_or_default(),
         callbacks: hello.map(|hello| hello.callbacks.clone()).unwrap_or_default(),
+        interfaces: hello.map(|hello| hello.interfaces.clone()).unwrap_or_default(),
         limits: hello.filter(|_| is_v1).map(|hello| hello.limits),
         unknown: pconf.unknown.clone(),
         warnings: view.found.warnings.clone(),
@@ -105,7 +106,8 @@ pub(crate) fn methods(slot: &Slot) -> Result<MethodList, Fault> {
     let told = seen.filter(|(wire, _)| *wire == Wire::V1 || slot.live().is_some());
     match told {
         Some((wire, hello)) => {
-            Ok(MethodList { plugin: slot.id.clone(), protocol: wire.number(), methods: hello.methods.clone() })
+            let (methods, interfaces) = (hello.methods.clone(), hello.interfaces.clone());
+            Ok(MethodList { plugin: slot.id.clone(), protocol: wire.number(), methods, interfaces })
         }
         None if view.state == State::Discovered || view.state == State::Stopped => {
             let text = format!("plugin `{}` is {}: its methods are known once it is loaded", slot.id, view.state);

@@ -12,17 +12,27 @@ use crate::steps::output;
 use crate::{cargo, no_arguments, tree};
 
 /// Our packages and those of ours that each may use, tests included.
-const EDGES: [(&str, &[&str]); 10] = [
+const EDGES: [(&str, &[&str]); 12] = [
     ("goplug-pconf-schema", &[]),
     ("goplug-transport", &["goplug-pconf-schema"]),
     ("goplug-plugin-impl", &["goplug-pconf-schema", "goplug-transport"]),
     ("goplug-registry", &["goplug-pconf-schema", "goplug-transport"]),
+    ("goplug-interface-macros", &[]),
+    ("goplug-interface", &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplug-interface-macros"]),
     ("goplugd", &["goplug-pconf-schema", "goplug-registry"]),
     ("goplugctl", &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplugd"]),
-    ("goplug-examples", &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry"]),
+    ("goplug-examples", &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplug-interface"]),
     (
         "goplug-tests",
-        &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplugctl", "goplugd", "goplug-examples"],
+        &[
+            "goplug-pconf-schema",
+            "goplug-plugin-impl",
+            "goplug-registry",
+            "goplug-interface",
+            "goplugctl",
+            "goplugd",
+            "goplug-examples",
+        ],
     ),
     (
         "goplug-benches",
@@ -35,11 +45,13 @@ const EDGES: [(&str, &[&str]); 10] = [
 const NOT_BELOW_DATA: [&str; 5] = ["axum", "hyper", "mio", "notify", "tokio"];
 
 /// Third-party crates, the package that may use each, and where in it the crate may be named.
-const ADDRESSES: [(&str, &str, &[&str]); 5] = [
+const ADDRESSES: [(&str, &str, &[&str]); 7] = [
     ("notify", "goplug-registry", &["registry/src/discovery/watch"]),
     ("dashmap", "goplug-registry", &["registry/src/registry.rs"]),
     ("hyperlocal", "goplugctl", &["goplugctl/src/target/daemon"]),
     ("axum", "goplugd", &["goplugd/src/api", "goplugd/src/daemon.rs"]),
+    ("serde_path_to_error", "goplug-plugin-impl", &["plugin-impl/src/typed.rs"]),
+    ("syn", "goplug-interface-macros", &["interface-macros/src"]),
     ("httparse", "goplug-transport", &["transport/src/http"]),
 ];
 

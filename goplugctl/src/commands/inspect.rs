@@ -105,6 +105,8 @@ fn describe(detail: &PluginDetail, style: Style) -> String {
         .iter()
         .map(|callback| format!("{} ({})", callback.name, super::methods::class_word(callback.class)));
     line("callbacks", callbacks.collect::<Vec<_>>().join(", "), Paint::None);
+    let interfaces = detail.interfaces.iter().map(|interface| format!("{} {}", interface.name, interface.version));
+    line("interfaces", interfaces.collect::<Vec<_>>().join(", "), Paint::None);
     let limits = detail.limits.map(|limits| {
         format!("{} bytes per request, {} calls at once", limits.max_request_bytes, limits.max_concurrent_calls)
     });

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::PluginId;
 use crate::wire::event::CallbackStatus;
-use crate::wire::hello::{CallbackInfo, Limits, MethodInfo};
+use crate::wire::hello::{CallbackInfo, InterfaceInfo, Limits, MethodInfo};
 use crate::wire::life::HealthStatus;
 
 /// Where a plugin is in its life. The original GoPlug's three are `stopped`, `discovered` and `loaded`.
@@ -169,6 +169,9 @@ pub struct PluginDetail {
     pub method_details: Vec<MethodInfo>,
     /// Callbacks as the hello describes them.
     pub callbacks: Vec<CallbackInfo>,
+    /// Interfaces that the plugin implements, with the names of what belongs to each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<InterfaceInfo>,
     /// What the plugin takes at most.
     pub limits: Option<Limits>,
     /// Keys of the `.pconf` that mean nothing to us.
@@ -193,6 +196,9 @@ pub struct MethodList {
     pub protocol: u32,
     /// Its methods, in the plugin's order.
     pub methods: Vec<MethodInfo>,
+    /// Interfaces that it implements, with the names of their methods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<InterfaceInfo>,
 }
 
 /// Answer of `callbacks`.

@@ -1,5 +1,7 @@
 //! The hello: what a plugin is and what it offers.
 
+use std::collections::HashSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,6 +15,8 @@ pub const MAX_HELLO_BYTES: usize = 4 * 1024 * 1024;
 pub const MAX_METHODS: usize = 1024;
 /// The most callbacks a plugin may have.
 pub const MAX_CALLBACKS: usize = 1024;
+/// The most interfaces a plugin may implement.
+pub const MAX_INTERFACES: usize = 64;
 
 /// What a registry says in `POST /_goplug/hello`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -74,6 +78,9 @@ pub struct Hello {
     /// Callbacks in an order that is fixed for an epoch.
     #[serde(default)]
     pub callbacks: Vec<CallbackInfo>,
+    /// Interfaces that the plugin implements, by name and version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<InterfaceInfo>,
     /// What the plugin takes at most.
     #[serde(default)]
     pub limits: Limits,
@@ -94,6 +101,9 @@ pub struct MethodInfo {
     /// JSON Schema of the reply, if the body is JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Value>,
+    /// JSON Schema of the `data` of its `method_failed`, if there is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Value>,
     /// Content type of request and reply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
@@ -116,6 +126,7 @@ impl MethodInfo {
             description: None,
             input: None,
             output: None,
+            error: None,
             content_type: None,
             idempotent: false,
             deadline_ms: None,
@@ -139,6 +150,21 @@ pub struct CallbackInfo {
     /// JSON Schema of the payload, if it is JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<Value>,
+}
+
+/// An interface that a plugin implements: a name, a version, and which of its methods and callbacks belong to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InterfaceInfo {
+    /// Its name, such as `demo.math`; a plugin has each name once.
+    pub name: String,
+    /// Its version (SemVer): another major number is another interface, a larger minor number adds to it.
+    pub version: String,
+    /// Names of its methods, each of them in the plugin's `methods`.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// Names of its callbacks, each of them in the plugin's `callbacks`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub callbacks: Vec<String>,
 }
 
 /// What a plugin takes at most.
@@ -203,6 +229,35 @@ impl Hello {
         self.callbacks.iter().find(|callback| callback.name == name)
     }
 
+    /// What is wrong with the interfaces, the first problem of it.
+    ///
+    /// # Errors
+    /// More than [`MAX_INTERFACES`], a name that is none or is there twice, a version that is not SemVer, a method or a
+    /// callback that the plugin has not.
+    pub fn check_interfaces(&self) -> Result<(), String> {
+        if self.interfaces.len() > MAX_INTERFACES {
+            return Err(format!("{} interfaces, the limit is {MAX_INTERFACES}", self.interfaces.len()));
+        }
+        unique("interface", self.interfaces.iter().map(|interface| interface.name.as_str()))?;
+        let methods: HashSet<_> = self.methods.iter().map(|method| method.name.as_str()).collect();
+        let callbacks: HashSet<_> = self.callbacks.iter().map(|callback| callback.name.as_str()).collect();
+        for InterfaceInfo { name, version, methods: listed, callbacks: told } in &self.interfaces {
+            if let Err(error) = semver::Version::parse(version) {
+                let version = crate::printable(version);
+                return Err(format!("version `{version}` of interface `{name}` is not SemVer: {error}"));
+            }
+            if let Some(missing) = listed.iter().find(|method| !methods.contains(method.as_str())) {
+                let missing = crate::printable(missing);
+                return Err(format!("interface `{name}` lists method `{missing}`, which the plugin has not"));
+            }
+            if let Some(missing) = told.iter().find(|callback| !callbacks.contains(callback.as_str())) {
+                let missing = crate::printable(missing);
+                return Err(format!("interface `{name}` lists callback `{missing}`, which the plugin has not"));
+            }
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), String> {
         if !is_epoch(&self.epoch) {
             return Err(format!("epoch `{}` is not 32 lower-case hex digits", crate::printable(&self.epoch)));
@@ -214,7 +269,8 @@ impl Hello {
             return Err(format!("{} callbacks, the limit is {MAX_CALLBACKS}", self.callbacks.len()));
         }
         unique("method", self.methods.iter().map(|method| method.name.as_str()))?;
-        unique("callback", self.callbacks.iter().map(|callback| callback.name.as_str()))
+        unique("callback", self.callbacks.iter().map(|callback| callback.name.as_str()))?;
+        self.check_interfaces()
     }
 }
 
@@ -224,7 +280,7 @@ pub fn is_epoch(text: &str) -> bool {
 }
 
 fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), String> {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for name in names {
         check_call_name(what, name).map_err(|error: NameError| error.to_string())?;
         if !seen.insert(name) {
@@ -263,6 +319,10 @@ mod tests {
             r#","methods":[{"name":".."}]"#,
             r#","methods":{}"#,
             r#","callbacks":[{"name":"a","class":"sometimes"}]"#,
+            r#","interfaces":[{"name":"i","version":"1.0"}]"#,
+            r#","interfaces":[{"name":"i","version":"1.0.0","methods":["a"]}]"#,
+            r#","interfaces":[{"name":"i","version":"1.0.0","callbacks":["a"]}]"#,
+            r#","interfaces":[{"name":"i","version":"1.0.0"},{"name":"i","version":"2.0.0"}]"#,
         ] {
             assert!(matches!(Hello::read(&hello(extra)), Err(HelloError::Broken(_))), "{extra}");
         }

@@ -1,11 +1,12 @@
 //! What registry and plugin say to each other (`docs/protocol.md`).
 //!
-//! [`hello`] describes a plugin, [`call`] is a call's path and headers, [`fault`] every way to fail, [`life`]
-//! activation and its end, [`event`] notifications, [`frame`] the layout of the fast path,
+//! [`hello`] describes a plugin, [`call`] is a call's path and headers, [`fault`] every way to fail, [`failure`] a
+//! method's own errors, [`life`] activation and its end, [`event`] notifications, [`frame`] the layout of the fast path,
 //! [`shm`] that of the memory in which it may run.
 
 pub mod call;
 pub mod event;
+pub mod failure;
 pub mod fault;
 pub mod frame;
 pub mod hello;

@@ -310,6 +310,7 @@ fn read_activation(body: &Bytes, found: &Found) -> Result<(Hello, Bytes), String
         active: true,
         methods: names.into_iter().map(MethodInfo::named).collect(),
         callbacks: Vec::new(),
+        interfaces: Vec::new(),
         limits: Limits::default(),
     };
     Ok((hello, output))

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use goplug_examples::{do_app, do_plugin, embed, lazy, notifier, pipe, shout, typed};
+use goplug_examples::{do_app, do_plugin, embed, interface, lazy, notifier, pipe, shout, typed};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -15,6 +15,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "shout" => shout::run(&dir)?,
         "pipe" => pipe::run(&dir)?,
         "do_app" => do_app::run(&dir)?,
+        "interface" => interface::run(&dir)?,
+        "interface_app" => interface::run_app(&dir)?,
         "embed" => embed::run(&dir)?,
         other => return Err(format!("no example `{other}`").into()),
     }

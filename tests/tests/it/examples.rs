@@ -28,6 +28,14 @@ async fn the_typed_plugin() {
 }
 
 #[test]
+fn both_sides_of_one_trait() {
+    let dir = PluginDir::new();
+    let _plugin = example_plugin(&dir, "interface", "Examplemath.pconf");
+    let told = example_app(&dir, "interface_app");
+    assert_eq!(told, "Example/math says 0.25\nno: 1 by 0\ncleared 0.25\n");
+}
+
+#[test]
 fn the_notifier_and_the_application_that_embeds_a_registry() {
     let dir = PluginDir::new();
     let _plugin = example_plugin(&dir, "notifier", "Exampleteller.pconf");

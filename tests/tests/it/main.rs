@@ -18,6 +18,8 @@
 //! | a dead entry, a FIFO, a device, a symlink, another owner, 65 KiB: refused with the reason | `identity::*` |
 //! | every verb on both targets gives the same answer | `cli::every_verb_gives_the_same_answer_on_both_targets` |
 //! | the same over HTTP as over frames | `transports::everything_holds_over_http_too` |
+//! | a plugin found by type; a mismatch method by method; typed errors and notifications; in process as over the wire | `interfaces::*` |
+//! | compile errors of interfaces are readable | `compile_errors::*` |
 //! | the demo | `demo::*` |
 //! | every example runs | `examples::*` |
 //!
@@ -29,6 +31,7 @@
 mod bodies;
 mod calls;
 mod cli;
+mod compile_errors;
 mod daemon;
 mod demo;
 mod discovery;
@@ -36,6 +39,7 @@ mod examples;
 mod figures;
 mod hostile;
 mod identity;
+mod interfaces;
 mod leaks;
 mod life;
 mod notifications;

@@ -1,0 +1,5 @@
+//! Runs the plugin of [`goplug_examples::interface`].
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    Ok(goplug_examples::interface::run(&goplug_examples::plugin_dir())?)
+}
