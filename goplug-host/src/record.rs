@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags};
 
 /// Connections that wait to be accepted.
-const BACKLOG: i32 = 64;
+const BACKLOG: i32 = 128;
 
 /// Makes the folder if it is missing, and refuses one in which others could replace what is written.
 pub(crate) fn prepare(folder: &Path) -> Result<(), Fault> {

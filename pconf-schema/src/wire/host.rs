@@ -53,7 +53,7 @@ pub struct HostSpec {
     /// What is kept of its output.
     #[serde(default)]
     pub output: OutputLimits,
-    /// In milliseconds: how long the host answers after the plugin and everything that it started are gone.
+    /// In milliseconds: how long the host answers after the plugin and everything that it started are gone; at least a second.
     #[serde(default = "default_linger_ms")]
     pub linger_ms: u64,
 }
