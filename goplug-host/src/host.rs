@@ -33,6 +33,8 @@ const LAST_READS: usize = 64;
 const LAST_WORDS: (usize, usize) = (20, 4 * 1024);
 /// How long a host stays at least: the registry that started it may not have connected yet, or reads its last answer.
 const PARTING_MS: u64 = 1_000;
+/// How long nobody is let in when there is no descriptor for them: they wait, and nothing tells when there is one.
+const CLOSED_MS: u64 = 50;
 /// The grace of a host that is told to end by SIGTERM or SIGINT.
 const TERM_GRACE_MS: u64 = 5_000;
 
@@ -56,6 +58,8 @@ pub(crate) struct Host {
     kills_before: u64,
     /// When the host itself ends.
     leave_at: Option<u64>,
+    /// Until when nobody is let in: no descriptor was left for whoever waits.
+    closed_until: Option<u64>,
 }
 
 impl Host {
@@ -99,6 +103,7 @@ impl Host {
             terms,
             kills_before,
             leave_at: None,
+            closed_until: None,
         })
     }
 
@@ -121,6 +126,7 @@ impl Host {
             }
             self.feed(Input::Tick);
             self.serve(&ready.clients);
+            self.closed_until = self.closed_until.filter(|until| self.now() < *until);
             if ready.listener {
                 self.accept();
             }
@@ -138,7 +144,8 @@ impl Host {
     fn wait(&self) -> Ready {
         let now = self.now();
         let deadlines = self.clients.iter().filter_map(Client::deadline);
-        let next = deadlines.chain(self.phase.deadline()).chain(self.leave_at).min();
+        let next = deadlines.chain(self.phase.deadline()).chain(self.leave_at).chain(self.closed_until).min();
+        let at_the_door = if self.closed_until.is_some() { PollFlags::empty() } else { PollFlags::IN };
         let timeout = next.map(|at| {
             let left = at.saturating_sub(now).min(3_600_000);
             let (seconds, nanoseconds) = (left / 1_000, (left % 1_000) * 1_000_000);
@@ -147,7 +154,7 @@ impl Host {
         let mut fds = vec![
             PollFd::new(&self.children, PollFlags::IN),
             PollFd::new(&self.terms, PollFlags::IN),
-            PollFd::new(&self.listener, PollFlags::IN),
+            PollFd::new(&self.listener, at_the_door),
         ];
         let fixed = fds.len();
         fds.extend(self.stdout.iter().chain(&self.stderr).map(|pipe| PollFd::new(pipe, PollFlags::IN)));
@@ -254,8 +261,14 @@ impl Host {
     fn accept(&mut self) {
         // Bounded: whoever connects without end must not keep the plugin's output waiting.
         for _ in 0..MAX_CLIENTS {
-            let Ok((stream, _)) = self.listener.accept() else { return };
-            self.admit(stream);
+            match self.listener.accept() {
+                Ok((stream, _)) => self.admit(stream),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    self.closed_until = Some(self.now().saturating_add(CLOSED_MS));
+                    return;
+                }
+            }
         }
     }
 
@@ -298,7 +311,16 @@ impl Host {
             match client.request() {
                 Some(Ok(request)) => self.answer(client, request, now),
                 Some(Err(fault)) => client.push(&Answer::problem(&fault), now),
-                None => return client.write(now),
+                None => {
+                    let was_full = !client.has_room();
+                    if !client.write(now) {
+                        return false;
+                    }
+                    // What did not fit before goes on now: nothing else would bring it up again.
+                    if !(was_full && client.has_room()) {
+                        return true;
+                    }
+                }
             }
         }
     }

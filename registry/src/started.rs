@@ -62,8 +62,13 @@ impl Started {
         })?;
         let started =
             Self { registry, command, socket, life: Mutex::new(Life { hosted: None, slot: None, was_adopted: false }) };
-        started.plugin().await?;
-        Ok(started)
+        match started.plugin().await {
+            Ok(_) => Ok(started),
+            Err(fault) => {
+                started.give_up().await;
+                Err(fault)
+            }
+        }
     }
 
     /// A handle whose calls need no lookup, and start nothing: once the plugin has ended, they fail until it runs again. It
@@ -193,6 +198,16 @@ impl Started {
         }
     }
 
+    /// Ends a process that nobody will have a handle of. One that was found running is not ours to end.
+    async fn give_up(&self) {
+        let life = self.life.lock().await;
+        if let Some(hosted) = life.hosted.as_ref().filter(|_| !life.was_adopted) {
+            // The failure that led here counts more than another one now; what is left is found by its record.
+            _ = hosted.stop(Duration::ZERO, KILL_AFTER).await;
+            forget(hosted).await;
+        }
+    }
+
     /// Makes sure that there is a process that is ready.
     async fn ensure_runs(&self, life: &mut Life) -> Result<(), Fault> {
         if let Some(hosted) = life.hosted.clone() {
@@ -207,7 +222,10 @@ impl Started {
             life.hosted = None;
         }
         let folder = self.registry.shared.options.load().hosts();
-        if let Some(hosted) = self.adopt(&folder).await? {
+        // What was ours has been seen to end.
+        if life.slot.is_none()
+            && let Some(hosted) = self.adopt(&folder).await?
+        {
             (life.hosted, life.was_adopted) = (Some(hosted), true);
             return Ok(());
         }

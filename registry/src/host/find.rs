@@ -24,7 +24,7 @@ fn find_in(given: Option<&OsStr>, beside: Option<&Path>, path: Option<&OsStr>) -
     let missing = |places: String| {
         let text = format!(
             "the program {NAME}, which runs plugins, was not found: {places}; \
-             put it beside the program or in PATH (`cargo install --path {NAME}`, or from the release archive), or name it in {VARIABLE}"
+             put it beside the program or in PATH (`cargo install --path {NAME}`), or name it in {VARIABLE}"
         );
         Err(Fault::new(Code::NotFound, text))
     };
@@ -40,8 +40,11 @@ fn find_in(given: Option<&OsStr>, beside: Option<&Path>, path: Option<&OsStr>) -
     if let Some(found) = all.into_iter().find(|path| is_program(path)) {
         return Ok(found);
     }
-    let beside = beside.map_or_else(|| "beside the program".to_owned(), |folder| format!("in {}", folder.display()));
-    missing(format!("{VARIABLE} is not set, and it is neither {beside}, beside the program, nor in PATH"))
+    let beside = beside.map_or_else(
+        || "beside the program".to_owned(),
+        |folder| format!("beside the program in {}", folder.display()),
+    );
+    missing(format!("{VARIABLE} is not set, and it is neither {beside} nor in PATH"))
 }
 
 fn is_program(path: &Path) -> bool {

@@ -3,11 +3,12 @@
 //! `app DIR [--no-auto] [--rescan-ms N] [--hosts DIR]`, then one command per line on standard input, one answer per line:
 //! `plugins` (JSON), `loaded PLUGIN` (waits), `load PLUGIN`, `unload PLUGIN`, `execute PLUGIN METHOD BODY`,
 //! `start SOCKET PROGRAM ARGUMENT…` (answers `started PID` or `adopted PID`), `call SOCKET METHOD BODY`, `terminate SOCKET`,
+//! `listen PATH` and `heard` (a socket that is no plugin's; how many bytes its first connection brought),
 //! `overflows` (how many were reported), `handle PLUGIN CALLBACK NAME FILE MICROSECONDS` (writes every message as a line to
 //! FILE before its handler returns), `exit`.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, Write};
+use std::io::{BufRead, Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ async fn main() -> Result<(), Error> {
     let registry = builder.open().await?;
     let mut subscriptions: Vec<Subscription> = Vec::new();
     let mut plugins: BTreeMap<String, Started> = BTreeMap::new();
+    let mut decoy = None;
     println!("ready");
     let (send, mut lines) = tokio::sync::mpsc::channel(16);
     std::thread::spawn(move || {
@@ -45,6 +47,11 @@ async fn main() -> Result<(), Error> {
         let words: Vec<&str> = line.splitn(7, ' ').collect();
         let answer = match words.as_slice() {
             ["exit"] => break,
+            ["listen", path] => {
+                decoy = Some(std::os::unix::net::UnixListener::bind(path).expect("a socket"));
+                "ok".to_owned()
+            }
+            ["heard"] => heard(decoy.as_ref()),
             ["handle", plugin, callback, name, file, pause] => {
                 match handle(&registry, plugin, callback, name, file.into(), pause.parse().unwrap_or(0)).await {
                     Ok(subscription) => {
@@ -81,6 +88,14 @@ async fn main() -> Result<(), Error> {
     }
     registry.close().await;
     Ok(())
+}
+
+/// Takes one connection and says how much was sent on it.
+fn heard(decoy: Option<&std::os::unix::net::UnixListener>) -> String {
+    let mut bytes = Vec::new();
+    let (mut stream, _) = decoy.expect("a socket").accept().expect("a connection");
+    stream.read_to_end(&mut bytes).expect("its end");
+    format!("{} bytes", bytes.len())
 }
 
 async fn start(registry: &Registry, socket: &str, program: &str, args: &[&str]) -> Result<(Started, String), Error> {

@@ -3,11 +3,14 @@
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use goplug_registry::Code;
 use goplug_registry::host::{Adopted, Record, adopt};
-use goplug_tests::{LONG, PluginDir, Process, Ready, Samples, bound, scaled};
+use goplug_tests::{LONG, PluginDir, Process, Ready, Samples, bound, scaled, skip, wait_for};
+use rustix::process::{Pid, WaitOptions};
 
 use super::{end_host, folder, is_alive, run, shell};
 use crate::support::{APP, FIXTURE, GOPLUG_HOST, command, fault};
@@ -112,6 +115,62 @@ async fn a_decoy_is_told_nothing_and_left_alone() {
     listener.set_nonblocking(true).unwrap();
     drop(listener.accept().unwrap());
     assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nor did the other boot's record");
+}
+
+/// The same with a process that really has the host's number: in a pid namespace, where it can be given away on purpose.
+#[test]
+fn a_process_that_took_over_the_number_of_a_host_is_left_alone() {
+    const NAME: &str = "hosts::adoption::a_process_that_took_over_the_number_of_a_host_is_left_alone";
+    if std::env::var_os("GOPLUG_IN_A_NAMESPACE").is_none() {
+        let own = std::env::current_exe().unwrap();
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--pid", "--fork", "--mount-proc", "--kill-child"]);
+        if !unshare.arg("true").status().is_ok_and(|status| status.success()) {
+            skip(NAME, "no pid namespace can be made here (root, or `unshare` is missing)");
+            return;
+        }
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--pid", "--fork", "--mount-proc", "--kill-child"]).arg(own).args(["--exact", NAME]);
+        let inside = unshare.arg("--test-threads=1").env("GOPLUG_IN_A_NAMESPACE", "1").output().unwrap();
+        let said = String::from_utf8_lossy(&inside.stdout);
+        assert!(inside.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let dir = PluginDir::new();
+        let hosted = run(&shell(&dir, "victim", "exec sleep 1000")).await;
+        let number = hosted.record().host.pid;
+        end_host(&hosted);
+        hosted.exited().await;
+        // Here we are the one to whom orphans come. As long as the plugin is a zombie, its session holds the host's number.
+        let plugin = Pid::from_raw(hosted.record().plugin.pid.cast_signed());
+        wait_for("host and plugin are reaped", LONG, || async {
+            _ = rustix::process::waitpid(plugin, WaitOptions::NOHANG);
+            let pids = [number, hosted.record().plugin.pid];
+            pids.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+        })
+        .await;
+        let sock = folder(&dir).join("victim.sock");
+        std::fs::remove_file(&sock).unwrap();
+        // Threads take numbers, too.
+        let mut decoy = (0..100).find_map(|_| {
+            std::fs::write("/proc/sys/kernel/ns_last_pid", (number - 1).to_string()).unwrap();
+            let decoy = Process::start(command(APP).arg(dir.path()).arg("--no-auto"), Ready::Line("ready"));
+            (decoy.pid() == number).then_some(decoy)
+        });
+        let decoy = decoy.as_mut().expect("a process of that number");
+        assert_eq!(decoy.ask(&format!("listen {}", sock.display())), "ok");
+        let adopted = adopt(&folder(&dir)).await.unwrap();
+        let [Adopted::Doubtful(doubtful)] = &adopted[..] else { panic!("{adopted:?}") };
+        assert_eq!(doubtful.fault.code, Code::Denied);
+        let numbers = format!("(pid {number} inode {}), but pid {number} inode", hosted.record().host.inode.unwrap());
+        assert!(doubtful.fault.message.contains(&numbers), "{}", doubtful.fault);
+        assert_eq!(decoy.ask("heard"), "0 bytes");
+        assert_eq!(fault(hosted.stop(Duration::ZERO, Duration::ZERO).await).code, Code::PluginGone);
+        assert_eq!(decoy.ask("heard"), "0 bytes");
+        assert!(decoy.is_alive());
+    });
 }
 
 #[tokio::test]

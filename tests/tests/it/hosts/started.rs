@@ -131,6 +131,12 @@ async fn one_that_does_not_become_ready_is_ended_and_its_last_words_are_told() {
     let error = fault(registry.start(silent.clone(), &socket).await);
     assert!(error.message.contains("did not answer on") && error.message.ends_with(": waiting"), "{error:?}");
     assert_eq!(super::marked(&mark), [0; 0], "it was ended");
+    // One that is ready and fails to activate is not left running without a handle.
+    let flag = dir.write("fails", "");
+    let fails = fixture(&dir).arg("--activator-fails").arg(&flag).env("MARK", &mark);
+    let error = fault(registry.start(fails, &socket).await);
+    assert!(error.message.contains("no database"), "{error:?}");
+    assert_eq!(super::marked(&mark), [0; 0], "it was ended");
     // A future that is dropped leaves nothing behind.
     let start = registry.start(silent.ready_within(LONG), &socket);
     assert!(tokio::time::timeout(Duration::from_millis(200), start).await.is_err());
