@@ -10,8 +10,8 @@ use super::{folder, gone, is_alive, kib, kill, marked, run, shell, text};
 use crate::support::fault;
 
 /// A script whose children fork twice and detach: into sessions of their own, their parents gone, deaf to SIGTERM.
-const DETACHES: &str = "for n in 1 2 3; do (setsid sh -c 'trap \"\" TERM HUP; setsid sleep 1000 & sleep 1000' > /dev/null 2>&1 &) ; done; \
-    echo detached; exec sleep 1000";
+const DETACHES: &str = "for n in 1 2 3; do (setsid sh -c 'trap \"\" TERM HUP; setsid sleep 100 & sleep 100' > /dev/null 2>&1 &) ; done; \
+    echo detached; exec sleep 100";
 
 async fn says(hosted: &goplug_registry::host::Hosted, line: &str) {
     let says = || async { text(hosted).await.iter().any(|text| text == line).then_some(()) };
@@ -41,7 +41,7 @@ async fn what_forks_twice_and_detaches_is_gone_after_a_stop() {
 #[tokio::test]
 async fn what_it_started_ends_with_a_plugin_that_ends_by_itself() {
     let dir = PluginDir::new();
-    let mut spec = shell(&dir, "alone", &DETACHES.replace("exec sleep 1000", "echo last words >&2; exit 7"));
+    let mut spec = shell(&dir, "alone", &DETACHES.replace("exec sleep 100", "echo last words >&2; exit 7"));
     let mark = format!("alone-{}", std::process::id());
     spec.env.insert("MARK".to_owned(), mark.clone());
     let hosted = run(&spec).await;
@@ -54,7 +54,7 @@ async fn what_it_started_ends_with_a_plugin_that_ends_by_itself() {
 #[tokio::test]
 async fn one_that_forks_as_fast_as_it_can_is_ended_too() {
     let dir = PluginDir::new();
-    let mut spec = shell(&dir, "storm", "trap '' TERM; echo begins; while :; do (setsid sleep 1000 &) ; done");
+    let mut spec = shell(&dir, "storm", "trap '' TERM; echo begins; while :; do (setsid sleep 100 &) ; done");
     let mark = format!("storm-{}", std::process::id());
     spec.env.insert("MARK".to_owned(), mark.clone());
     let hosted = run(&spec).await;
@@ -92,7 +92,7 @@ async fn a_plugin_gets_its_time_and_a_hurry_shortens_it() {
 #[tokio::test]
 async fn a_killed_host_takes_its_plugin_along() {
     let dir = PluginDir::new();
-    let hosted = run(&shell(&dir, "killed", "exec sleep 1000")).await;
+    let hosted = run(&shell(&dir, "killed", "exec sleep 100")).await;
     let plugin = hosted.record().plugin.pid;
     assert!(is_alive(plugin));
     kill(hosted.record().host.pid);
@@ -188,7 +188,7 @@ fn nothing_is_left_of_hosts_that_have_ended() {
         runtime.block_on(async {
             let dir = PluginDir::new();
             let life = |n: u64| {
-                let spec = shell(&dir, &format!("life-{n}"), "exec sleep 1000");
+                let spec = shell(&dir, &format!("life-{n}"), "exec sleep 100");
                 async move {
                     let hosted = run(&spec).await;
                     hosted.stop(Duration::ZERO, LONG).await.unwrap();
@@ -201,7 +201,7 @@ fn nothing_is_left_of_hosts_that_have_ended() {
                 life(n).await;
             }
             // One whose future is dropped: neither host nor plugin is left.
-            let spec = shell(&dir, "dropped", "exec sleep 1000");
+            let spec = shell(&dir, "dropped", "exec sleep 100");
             let _ = tokio::time::timeout(Duration::from_micros(200), async { drop(run(&spec).await) }).await;
             baseline.is_back();
         });
