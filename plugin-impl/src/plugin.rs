@@ -284,7 +284,8 @@ impl PluginBuilder {
             return Err(refused(&[format!("the hello is {size} bytes, the limit is {MAX_HELLO_BYTES}")]));
         }
         let notifier = Notifier::new(self.callbacks, &Arc::from(epoch));
-        let entries = self.methods.into_iter().map(|(info, function)| Entry {
+        let entries = self.methods.into_iter().zip(0..).map(|((info, function), place)| Entry {
+            place,
             name: info.name.as_str().into(),
             turn: info.serial.then(Arc::default),
             info,

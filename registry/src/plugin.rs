@@ -55,7 +55,7 @@ impl Plugin {
         body: impl Into<Bytes>,
         options: CallOptions,
     ) -> Result<Answer, Fault> {
-        let defaults = self.registry.shared.options.load().of_calls();
+        let defaults = self.registry.shared.options.of_calls();
         call::execute(&self.slot, &defaults, method, body.into(), &options, Waiting::Task).await
     }
 

@@ -322,7 +322,7 @@ impl Registry {
         options: CallOptions,
     ) -> Result<Answer, Fault> {
         let slot = self.inner.resolve(plugin)?;
-        let defaults = self.inner.shared.options.load().of_calls();
+        let defaults = self.inner.shared.options.of_calls();
         call::execute(&slot, &defaults, method, body.into(), &options, Waiting::Task).await
     }
 
@@ -335,7 +335,7 @@ impl Registry {
         options: &CallOptions,
     ) -> Result<Answer, Fault> {
         let slot = self.inner.resolve(plugin)?;
-        let defaults = self.inner.shared.options.load().of_calls();
+        let defaults = self.inner.shared.options.of_calls();
         call::execute(&slot, &defaults, method, body, options, Waiting::Thread).await
     }
 
@@ -480,7 +480,7 @@ impl Registry {
         let options = Builder { directory: before.directory.clone(), ..options };
         options.check()?;
         let begins = options.auto_discover && !before.auto_discover;
-        self.inner.shared.options.store(Arc::new(options));
+        self.inner.shared.options.store(options);
         self.rescan().await?;
         if begins {
             for slot in self.inner.all().into_iter().filter(|slot| !slot.view().unloaded) {

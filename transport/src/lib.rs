@@ -37,8 +37,8 @@ pub use frame::{
 };
 #[cfg(feature = "server")]
 pub use frame::{
-    Cancel, Closed, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late, NextNotice, NoticeSource,
-    Outlet, Replier,
+    Answered, Cancel, Closed, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late, NextNotice,
+    NoticeSource, Outlet, Replier,
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use http::{MAX_FIELDS, MAX_HEAD_BYTES};

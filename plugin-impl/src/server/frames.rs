@@ -2,7 +2,7 @@
 //! notifications are written by whoever notifies.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context as Task, Waker};
 use std::time::Duration;
@@ -13,15 +13,15 @@ use goplug_pconf_schema::wire::event::{Position, check_subscription};
 use goplug_pconf_schema::wire::frame::{Meta, UPGRADE};
 use goplug_pconf_schema::{Code, Fault, Ran};
 use goplug_transport::{
-    Cancel, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late, NoticeSource, Outlet, Replier,
-    ServerRequest,
+    Answered, Cancel, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late, NoticeSource, Outlet,
+    Replier, ServerRequest,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::reply::Answer;
 use super::route::NoRoute;
-use crate::call::{Admitted, Reply, must_end, poll_once};
+use crate::call::{Admitted, Begun, Reply, must_end, poll_once};
 use crate::context::{Context, Origin};
 use crate::notify::push::push;
 use crate::notify::stream::observer_start;
@@ -65,24 +65,36 @@ impl FrameHandler for Frames {
         self.service.method_at(index).map(|_| self.service.max_request_bytes())
     }
 
-    fn call(&self, request: FrameCall<'_>, reply: Replier) {
-        let mut admitted = match self.admit(&request) {
+    fn call(&self, request: FrameCall<'_>, reply: Replier) -> Option<Answered> {
+        let admitted = match self.admit(&request) {
             Ok(admitted) => admitted,
-            Err(fault) => return reply.error(problem(&fault)),
+            Err(fault) => {
+                reply.error(problem(&fault));
+                return None;
+            }
         };
         reply.set_cancel(admitted.context().watch());
-        if admitted.is_quick() {
-            match admitted.run_here(request.body, request.started) {
-                Ok(body) => reply.reply(body),
-                Err(fault) => reply.error(problem(&fault)),
+        match admitted.begin_here(request.body, request.started) {
+            Begun::Done(Ok(body)) => return Some(reply.answer(body)),
+            Begun::Done(Err(fault)) => return Some(reply.refuse(problem(&fault))),
+            Begun::Waits(admitted, run) => {
+                let run = async { admitted.finish(run).await.map(Reply::Whole) };
+                self.service.runtime().spawn(answer(run, reply));
             }
-            return;
+            Begun::NotHere(admitted, body) => {
+                // Polled once where we are: a serial method has its place in the queue then.
+                let mut answer = Box::pin(answer(admitted.run(body), reply));
+                if answer.as_mut().poll(&mut Task::from_waker(Waker::noop())).is_pending() {
+                    self.service.runtime().spawn(answer);
+                }
+            }
         }
-        // Polled once where we are: many an async method is done then, and a serial one has its place in the queue.
-        let mut answer: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(answer(admitted, request.body, reply));
-        if answer.as_mut().poll(&mut Task::from_waker(Waker::noop())).is_pending() {
-            self.service.runtime().spawn(answer);
-        }
+        None
+    }
+
+    fn answered(&self) {
+        // Behind the reply: whoever waits for the end of all calls finds it said.
+        self.service.release();
     }
 
     fn subscribe(&self, request: FrameSubscribe<'_>, outlet: Outlet) -> Result<Arc<dyn NoticeSource>, Fault> {
@@ -136,8 +148,8 @@ fn caller_left() -> Fault {
 }
 
 /// Runs a call as HTTP does, and answers it.
-async fn answer(admitted: Admitted, body: Bytes, reply: Replier) {
-    let mut run = pin!(admitted.run(body));
+async fn answer(run: impl Future<Output = Result<Reply, Fault>>, reply: Replier) {
+    let mut run = pin!(run);
     let result = match poll_once(run.as_mut()).await {
         Some(result) => result,
         None => {

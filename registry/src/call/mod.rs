@@ -1,12 +1,13 @@
 //! One call: find the process that serves, wait for a place, send, and repeat what certainly did not run.
 //!
-//! In reading order: this file (the whole of a call), `retry` (when it is repeated), `admission` (who may call now),
+//! In reading order: this file (the whole of a call), `retry` (when it is repeated), `admission` (who may call now; `places`: the count),
 //! `attempt` (one attempt on the wire), `judge` (what a reply means), `pool` (connections).
 
 mod admission;
 mod attempt;
 mod frames;
 mod judge;
+mod places;
 mod pool;
 mod probe;
 mod retry;
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 pub(crate) use attempt::{broken, next_call_id, not_connected};
 pub(crate) use frames::Frames;
 pub(crate) use judge::{Verdict, problem as read_problem, v0 as judge_v0, v1 as judge_v1};
+pub(crate) use places::Places;
 pub(crate) use pool::Pool;
 pub(crate) use probe::{health, is_hung, ping, request};
 

@@ -18,8 +18,8 @@ pub use client::{
 pub use patience::Latency;
 #[cfg(feature = "server")]
 pub use server::{
-    Cancel, Closed, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late, NextNotice, NoticeSource,
-    Outlet, Replier,
+    Answered, Cancel, Closed, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late, NextNotice,
+    NoticeSource, Outlet, Replier,
 };
 
 /// Room in the socket, so that a large reply does not need a wake-up for every bit of it. The kernel may give less.

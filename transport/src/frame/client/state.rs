@@ -1,6 +1,6 @@
 //! What the callers of one connection have in common, under one lock. No I/O here.
 
-use std::collections::VecDeque;
+use std::collections::{VecDeque, hash_map};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -279,9 +279,10 @@ impl State {
 
     /// The outcome of a call that is over; it is forgotten then.
     pub(super) fn collect(&mut self, id: u64) -> Option<Result<FrameReply, Error>> {
-        self.calls.get(&id)?.done.as_ref()?;
+        let hash_map::Entry::Occupied(call) = self.calls.entry(id) else { return None };
+        call.get().done.as_ref()?;
         self.uncollected -= 1;
-        self.calls.remove(&id)?.done
+        call.remove().done
     }
 
     /// Forgets a call whose caller waits no longer; the plugin is told.

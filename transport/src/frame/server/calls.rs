@@ -35,17 +35,17 @@ pub(super) struct Calls {
     pub(super) turns: VecDeque<u64>,
     pub(super) subscriptions: Subscriptions,
     pub(super) outbox: Outbox,
+    /// Requests that have come to their end, for whoever reads to call their handlers, one after the other.
+    pub(super) ready: VecDeque<Whole>,
 }
 
 /// What a frame leads to, besides frames in the outbox.
 pub(super) enum Event {
     Nothing,
-    /// A request has come to its end.
-    Whole(Whole),
     /// The caller waits no longer.
     Cancelled(Arc<dyn Cancel>),
     /// Somebody wants to attach to a callback.
-    Subscribe(Wanted),
+    Subscribe(Box<Wanted>),
     /// Everything of a subscription up to a number was handled.
     Acknowledged(u64, u64, Arc<dyn NoticeSource>),
     /// A subscription has ended: to be dropped where no lock is held.
@@ -96,6 +96,7 @@ impl Calls {
             turns: VecDeque::new(),
             subscriptions: Subscriptions::new(max_subscriptions),
             outbox: Outbox::default(),
+            ready: VecDeque::new(),
         }
     }
 
@@ -128,6 +129,11 @@ impl Calls {
             Kind::Close => return Ok(Event::Closed),
         }
         Ok(Event::Nothing)
+    }
+
+    /// Whether the next request would be one too many.
+    pub(super) fn is_full(&self) -> bool {
+        self.open.len() >= self.max_open
     }
 
     /// Whether no call is open.
@@ -175,7 +181,7 @@ impl Calls {
         self.count(payload_bytes)?;
         let mut window = Window::new(CALL_CREDIT, CALL_STEP);
         let granted = window.take(payload_bytes, rest_bytes)?;
-        if self.open.len() >= self.max_open {
+        if self.is_full() {
             let text = format!("{} calls of this connection are open, the limit", self.max_open);
             self.refuse(id, &Fault::new(Code::Overloaded, text).with_ran(Ran::No));
             return Ok(Event::Nothing);
@@ -196,7 +202,8 @@ impl Calls {
         if end {
             whole.body = payload;
             self.open.insert(id, call);
-            return Ok(Event::Whole(whole));
+            self.ready.push_back(whole);
+            return Ok(Event::Nothing);
         }
         call.incoming =
             Some(Box::new(Incoming { whole, body: body.unwrap_or_else(|| payload.into()), max_body, window }));
@@ -229,7 +236,8 @@ impl Calls {
             }
         }
         if end {
-            return Ok(Event::Whole(Whole { body: incoming.body.into(), ..incoming.whole }));
+            self.ready.push_back(Whole { body: incoming.body.into(), ..incoming.whole });
+            return Ok(Event::Nothing);
         }
         call.incoming = Some(incoming);
         if let Some(granted) = granted {

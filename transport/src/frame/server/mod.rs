@@ -28,7 +28,7 @@ use crate::server::ServerUpgrade;
 pub use calls::Closed;
 use connection::Connection;
 pub use notices::{FrameSubscribe, NextNotice, NoticeSource, Outlet};
-pub use replier::{Late, Replier};
+pub use replier::{Answered, Late, Replier};
 
 /// Calls a plugin's methods for what comes over frames.
 pub trait FrameHandler: Send + Sync + 'static {
@@ -40,7 +40,12 @@ pub trait FrameHandler: Send + Sync + 'static {
 
     /// Answers a call, now or later. This is the thread that reads the connection: if it comes back within some tens of
     /// microseconds, all is well; if not, another thread takes over reading. A panic ends the call with `internal`.
-    fn call(&self, request: FrameCall<'_>, reply: Replier);
+    ///
+    /// What is known at once is best returned ([`Replier::answer`]); `None`: it was sent, or will be.
+    fn call(&self, request: FrameCall<'_>, reply: Replier) -> Option<Answered>;
+
+    /// An answer that [`FrameHandler::call`] has returned is on its way.
+    fn answered(&self) {}
 
     /// Attaches a reader to a callback; `outlet` is to be told whenever the answer's [`NoticeSource::next`] may have
     /// more. Must answer at once.

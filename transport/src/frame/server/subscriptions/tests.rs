@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::frame::server::tests::{Frame as Came, Registry, connect, peer};
-use crate::frame::server::{FrameCall, FrameHandler, FrameLimits, FrameServer, Outlet, Replier};
+use crate::frame::server::{Answered, FrameCall, FrameHandler, FrameLimits, FrameServer, Outlet, Replier};
 
 const SOON: Duration = Duration::from_secs(10);
 const MOST: usize = 4;
@@ -67,8 +67,8 @@ impl FrameHandler for Board {
         Ok(1 << 20)
     }
 
-    fn call(&self, request: FrameCall<'_>, reply: Replier) {
-        reply.reply(request.body);
+    fn call(&self, request: FrameCall<'_>, reply: Replier) -> Option<Answered> {
+        Some(reply.answer(request.body))
     }
 
     fn subscribe(&self, request: FrameSubscribe<'_>, outlet: Outlet) -> Result<Arc<dyn NoticeSource>, Fault> {
