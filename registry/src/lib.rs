@@ -10,7 +10,8 @@
 //!
 //! In reading order: [`Builder`] (what can be set), [`Registry`] and [`Plugin`] (what can be done), `discovery` (what is
 //! in the directory), `supervisor` (the life of one plugin; `supervisor/state.rs` is all of it), `call` (one call, with
-//! its repeats), [`Exchange`] (large bodies, piece by piece), `callback` (notifications), [`Events`] (what happened), `why` (why is it not there?).
+//! its repeats), [`Exchange`] (large bodies, piece by piece), `callback` (notifications), [`Events`] (what happened), `why` (why
+//! is it not there?), [`host`] (plugins that the registry starts).
 //!
 //! Needs a tokio runtime with I/O and time; [`BlockingRegistry`] brings its own. Every failure is an [`Error`] with a [`Code`] and an answer to "did it run?".
 
@@ -22,12 +23,14 @@ mod discovery;
 mod doctor;
 mod event;
 mod finder;
+pub mod host;
 mod lint;
 mod open_files;
 mod options;
 mod plugin;
 mod registry;
 mod show;
+mod started;
 mod supervisor;
 mod tasks;
 mod why;
@@ -45,3 +48,4 @@ pub use open_files::raise_open_files;
 pub use options::Builder;
 pub use plugin::Plugin;
 pub use registry::{Registry, Unload, Wait};
+pub use started::{Command, Started};

@@ -12,7 +12,7 @@ use crate::steps::output;
 use crate::{cargo, no_arguments, tree};
 
 /// Our packages and those of ours that each may use, tests included.
-const EDGES: [(&str, &[&str]); 12] = [
+const EDGES: [(&str, &[&str]); 13] = [
     ("goplug-pconf-schema", &[]),
     ("goplug-transport", &["goplug-pconf-schema"]),
     ("goplug-plugin-impl", &["goplug-pconf-schema", "goplug-transport"]),
@@ -21,6 +21,7 @@ const EDGES: [(&str, &[&str]); 12] = [
     ("goplug-interface", &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplug-interface-macros"]),
     ("goplugd", &["goplug-pconf-schema", "goplug-registry"]),
     ("goplugctl", &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplugd"]),
+    ("goplug-host", &["goplug-pconf-schema", "goplug-transport"]),
     ("goplug-examples", &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplug-interface"]),
     (
         "goplug-tests",
@@ -31,6 +32,7 @@ const EDGES: [(&str, &[&str]); 12] = [
             "goplug-interface",
             "goplugctl",
             "goplugd",
+            "goplug-host",
             "goplug-examples",
         ],
     ),
@@ -44,14 +46,15 @@ const EDGES: [(&str, &[&str]); 12] = [
 /// What the data crate must not even have somewhere below it: it can do nothing.
 const NOT_BELOW_DATA: [&str; 5] = ["axum", "hyper", "mio", "notify", "tokio"];
 
-/// Third-party crates, the package that may use each, and where in it the crate may be named.
-const ADDRESSES: [(&str, &str, &[&str]); 7] = [
+/// Third-party crates as code names them, the package that may use each, and where in it the crate may be named.
+const ADDRESSES: [(&str, &str, &[&str]); 8] = [
     ("notify", "goplug-registry", &["registry/src/discovery/watch"]),
     ("dashmap", "goplug-registry", &["registry/src/registry.rs"]),
     ("hyperlocal", "goplugctl", &["goplugctl/src/target/daemon"]),
     ("axum", "goplugd", &["goplugd/src/api", "goplugd/src/daemon.rs"]),
     ("serde_path_to_error", "goplug-plugin-impl", &["plugin-impl/src/typed.rs"]),
     ("syn", "goplug-interface-macros", &["interface-macros/src"]),
+    ("signal_hook", "goplug-host", &["goplug-host/src/host.rs"]),
     ("httparse", "goplug-transport", &["transport/src/http"]),
 ];
 
@@ -144,7 +147,7 @@ impl Packages {
         let mut wrong = Vec::new();
         for (name, owner, _) in ADDRESSES {
             for package in self.ours.iter().filter(|package| *package != owner) {
-                if self.used_by(package).any(|used| used == name) {
+                if self.used_by(package).any(|used| used.replace('-', "_") == name) {
                     wrong.push(format!("`{package}` must not depend on `{name}`: its one address is in `{owner}`"));
                 }
             }

@@ -2,7 +2,7 @@
 //!
 //! [`hello`] describes a plugin, [`call`] is a call's path and headers, [`fault`] every way to fail, [`failure`] a
 //! method's own errors, [`life`] activation and its end, [`event`] notifications, [`frame`] the layout of the fast path,
-//! [`shm`] that of the memory in which it may run.
+//! [`shm`] that of the memory in which it may run. [`host`] is what a registry says to the program that runs a plugin for it.
 
 pub mod call;
 pub mod event;
@@ -10,6 +10,7 @@ pub mod failure;
 pub mod fault;
 pub mod frame;
 pub mod hello;
+pub mod host;
 pub mod life;
 pub mod shm;
 pub mod sse;
