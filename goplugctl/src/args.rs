@@ -82,7 +82,7 @@ pub(crate) enum Verb {
     Status(OptionalPlugin),
     /// Show all that is known of plugins, without activating them
     Inspect(Plugins),
-    /// Print a plugin's .pconf as it is on disk
+    /// Print a plugin's .pconf, or else its plugin.json, as it is on disk
     Cat(OnePlugin),
     /// List a plugin's methods
     Methods(OnePlugin),
@@ -117,7 +117,7 @@ pub(crate) enum Verb {
     Bench(BenchArgs),
     /// Print a callback's notifications as they come, holding nobody back
     Listen(ListenArgs),
-    /// Check .pconf files, read only
+    /// Check .pconf files and plugin.json folders, read only
     Lint(LintArgs),
     /// Run, show or stop the daemon
     #[command(subcommand)]
@@ -319,7 +319,7 @@ pub(crate) struct ListenArgs {
 /// `lint`.
 #[derive(Debug, Args)]
 pub(crate) struct LintArgs {
-    /// Files, or folders of files
+    /// Files, folders of plugins, or plugin directories
     #[arg(value_name = "FILE|DIR", required = true)]
     pub(crate) paths: Vec<PathBuf>,
 }

@@ -18,6 +18,7 @@ mod ask;
 mod blocking;
 mod call;
 mod callback;
+mod desired;
 mod discovery;
 mod doctor;
 mod event;

@@ -1,5 +1,6 @@
 //! The registry: the map from name to plugin, and everything that can be asked of it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use crate::call::{self, Answer, CallOptions, Waiting};
 use crate::callback::{self, DeadLetters, Feed, Notice, Subscribe, Subscription};
 use crate::event::{EventLog, Events};
-use crate::finder::{self, Finder, Request};
+use crate::finder::{self, Finder, InstalledPlugin, Request};
 use crate::options::{Builder, LONGEST};
 use crate::plugin::Plugin;
 use crate::supervisor::{Command, FileNews, Shared, Slot, spawn};
@@ -50,6 +51,15 @@ pub(crate) struct Inner {
     finder: Arc<Finder>,
     scans: mpsc::Sender<Request>,
     pub(crate) dead_letters: Arc<DeadLetters>,
+}
+
+/// What a name leads to.
+#[derive(Debug)]
+pub(crate) enum Known {
+    /// A process of it was found: its `.pconf` is there.
+    Slot(Arc<Slot>),
+    /// Only its manifest is there.
+    Installed(InstalledPlugin),
 }
 
 /// How to unload.
@@ -129,6 +139,13 @@ impl Registry {
     /// Every plugin and every file that cannot be used, by name.
     pub fn plugins(&self) -> Vec<PluginSummary> {
         let mut rows: Vec<_> = self.inner.all().iter().map(|slot| show::summary(slot)).collect();
+        let mut installed: BTreeMap<_, _> =
+            self.inner.finder.installed().into_iter().map(|plugin| (plugin.id.clone(), plugin)).collect();
+        for row in &mut rows {
+            let plugin = row.id().and_then(|id| installed.remove(&id));
+            row.manifest = plugin.map(|plugin| show::text(&plugin.file));
+        }
+        rows.extend(installed.values().map(show::installed));
         rows.extend(self.inner.finder.refused());
         rows.sort_by(|a, b| (&a.namespace, &a.name, &a.pconf).cmp(&(&b.namespace, &b.name, &b.pconf)));
         rows
@@ -180,12 +197,15 @@ impl Registry {
         }
     }
 
-    /// As [`Registry::look`], of one plugin.
+    /// As [`Registry::look`], of one plugin. One that is installed and has no process has nobody who could be asked.
     ///
     /// # Errors
     /// `not_found`, or `conflict` for an ambiguous name.
     pub async fn look_at(&self, plugin: &str) -> Result<(), Fault> {
-        self.inner.resolve(plugin)?.ask(Command::Look).await
+        match self.inner.find(plugin)? {
+            Known::Slot(slot) => slot.ask(Command::Look).await,
+            Known::Installed(_) => Ok(()),
+        }
     }
 
     /// Loads a plugin: connects, checks who it is, activates it. Without auto-discover, the pair is looked for on disk.
@@ -239,9 +259,9 @@ impl Registry {
         self.inner.resolve(plugin)?.ask(Command::Reload).await?
     }
 
-    /// Whether there is a usable file for it.
+    /// Whether there is a usable file for it: a `.pconf`, or a manifest.
     pub fn is_discovered(&self, plugin: &str) -> bool {
-        self.inner.resolve(plugin).is_ok()
+        self.inner.find(plugin).is_ok()
     }
 
     /// Whether it can be called.
@@ -275,8 +295,17 @@ impl Registry {
     /// # Errors
     /// `not_found`, or `conflict` for an ambiguous name.
     pub async fn inspect(&self, plugin: &str) -> Result<PluginDetail, Fault> {
-        let slot = self.inner.resolve(plugin)?;
+        let slot = match self.inner.find(plugin)? {
+            Known::Slot(slot) => slot,
+            Known::Installed(plugin) => {
+                return Ok(show::detail_installed(&plugin, self.inner.finder.losers(&plugin.id)));
+            }
+        };
         let mut detail = show::detail(&slot, self.inner.finder.losers(&slot.id));
+        if let Some(installed) = self.inner.finder.installed_as(&slot.id) {
+            detail.summary.manifest = Some(show::text(&installed.file));
+            detail.installed = Some(show::manifest_of(&installed));
+        }
         detail.health = call::health(&slot).await;
         Ok(detail)
     }
@@ -367,8 +396,9 @@ impl Registry {
         let timeout = timeout.min(LONGEST * 365);
         let until = Instant::now() + timeout;
         loop {
-            match self.inner.resolve(plugin) {
-                Ok(slot) if is_so(&slot, &what) => return Ok(()),
+            match self.inner.find(plugin) {
+                Ok(Known::Slot(slot)) if is_so(&slot, &what) => return Ok(()),
+                Ok(Known::Installed(_)) if what == Wait::Discovered => return Ok(()),
                 Err(fault) if fault.code == Code::NotFound && what == Wait::Gone => return Ok(()),
                 Err(fault) if fault.code != Code::NotFound => return Err(fault),
                 _ => {}
@@ -485,6 +515,13 @@ impl Registry {
     }
 }
 
+/// Why a plugin that is only installed cannot be called or loaded.
+fn no_process(plugin: &InstalledPlugin) -> Fault {
+    let state = show::installed(plugin).state;
+    let text = format!("plugin `{}` is {state}: it is installed, and no process of it runs", plugin.id);
+    Fault::new(Code::WrongState, text)
+}
+
 fn is_so(slot: &Slot, what: &Wait) -> bool {
     let view = slot.view();
     match what {
@@ -513,23 +550,38 @@ impl Drop for Inner {
 }
 
 impl Inner {
-    /// The plugin of that name.
+    /// The plugin of that name, of which a process was found.
     pub(crate) fn resolve(&self, plugin: &str) -> Result<Arc<Slot>, Fault> {
         if let Some(slot) = self.slots.get(plugin).map(|entry| Arc::clone(entry.value())) {
             return Ok(slot);
         }
+        match self.find(plugin)? {
+            Known::Slot(slot) => Ok(slot),
+            Known::Installed(plugin) => Err(no_process(&plugin)),
+        }
+    }
+
+    /// The plugin of that name, whether it runs or is only installed.
+    pub(crate) fn find(&self, plugin: &str) -> Result<Known, Fault> {
+        if let Some(slot) = self.slots.get(plugin).map(|entry| Arc::clone(entry.value())) {
+            return Ok(Known::Slot(slot));
+        }
         if plugin.contains('/') {
             let id = PluginId::parse(plugin).map_err(|error| Fault::new(Code::InvalidArgument, error.to_string()))?;
-            let found = self.slots.get(id.as_str()).map(|entry| Arc::clone(entry.value()));
+            let found = self.slots.get(id.as_str()).map(|entry| Known::Slot(Arc::clone(entry.value())));
+            let found = found.or_else(|| self.finder.installed_as(&id).map(Known::Installed));
             return found.ok_or_else(|| self.no_such(plugin));
         }
-        let mut fits: Vec<_> = self.all().into_iter().filter(|slot| slot.id.name() == plugin).collect();
+        let mut fits: BTreeMap<PluginId, Known> = BTreeMap::new();
+        let installed = self.finder.installed().into_iter().filter(|known| known.id.name() == plugin);
+        fits.extend(installed.map(|known| (known.id.clone(), Known::Installed(known))));
+        let slots = self.all().into_iter().filter(|slot| slot.id.name() == plugin);
+        fits.extend(slots.map(|slot| (slot.id.clone(), Known::Slot(slot))));
         match fits.len() {
             0 => Err(self.no_such(plugin)),
-            1 => Ok(fits.remove(0)),
+            1 => fits.into_values().next().ok_or_else(|| self.no_such(plugin)),
             _ => {
-                let mut candidates: Vec<_> = fits.iter().map(|slot| slot.id.as_str().to_owned()).collect();
-                candidates.sort();
+                let candidates: Vec<_> = fits.keys().map(|id| id.as_str().to_owned()).collect();
                 let text = format!("`{}` fits several plugins: {}", printable(plugin), candidates.join(", "));
                 Err(Fault::new(Code::Conflict, text).with_data(serde_json::json!({"candidates": candidates})))
             }
@@ -539,6 +591,19 @@ impl Inner {
     fn no_such(&self, plugin: &str) -> Fault {
         let directory = show::text(&self.shared.options.load().directory);
         Fault::new(Code::NotFound, format!("there is no plugin `{}` in {directory}", printable(plugin)))
+    }
+
+    /// Whether a process of the plugin was found.
+    pub(crate) fn runs(&self, id: &PluginId) -> bool {
+        self.slots.contains_key(id.as_str())
+    }
+
+    /// The state in which the plugin is listed.
+    pub(crate) fn state_of(&self, id: &PluginId) -> Option<State> {
+        match self.find(id.as_str()).ok()? {
+            Known::Slot(slot) => Some(slot.view().state),
+            Known::Installed(plugin) => Some(show::installed(&plugin).state),
+        }
     }
 
     /// Every plugin, at one moment.

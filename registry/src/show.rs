@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use goplug_pconf_schema::admin::{MethodList, PluginDetail, PluginSummary, State};
+use goplug_pconf_schema::admin::{InstalledDetail, MethodList, PluginDetail, PluginSummary, State};
 use goplug_pconf_schema::wire::hello::Hello;
 use goplug_pconf_schema::{Code, Fault};
 
 use crate::discovery::Refusal;
+use crate::finder::InstalledPlugin;
 use crate::supervisor::{Slot, View, Wire};
 
 /// The row of a plugin.
@@ -35,6 +36,7 @@ fn summary_of(slot: &Slot, view: &View) -> PluginSummary {
         pid,
         socket: Some(text(&view.found.socket)),
         pconf: Some(text(&view.file)),
+        manifest: None,
         methods: hello.map(|hello| hello.methods.iter().map(|method| method.name.clone()).collect()),
         protocol: wire.map(Wire::number),
         since: view.since.clone(),
@@ -58,10 +60,78 @@ pub(crate) fn refused(file: &Path, refusal: &Refusal, since: &str) -> PluginSumm
         pid: None,
         socket: None,
         pconf: Some(text(file)),
+        manifest: None,
         methods: None,
         protocol: None,
         since: since.to_owned(),
         last_error: Some(refusal.reason.clone()),
+    }
+}
+
+/// The row of a manifest that is not used; without a name it is known by its folder.
+pub(crate) fn refused_manifest(file: &Path, refusal: &Refusal, since: &str) -> PluginSummary {
+    let row = refused(file.parent().unwrap_or(file), refusal, since);
+    PluginSummary { pconf: None, manifest: Some(text(file)), ..row }
+}
+
+/// The row of a plugin that is installed and has no process.
+pub(crate) fn installed(plugin: &InstalledPlugin) -> PluginSummary {
+    let manifest = &plugin.found.manifest;
+    PluginSummary {
+        namespace: plugin.id.namespace().to_owned(),
+        name: plugin.id.name().to_owned(),
+        version: Some(manifest.version.to_string()),
+        state: if plugin.disabled { State::Disabled } else { State::Stopped },
+        lazy_load: manifest.lazy_load,
+        pid: None,
+        socket: None,
+        pconf: None,
+        manifest: Some(text(&plugin.file)),
+        methods: None,
+        protocol: None,
+        since: plugin.since.clone(),
+        last_error: None,
+    }
+}
+
+/// All that is known of a plugin that is installed and has no process.
+pub(crate) fn detail_installed(plugin: &InstalledPlugin, conflicts: Vec<String>) -> PluginDetail {
+    let manifest = &plugin.found.manifest;
+    PluginDetail {
+        summary: installed(plugin),
+        description: manifest.description.clone(),
+        url: None,
+        epoch: None,
+        active: None,
+        transport: None,
+        health: None,
+        uid: None,
+        method_details: Vec::new(),
+        callbacks: Vec::new(),
+        limits: None,
+        unknown: manifest.unknown.clone(),
+        warnings: plugin.found.warnings.clone(),
+        conflicts,
+        in_flight: 0,
+        calls: 0,
+        installed: Some(manifest_of(plugin)),
+    }
+}
+
+/// What a manifest says, for people.
+pub(crate) fn manifest_of(plugin: &InstalledPlugin) -> InstalledDetail {
+    let manifest = &plugin.found.manifest;
+    let command = Some(&manifest.exec.command).filter(|command| !command.is_empty());
+    InstalledDetail {
+        version: manifest.version.to_string(),
+        folder: text(&plugin.found.folder),
+        source: manifest.source.mode,
+        command: command.into_iter().chain(&manifest.exec.args).cloned().collect(),
+        wire: manifest.wire,
+        requires: manifest.requires.iter().map(|wanted| format!("{}@{}", wanted.plugin, wanted.range)).collect(),
+        interfaces: manifest.interfaces.clone(),
+        maintainers: manifest.maintainers.clone(),
+        home: manifest.home.clone(),
     }
 }
 
@@ -94,6 +164,7 @@ pub(crate) fn detail(slot: &Slot, conflicts: Vec<String>) -> PluginDetail {
         conflicts,
         in_flight: live.as_ref().map_or(0, |live| live.in_flight.load(Ordering::Relaxed)),
         calls: live.as_ref().map_or(0, |live| live.calls.load(Ordering::Relaxed)),
+        installed: None,
         summary,
     }
 }

@@ -37,6 +37,7 @@ mod hostile;
 mod identity;
 mod leaks;
 mod life;
+mod manifests;
 mod notifications;
 mod open_files;
 mod support;
