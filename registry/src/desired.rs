@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use goplug_pconf_schema::{DesiredState, MAX_DESIRED_BYTES};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
@@ -16,6 +17,9 @@ use rustix::io::Errno;
 
 /// Our own folder in a plugin directory. Nothing in it is ever taken for a plugin.
 pub(crate) const OWN_FOLDER: &str = ".goplug";
+/// How long other writers are waited for: each of them writes one small file, or deletes a folder.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
 const FILE: &str = "state.json";
 const NEXT: &str = "state.json.next";
 const BAD: &str = "state.json.bad";
@@ -58,7 +62,7 @@ fn load_at(folder: &OwnedFd) -> Result<DesiredState, String> {
 /// The system's, with what could not be done; then nothing is changed.
 pub(crate) fn update(directory: &Path, change: impl FnOnce(&mut DesiredState) -> bool) -> Result<Option<String>, String> {
     let folder = own_folder(directory)?;
-    rustix::fs::flock(&folder, FlockOperation::LockExclusive).map_err(failed("lock", OWN_FOLDER))?;
+    lock(&folder, FlockOperation::NonBlockingLockExclusive)?;
     let (mut state, bad) = match load_at(&folder) {
         Ok(state) => (state, None),
         Err(reason) => (DesiredState::default(), Some(reason)),
@@ -82,6 +86,22 @@ pub(crate) fn update(directory: &Path, change: impl FnOnce(&mut DesiredState) ->
     rustix::fs::renameat(&folder, NEXT, &folder, FILE).map_err(failed("put in place", FILE))?;
     rustix::fs::fsync(&folder).map_err(failed("sync", OWN_FOLDER))?;
     Ok(bad)
+}
+
+/// Takes a lock that others hold shortly. The kernel knows no lock with a time limit, so it is asked again and again.
+///
+/// # Errors
+/// Somebody holds it for [`LOCK_WAIT`].
+pub(crate) fn lock(file: &OwnedFd, operation: FlockOperation) -> Result<(), String> {
+    let begin = Instant::now();
+    loop {
+        match rustix::fs::flock(file, operation) {
+            Ok(()) => return Ok(()),
+            Err(Errno::AGAIN | Errno::INTR) if begin.elapsed() < LOCK_WAIT => std::thread::sleep(LOCK_PAUSE),
+            Err(Errno::AGAIN) => return Err(format!("another process works on {OWN_FOLDER} since {LOCK_WAIT:?}: is it stopped?")),
+            Err(error) => return Err(format!("cannot lock {OWN_FOLDER}: {error}")),
+        }
+    }
 }
 
 /// Opens our own folder in `directory`, and makes it if it is not there.

@@ -23,6 +23,7 @@ mod discovery;
 mod doctor;
 mod event;
 mod finder;
+mod install;
 mod lint;
 mod open_files;
 mod options;

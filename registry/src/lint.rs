@@ -67,6 +67,26 @@ pub fn lint(path: &Path) -> LintReport {
     }
 }
 
+/// Reads the manifest of a folder that is to be installed, whatever the folder is named, or tells every problem.
+pub(crate) fn lint_source(path: &Path) -> Result<Manifest, Vec<String>> {
+    let mut file = LintedFile::new(path);
+    let bytes = file.read();
+    let read = bytes.map(|bytes| Manifest::parse(&bytes, Folder::default()));
+    match read {
+        // Whose file it was does not matter: the copy is ours.
+        Some(Ok(manifest)) => {
+            let folder = path.parent().unwrap_or(path);
+            let flaws = check_program(&manifest, folder);
+            if flaws.is_empty() { Ok(manifest) } else { Err(flaws) }
+        }
+        Some(Err(error)) => {
+            let placed = |problem: &PconfProblem| format!("{MANIFEST_NAME}:{}:{}: {}", problem.line, problem.column, problem.message);
+            Err(error.problems.iter().map(placed).collect())
+        }
+        None => Err(file.problems.into_iter().map(|note| format!("{MANIFEST_NAME} {}", note.message)).collect()),
+    }
+}
+
 /// `namespace`: the name of the folder above that of the manifest, if it must be that of its namespace.
 fn lint_manifest(path: &Path, namespace: Option<&str>) -> LintedFile {
     let mut file = LintedFile::new(path);

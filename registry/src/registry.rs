@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use dashmap::DashMap;
 use goplug_pconf_schema::admin::{
-    Activation, CallbackList, DeadLetter, EventKind, MethodList, NamePattern, Ping, PluginDetail, PluginSummary, State,
-    Unloaded, Why,
+    Activation, CallbackList, DeadLetter, EventKind, Installation, MethodList, NamePattern, Ping, PluginDetail,
+    PluginSummary, Removal, State, Unloaded, Why,
 };
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Code, Fault, PluginId, printable};
@@ -18,11 +18,14 @@ use tokio::time::Instant;
 
 use crate::call::{self, Answer, CallOptions, Waiting};
 use crate::callback::{self, DeadLetters, Feed, Notice, Subscribe, Subscription};
+use crate::discovery::Confinement;
 use crate::event::{EventLog, Events};
 use crate::finder::{self, Finder, InstalledPlugin, Request};
+use crate::install;
 use crate::options::{Builder, LONGEST};
 use crate::plugin::Plugin;
 use crate::supervisor::{Command, FileNews, Shared, Slot, spawn};
+use crate::why::{Knock, knock};
 use crate::{ask, show};
 
 /// How long [`Registry::close`] waits for its tasks.
@@ -115,6 +118,9 @@ impl Registry {
         let task = finder::run(Arc::downgrade(&registry.inner), shared.clone(), finder, requests, dead_end_inbox);
         shared.tasks.spawn(task);
         if auto {
+            let directory = registry.directory();
+            // What killed installations left behind. A registry that only looks touches nothing.
+            _ = tokio::task::spawn_blocking(move || install::tidy_up(&directory)).await;
             registry.rescan().await?;
         }
         Ok(registry)
@@ -257,6 +263,72 @@ impl Registry {
             self.inner.rescan().await?;
         }
         self.inner.resolve(plugin)?.ask(Command::Reload).await?
+    }
+
+    /// Copies the folder of a plugin into the plugin directory: `source` is the folder, or the `plugin.json` in it. It comes
+    /// to its place at once or not at all, whenever this process is killed. With `dry_run` everything is checked and nothing
+    /// is done.
+    ///
+    /// # Errors
+    /// `invalid_argument` with every problem, `too_large`, `not_found` for what cannot be installed; `conflict` when the
+    /// plugin is installed already, with its version; `denied`, `overloaded` or `internal` when the system refuses.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the copying.
+    pub async fn install(&self, source: impl AsRef<Path>, dry_run: bool) -> Result<Installation, Fault> {
+        let (directory, source) = (self.absolute_directory()?, source.as_ref().to_owned());
+        let at = directory.clone();
+        let source = blocking(move || install::survey(&at, &source)).await?;
+        self.rescan().await?;
+        if let Some(there) = self.inner.finder.installed_as(&source.manifest.id) {
+            let version = there.found.manifest.version.to_string();
+            return Err(install::already(&there.id, &version, &there.found.folder));
+        }
+        install::check_free(&directory, &source.manifest.id)?;
+        if dry_run {
+            return Ok(source.answer(&directory, true));
+        }
+        let answer = blocking(move || install::install(&directory, source)).await?;
+        self.rescan().await?;
+        Ok(answer)
+    }
+
+    /// Takes an installed plugin out of the plugin directory, and forgets what was wanted of it. With `dry_run` everything is
+    /// checked and nothing is done.
+    ///
+    /// # Errors
+    /// `not_found`; `wrong_state` while a process of it runs, or when it started itself and has no manifest; what the
+    /// system refuses.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the removal.
+    pub async fn remove(&self, plugin: &str, dry_run: bool) -> Result<Removal, Fault> {
+        self.rescan().await?;
+        let installed = match self.inner.find(plugin).map_err(|fault| self.inner.finder.refusal(plugin).unwrap_or(fault))? {
+            Known::Installed(plugin) => plugin,
+            Known::Slot(slot) => {
+                let installed = self.inner.finder.installed_as(&slot.id).ok_or_else(|| {
+                    let text = format!("plugin `{}` is not installed: it has no manifest, and started itself", slot.id);
+                    Fault::new(Code::WrongState, text)
+                })?;
+                if self.inner.is_answered(&slot).await {
+                    let text = format!("plugin `{}` runs: stop it first", slot.id);
+                    return Err(Fault::new(Code::WrongState, text));
+                }
+                installed
+            }
+        };
+        let answer = install::removal(&installed.id, &installed.found, dry_run);
+        if !dry_run {
+            let directory = self.absolute_directory()?;
+            blocking(move || install::remove(&directory, &installed.id, &installed.found)).await?;
+            self.rescan().await?;
+        }
+        Ok(answer)
+    }
+
+    fn absolute_directory(&self) -> Result<PathBuf, Fault> {
+        std::path::absolute(self.directory()).map_err(|error| Fault::new(Code::Internal, error.to_string()))
     }
 
     /// Whether there is a usable file for it: a `.pconf`, or a manifest.
@@ -515,6 +587,12 @@ impl Registry {
     }
 }
 
+/// Runs what waits for the file system, on a thread that may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+    let interrupted = |_| Fault::new(Code::Internal, "the work was interrupted");
+    tokio::task::spawn_blocking(work).await.map_err(interrupted)?
+}
+
 /// Why a plugin that is only installed cannot be called or loaded.
 fn no_process(plugin: &InstalledPlugin) -> Fault {
     let state = show::installed(plugin).state;
@@ -591,6 +669,13 @@ impl Inner {
     fn no_such(&self, plugin: &str) -> Fault {
         let directory = show::text(&self.shared.options.load().directory);
         Fault::new(Code::NotFound, format!("there is no plugin `{}` in {directory}", printable(plugin)))
+    }
+
+    /// Whether somebody listens on the plugin's socket.
+    async fn is_answered(&self, slot: &Slot) -> bool {
+        let options = self.shared.options.load_full();
+        let confinement = Confinement::new(&options.directory, &options.socket_dirs);
+        matches!(knock(&slot.view().found.socket, confinement).await, Knock::Answered { .. })
     }
 
     /// Whether a process of the plugin was found.

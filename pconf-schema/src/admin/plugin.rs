@@ -257,6 +257,38 @@ pub struct Unloaded {
     pub output_base64: String,
 }
 
+/// Answer of `install`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Installation {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// Its version.
+    pub version: String,
+    /// Its folder in the plugin directory.
+    pub folder: String,
+    /// Files and folders in it.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Nothing was done: this is what would be.
+    pub dry_run: bool,
+}
+
+/// Answer of `remove`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Removal {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// The version that was installed.
+    pub version: String,
+    /// The folder that it had.
+    pub folder: String,
+    /// Nothing was done: this is what would be.
+    pub dry_run: bool,
+}
+
 /// Answer of one `ping`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

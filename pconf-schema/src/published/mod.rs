@@ -42,6 +42,8 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("admin-callbacks", answered::<admin::CallbackList>()),
         ("admin-activation", answered::<admin::Activation>()),
         ("admin-unloaded", answered::<admin::Unloaded>()),
+        ("admin-installation", answered::<admin::Installation>()),
+        ("admin-removal", answered::<admin::Removal>()),
         ("admin-ping", answered::<admin::Ping>()),
         ("admin-notification", answered::<admin::Notification>()),
         ("admin-dead-letters", answered::<Vec<admin::DeadLetter>>()),
