@@ -11,6 +11,9 @@ use std::path::Path;
 use goplug_pconf_schema::wire::event::{Ack, CallbackStatus, Class, EpochChange, Gap, Message, Position, from_base64};
 use goplug_pconf_schema::wire::frame::{HEADER_BYTES, Header, Kind, Meta, NoticeMeta};
 use goplug_pconf_schema::wire::hello::{Hello, HelloRequest, Limits};
+use goplug_pconf_schema::wire::host::{
+    Answer, HostPhase, HostSpec, MAX_HOST_ANSWER_BYTES, Record, Request as HostRequest,
+};
 use goplug_pconf_schema::wire::life::{self, Drain, Drained, HealthStatus};
 use goplug_pconf_schema::wire::sse::{SseEvent, SseReader};
 use goplug_pconf_schema::wire::{self, call};
@@ -120,6 +123,26 @@ const FILES: &[(&str, Check)] = &[
         assert!(hello.features.is_empty());
     }),
     ("hello-request.json", |bytes| assert_eq!(same::<HelloRequest>(bytes).protocols, [wire::PROTOCOL])),
+    ("host-answers.jsonl", |bytes| {
+        let answers: Vec<Answer> = lines(bytes);
+        assert!(matches!(&answers[0], Answer::Status(status) if status.phase == HostPhase::Running));
+        let last = bytes.trim_ascii_end().rsplit(|&byte| byte == b'\n').next().unwrap();
+        assert_eq!(Answer::read(last).unwrap_err().code, Code::WrongState);
+        assert!(answers.iter().all(|answer| answer.to_line().len() <= MAX_HOST_ANSWER_BYTES));
+    }),
+    ("host-record.json", |bytes| {
+        let record: Record = same(bytes);
+        assert_eq!(Record::read(bytes).as_ref(), Some(&record));
+        assert_eq!(record.exit.unwrap().to_string(), "signal 9 ended it, probably for lack of memory");
+    }),
+    ("host-requests.jsonl", |bytes| {
+        let requests: Vec<HostRequest> = lines(bytes);
+        assert_eq!(requests[4], HostRequest::Stop { term_after_ms: 0, kill_after_ms: 5_000 });
+    }),
+    ("host-spec.json", |bytes| {
+        let spec: HostSpec = same(bytes);
+        assert_eq!(HostSpec::read(bytes), Ok(spec));
+    }),
     ("pconf-v0-original.pconf", |bytes| {
         let pconf = Pconf::parse(bytes).unwrap();
         assert_eq!(pconf.id, PluginId::new("NamespaceOfPlugin", "NameOfPlugin").unwrap());
@@ -197,7 +220,9 @@ fn every_golden_file_is_what_we_speak() {
 #[test]
 fn every_golden_file_is_named_in_the_documents() {
     let documents = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-    let text = ["protocol.md", "pconf.md", "manifest.md"].map(|name| std::fs::read_to_string(documents.join(name)).unwrap()).concat();
+    let text = ["protocol.md", "pconf.md", "manifest.md", "host.md"]
+        .map(|name| std::fs::read_to_string(documents.join(name)).unwrap())
+        .concat();
     for (name, _) in FILES.iter().filter(|(name, _)| !name.starts_with("problem-")) {
         assert!(text.contains(&format!("`{name}`")), "{name}");
     }
@@ -218,6 +243,16 @@ fn same<T: DeserializeOwned + Serialize>(bytes: &[u8]) -> T {
     let expected: Value = serde_json::from_slice(bytes).unwrap();
     assert_eq!(serde_json::to_value(&read).unwrap(), expected);
     read
+}
+
+/// A document per line, each as it would be written.
+fn lines<T: DeserializeOwned + Serialize>(bytes: &[u8]) -> Vec<T> {
+    let read = |line: &str| {
+        let value: T = serde_json::from_str(line).unwrap();
+        assert_eq!(serde_json::to_string(&value).unwrap(), line);
+        value
+    };
+    std::str::from_utf8(bytes).unwrap().lines().map(read).collect()
 }
 
 fn problem(bytes: &[u8], code: Code, ran: Ran) {

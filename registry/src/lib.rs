@@ -10,7 +10,8 @@
 //!
 //! In reading order: [`Builder`] (what can be set), [`Registry`] and [`Plugin`] (what can be done), `discovery` (what is
 //! in the directory), `supervisor` (the life of one plugin; `supervisor/state.rs` is all of it), `call` (one call, with
-//! its repeats), `callback` (notifications), [`Events`] (what happened), `why` (why is it not there?).
+//! its repeats), `callback` (notifications), [`Events`] (what happened), `why` (why is it not there?),
+//! [`host`] (plugins that the registry starts).
 //!
 //! Needs a tokio runtime with I/O and time; [`BlockingRegistry`] brings its own. Every failure is an [`Error`] with a [`Code`] and an answer to "did it run?".
 
@@ -23,6 +24,7 @@ mod discovery;
 mod doctor;
 mod event;
 mod finder;
+pub mod host;
 mod install;
 mod lint;
 mod open_files;

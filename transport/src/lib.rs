@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`Connection`] (the registry's side: one request at a time over one socket), [`serve`] with
 //! [`Handler`] (the plugin's side), [`bind`] (a socket file that a dead predecessor cannot block and a live one keeps),
-//! [`Peer`] (who is at the other end, and whether that process still lives), [`FrameConnection`] and [`FrameServer`] (many
+//! [`Peer`] (who is at the other end, and whether that process still lives), [`close_on_exec`], [`FrameConnection`] and [`FrameServer`] (many
 //! calls at once, on a socket that began as HTTP).
 //!
 //! HTTP/1.1 is our own, on httparse; `docs/decisions/0001-own-http.md` says why. Nothing here knows what a plugin is,
@@ -42,7 +42,7 @@ pub use frame::{
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use http::{MAX_FIELDS, MAX_HEAD_BYTES};
-pub use peer::Peer;
+pub use peer::{Peer, close_on_exec, pidfd_inode};
 #[cfg(feature = "server")]
 pub use server::{
     Handler, ServerBody, ServerHead, ServerLimits, ServerRequest, ServerResponse, ServerUpgrade, Written, serve,

@@ -191,7 +191,7 @@ fn pin(stream: &UnixStream, pid: u32) -> io::Result<Process> {
     };
     match pidfd {
         Ok(pidfd) => {
-            let inode = identity(&pidfd);
+            let inode = pidfd_inode(&pidfd);
             Ok(Process::Pinned { pidfd: Arc::new(pidfd), inode })
         }
         Err(error) => match error.raw_os_error() {
@@ -203,10 +203,28 @@ fn pin(stream: &UnixStream, pid: u32) -> io::Result<Process> {
     }
 }
 
-/// The inode number of a pidfd, if the file system makes it an identity. Before Linux 6.9 all pidfds share one inode.
-fn identity(pidfd: &OwnedFd) -> Option<u64> {
+/// The number of the process behind a pidfd that no other process of this boot ever has; `None` before Linux 6.9, where all
+/// pidfds share one inode.
+pub fn pidfd_inode(pidfd: impl AsFd) -> Option<u64> {
+    let pidfd = pidfd.as_fd();
     let on_pidfs = rustix::fs::fstatfs(pidfd).is_ok_and(|fs| u64::try_from(fs.f_type) == Ok(PIDFS_MAGIC));
     if on_pidfs { rustix::fs::fstat(pidfd).ok().map(|stat| stat.st_ino) } else { None }
+}
+
+/// Keeps every descriptor from `first` on from the programs that this process turns into or starts later, whoever opened
+/// it. They stay open in this process.
+///
+/// # Errors
+/// As the kernel says; before Linux 5.11 it knows no such thing.
+#[allow(unsafe_code)]
+pub fn close_on_exec(first: u32) -> io::Result<()> {
+    let flags = libc::c_int::try_from(libc::CLOSE_RANGE_CLOEXEC).expect("a flag is a small number");
+    // SAFETY: nothing is closed and no memory is touched: with this flag the call sets close-on-exec, which changes
+    // nothing for whoever owns or uses a descriptor in this process.
+    if unsafe { libc::close_range(first, libc::c_uint::MAX, flags) } == 0 {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error())
 }
 
 /// `getsockopt(SO_PEERPIDFD)`, which no crate of ours wraps. The kernel makes the descriptor close-on-exec.

@@ -12,17 +12,26 @@ use crate::steps::output;
 use crate::{cargo, no_arguments, tree};
 
 /// Our packages and those of ours that each may use, tests included.
-const EDGES: [(&str, &[&str]); 10] = [
+const EDGES: [(&str, &[&str]); 11] = [
     ("goplug-pconf-schema", &[]),
     ("goplug-transport", &["goplug-pconf-schema"]),
     ("goplug-plugin-impl", &["goplug-pconf-schema", "goplug-transport"]),
     ("goplug-registry", &["goplug-pconf-schema", "goplug-transport"]),
     ("goplugd", &["goplug-pconf-schema", "goplug-registry"]),
     ("goplugctl", &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplugd"]),
+    ("goplug-host", &["goplug-pconf-schema", "goplug-transport"]),
     ("goplug-examples", &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry"]),
     (
         "goplug-tests",
-        &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplugctl", "goplugd", "goplug-examples"],
+        &[
+            "goplug-pconf-schema",
+            "goplug-plugin-impl",
+            "goplug-registry",
+            "goplugctl",
+            "goplugd",
+            "goplug-host",
+            "goplug-examples",
+        ],
     ),
     ("goplug-benches", &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplugd"]),
     ("xtask", &["goplug-pconf-schema"]),
@@ -31,12 +40,13 @@ const EDGES: [(&str, &[&str]); 10] = [
 /// What the data crate must not even have somewhere below it: it can do nothing.
 const NOT_BELOW_DATA: [&str; 5] = ["axum", "hyper", "mio", "notify", "tokio"];
 
-/// Third-party crates, the package that may use each, and where in it the crate may be named.
-const ADDRESSES: [(&str, &str, &[&str]); 5] = [
+/// Third-party crates as code names them, the package that may use each, and where in it the crate may be named.
+const ADDRESSES: [(&str, &str, &[&str]); 6] = [
     ("notify", "goplug-registry", &["registry/src/discovery/watch"]),
     ("dashmap", "goplug-registry", &["registry/src/registry.rs"]),
     ("hyperlocal", "goplugctl", &["goplugctl/src/target/daemon"]),
     ("axum", "goplugd", &["goplugd/src/api", "goplugd/src/daemon.rs"]),
+    ("signal_hook", "goplug-host", &["goplug-host/src/host.rs"]),
     ("httparse", "goplug-transport", &["transport/src/http"]),
 ];
 
@@ -129,7 +139,7 @@ impl Packages {
         let mut wrong = Vec::new();
         for (name, owner, _) in ADDRESSES {
             for package in self.ours.iter().filter(|package| *package != owner) {
-                if self.used_by(package).any(|used| used == name) {
+                if self.used_by(package).any(|used| used.replace('-', "_") == name) {
                     wrong.push(format!("`{package}` must not depend on `{name}`: its one address is in `{owner}`"));
                 }
             }

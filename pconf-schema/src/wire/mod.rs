@@ -1,13 +1,15 @@
 //! What registry and plugin say to each other (`docs/protocol.md`).
 //!
 //! [`hello`] describes a plugin, [`call`] is a call's path and headers, [`fault`] every way to fail, [`life`]
-//! activation and its end, [`event`] notifications, [`frame`] the layout of the fast path.
+//! activation and its end, [`event`] notifications, [`frame`] the layout of the fast path. [`host`] is what a registry says to
+//! the program that runs a plugin for it.
 
 pub mod call;
 pub mod event;
 pub mod fault;
 pub mod frame;
 pub mod hello;
+pub mod host;
 pub mod life;
 pub mod sse;
 

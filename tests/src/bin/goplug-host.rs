@@ -1,0 +1,5 @@
+//! The program under which plugins run, built for the tests.
+
+fn main() -> std::process::ExitCode {
+    goplug_host::main()
+}
