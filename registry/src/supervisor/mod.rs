@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 pub(crate) use live::{Doubt, Live, Method, Wire};
+pub(crate) use state::Down;
 pub(crate) use task::{Shared, spawn};
 
 use crate::discovery::Found;
@@ -57,6 +58,8 @@ pub(crate) struct View {
     pub retry_at: Option<std::time::Instant>,
     /// Somebody asked for the unload that ended its last activation.
     pub unloaded: bool,
+    /// Its process was stopped because nobody called it: a call starts it.
+    pub asleep: bool,
 }
 
 /// Who answered on the socket.
@@ -96,6 +99,12 @@ pub(crate) enum FileNews {
     /// The same words were written again.
     Rewritten,
     Removed,
+    /// Of a plugin that the registry starts: there is no process.
+    Down {
+        down: Down,
+        why: Option<Fault>,
+        asleep: bool,
+    },
 }
 
 impl Slot {

@@ -70,6 +70,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, id: PluginId, file: PathBuf, found: Ar
         seen: None,
         retry_at: None,
         unloaded: false,
+        asleep: false,
     };
     let slot = Slot { id, live: ArcSwapOption::empty(), view: watch::Sender::new(Arc::new(view.clone())), commands };
     let slot = Arc::new(slot);
@@ -223,7 +224,7 @@ impl Task {
             FileNews::Appeared => Input::Found { auto: self.auto() },
             FileNews::Replaced { file, found } => {
                 (self.view.file, self.view.found) = (file, found);
-                self.view.unloaded = false;
+                (self.view.unloaded, self.view.asleep) = (false, false);
                 Input::Replaced { auto: self.auto() }
             }
             FileNews::Changed { file, found } => {
@@ -240,6 +241,10 @@ impl Task {
                 _ => Input::Replaced { auto: self.auto() },
             },
             FileNews::Removed => Input::Removed,
+            FileNews::Down { down, why, asleep } => {
+                (self.view.last_error, self.view.asleep) = (why, asleep);
+                Input::Down(down)
+            }
         };
         self.feed(input);
         // One that waits to be asked for is looked at once, so that lists can say what it is; nothing is activated by that.
@@ -257,6 +262,7 @@ impl Task {
         let refusal = match self.machine.phase {
             Phase::Loaded(_) => Some(Fault::new(Code::Conflict, format!("plugin `{}` is loaded already", self.id))),
             Phase::Draining { .. } => Some(Fault::new(Code::Unavailable, format!("plugin `{}` is draining", self.id))),
+            Phase::Down(_) => Some(self.no_process()),
             _ if self.loading.len() == MAX_WAITING => {
                 let text = format!("{MAX_WAITING} callers wait for plugin `{}` already", self.id);
                 Some(Fault::new(Code::Overloaded, text))
@@ -272,7 +278,17 @@ impl Task {
         self.feed(Input::Load);
     }
 
+    fn no_process(&self) -> Fault {
+        let because = self.view.last_error.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
+        let text = format!("plugin `{}` is {}, no process of it runs{because}", self.id, self.machine.state());
+        Fault::new(Code::WrongState, text)
+    }
+
     fn reload(&mut self, reply: oneshot::Sender<Result<Activation, Fault>>) {
+        if let Phase::Down(_) = self.machine.phase {
+            _ = reply.send(Err(self.no_process()));
+            return;
+        }
         if self.loading.len() == MAX_WAITING || matches!(self.machine.phase, Phase::Draining { .. } | Phase::Starting) {
             let text = format!("plugin `{}` is {}", self.id, self.machine.state());
             _ = reply.send(Err(Fault::new(Code::Unavailable, text)));
@@ -288,7 +304,7 @@ impl Task {
         let state = self.machine.state();
         let refusal = match self.machine.phase {
             Phase::Loaded(_) | Phase::Backoff { .. } | Phase::Failed | Phase::Denied => None,
-            Phase::Discovered | Phase::Stopped | Phase::Gone => Some(Code::WrongState),
+            Phase::Discovered | Phase::Stopped | Phase::Down(_) | Phase::Gone => Some(Code::WrongState),
             Phase::Starting | Phase::Draining { .. } => Some(Code::Unavailable),
         };
         if let Some(code) = refusal {
