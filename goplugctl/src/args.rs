@@ -117,6 +117,11 @@ pub(crate) enum Verb {
     Bench(BenchArgs),
     /// Print a callback's notifications as they come, holding nobody back
     Listen(ListenArgs),
+    /// Copy the folder of a plugin into the plugin directory
+    Install(InstallArgs),
+    /// Take installed plugins out of the plugin directory
+    #[command(visible_alias = "rm")]
+    Remove(RemoveArgs),
     /// Check .pconf files and plugin.json folders, read only
     Lint(LintArgs),
     /// Run, show or stop the daemon
@@ -314,6 +319,28 @@ pub(crate) struct ListenArgs {
     /// Write the payloads' bytes and nothing else
     #[arg(long)]
     pub(crate) raw: bool,
+}
+
+/// `install`.
+#[derive(Debug, Args)]
+pub(crate) struct InstallArgs {
+    /// The folder of a plugin, or the plugin.json in it
+    #[arg(value_name = "FILE|DIR")]
+    pub(crate) source: PathBuf,
+    /// Check everything, do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `remove`.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// Which plugins.
+    #[command(flatten)]
+    pub(crate) plugins: Plugins,
+    /// Check everything, do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// `lint`.

@@ -59,8 +59,7 @@ pub(crate) fn survey(directory: &Path, source: &Path) -> Result<Source, Fault> {
             let mut problems = manifest.err().unwrap_or_default();
             let code = surveyed.as_ref().err().map_or(Code::InvalidArgument, |fault| fault.code);
             problems.extend(surveyed.err().map(|fault| fault.message));
-            let text = format!("{} cannot be installed: {}", show(&folder), problems.join("; "));
-            return Err(Fault::new(code, text).with_data(serde_json::json!({ "problems": problems })));
+            return Err(Fault::new(code, problems.join("; ")).with_data(serde_json::json!({ "problems": problems })));
         }
     };
     Ok(Source { manifest, folder, handle, tally })

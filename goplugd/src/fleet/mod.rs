@@ -14,8 +14,8 @@ use futures_util::future::{join_all, select_ok};
 use goplug_pconf_schema::manifest::MANIFEST_NAME;
 use goplug_pconf_schema::wire::event::Position;
 use goplug_registry::admin::{
-    Activation, CallbackList, DeadLetter, EventKind, MethodList, Ping, PluginDetail, PluginSummary, RegistryEvent,
-    Unloaded, Why,
+    Activation, CallbackList, DeadLetter, EventKind, Installation, MethodList, Ping, PluginDetail, PluginSummary,
+    RegistryEvent, Removal, Unloaded, Why,
 };
 use goplug_registry::{Answer, CallOptions, Code, Error, Feed, PluginId, Registry, Unload, Wait};
 use tokio::sync::Semaphore;
@@ -276,6 +276,18 @@ impl Fleet {
             merge::shadow(&mut why, &winner.directory.display().to_string());
         }
         Ok(why)
+    }
+
+    /// Copies a plugin's folder into the first directory.
+    pub(crate) async fn install(&self, source: &Path, dry_run: bool) -> Result<Installation, Error> {
+        let members = self.members();
+        let none = || Error::new(Code::WrongState, "there is no plugin directory to install to");
+        members.first().ok_or_else(none)?.registry.install(source, dry_run).await
+    }
+
+    /// Takes an installed plugin out of its directory.
+    pub(crate) async fn remove(&self, plugin: &PluginId, dry_run: bool) -> Result<Removal, Error> {
+        self.ask(plugin, async |registry| registry.remove(plugin.as_str(), dry_run).await).await
     }
 
     /// Loads a plugin.

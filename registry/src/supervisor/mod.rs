@@ -1,12 +1,22 @@
 //! The life of one plugin: one task owns it, the others send it messages and read what it publishes.
 //!
 //! In reading order: `state` (all that can happen, pure), `task` (carries it out), `introduce` and `part` (how a process
-//! is met and left), `live` (a process that serves), `backoff` (pauses, pure).
+//! is met and left), `live` (a process that serves), `backoff` (pauses, pure). Of a process that we start: `restart` (again,
+//! or never again?), `order` (what first?), `idle` (still needed?), `health` (does it still answer?), all of them pure.
 
 mod backoff;
+// Decisions of the life of a process that we start; each has its tests beside it.
+#[cfg_attr(not(test), allow(dead_code, reason = "decided here, carried out by whoever starts processes"))]
+mod health;
+#[cfg_attr(not(test), allow(dead_code, reason = "decided here, carried out by whoever starts processes"))]
+mod idle;
 mod introduce;
 mod live;
+#[cfg_attr(not(test), allow(dead_code, reason = "decided here, carried out by whoever starts processes"))]
+mod order;
 mod part;
+#[cfg_attr(not(test), allow(dead_code, reason = "decided here, carried out by whoever starts processes"))]
+mod restart;
 mod state;
 mod task;
 
