@@ -39,7 +39,8 @@ pub(crate) enum Asks {
     End,
     Logs {
         after: u64,
-        follow: bool,
+        /// The last line that was there when it asked; `None` for all that come.
+        until: Option<u64>,
     },
 }
 

@@ -31,7 +31,7 @@ const READ_BYTES: usize = 16 * 1024;
 const LAST_READS: usize = 64;
 /// The last words of a plugin: lines, and bytes of them all.
 const LAST_WORDS: (usize, usize) = (20, 4 * 1024);
-/// How long a host that is to go waits for whoever still reads its last answer.
+/// How long a host stays at least: the registry that started it may not have connected yet, or reads its last answer.
 const PARTING_MS: u64 = 1_000;
 /// The grace of a host that is told to end by SIGTERM or SIGINT.
 const TERM_GRACE_MS: u64 = 5_000;
@@ -222,7 +222,7 @@ impl Host {
                 self.output.end(stream, record::wall_ms());
                 *self.pipe(stream) = None;
             }
-            self.leave_at = Some(now.saturating_add(self.spec.linger_ms));
+            self.leave_at = Some(now.saturating_add(self.spec.linger_ms.max(PARTING_MS)));
         }
     }
 
@@ -252,8 +252,14 @@ impl Host {
     }
 
     fn accept(&mut self) {
-        // One per round: whoever connects without end must not keep the plugin's output waiting.
-        let Ok((stream, _)) = self.listener.accept() else { return };
+        // Bounded: whoever connects without end must not keep the plugin's output waiting.
+        for _ in 0..MAX_CLIENTS {
+            let Ok((stream, _)) = self.listener.accept() else { return };
+            self.admit(stream);
+        }
+    }
+
+    fn admit(&mut self, stream: UnixStream) {
         let now = self.now();
         let Some(mut client) = Client::new(stream, now) else { return };
         if self.clients.len() >= MAX_CLIENTS {
@@ -304,7 +310,11 @@ impl Host {
         match request {
             Request::Status => client.push(&self.status(), now),
             Request::Wait => client.asks = Asks::Exit,
-            Request::Logs { after, follow } => client.asks = Asks::Logs { after, follow },
+            Request::Logs { after, follow } => {
+                // Else who asks for what is there would never be done with a plugin that writes all the time.
+                let until = (!follow).then(|| self.output.lines());
+                client.asks = Asks::Logs { after, until };
+            }
             Request::Stop { term_after_ms, kill_after_ms } => {
                 self.feed(Input::Stop { term_after: term_after_ms, kill_after: kill_after_ms });
                 client.asks = Asks::End;
@@ -337,18 +347,21 @@ impl Host {
         match client.asks {
             Asks::Exit if self.record.exit.is_some() => {}
             Asks::End if self.phase == Phase::Ended => {}
-            Asks::Logs { mut after, follow } => {
+            Asks::Logs { mut after, until } => {
+                let next =
+                    |after| self.output.next(after).filter(|line| until.is_none_or(|until| line.number <= until));
                 while client.has_room()
-                    && let Some(line) = self.output.next(after)
+                    && let Some(line) = next(after)
                 {
                     after = line.number;
                     client.push(&Answer::Line(line.clone()), now);
                 }
-                client.asks = Asks::Logs { after, follow };
-                if self.output.next(after).is_none() && (!follow || self.phase == Phase::Ended) && client.has_room() {
+                client.asks = Asks::Logs { after, until };
+                let is_whole = until.is_some() || self.phase == Phase::Ended;
+                if is_whole && client.has_room() && next(after).is_none() {
                     client.asks = Asks::Nothing;
                     // Lines may have been dropped before they could be told.
-                    client.push(&Answer::End { after: self.output.lines().max(after) }, now);
+                    client.push(&Answer::End { after: until.unwrap_or(self.output.lines()).max(after) }, now);
                 }
                 return;
             }

@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags};
 
 /// Connections that wait to be accepted.
-const BACKLOG: i32 = 64;
+const BACKLOG: i32 = 128;
 
 /// Makes the folder if it is missing, and refuses one in which others could replace what is written.
 pub(crate) fn prepare(folder: &Path) -> Result<(), Fault> {
@@ -66,6 +66,7 @@ pub(crate) fn record(spec: &HostSpec, plugin: Pid, pidfd: &OwnedFd) -> Result<Re
         plugin: ProcessId { pid: plugin.as_raw_nonzero().get().unsigned_abs(), inode: pidfd_inode(pidfd) },
         program: spec.program.clone(),
         socket: spec.socket.clone(),
+        labels: spec.labels.clone(),
         started_at_ms: wall_ms(),
         exit: None,
     })

@@ -8,6 +8,7 @@ use goplug_pconf_schema::{Code, Fault};
 use goplug_transport::Latency;
 
 use crate::Registry;
+use crate::discovery::runtime_folder;
 
 /// The extension of the files that are looked for, with its dot.
 pub(crate) const DEFAULT_EXTENSION: &str = ".pconf";
@@ -21,6 +22,8 @@ pub(crate) const DEFAULT_RESCAN: Duration = Duration::from_secs(1);
 pub(crate) const MAX_QUEUED_CALLS: usize = 4_096;
 /// Plugins that are connected and asked for their hello at once.
 pub(crate) const MAX_CONCURRENT_STARTS: usize = 64;
+/// Processes that are started at once: more would only wait for each other on the processor.
+pub(crate) const MAX_CONCURRENT_LAUNCHES: usize = 8;
 /// The longest deadline, drain or pause between scans.
 pub(crate) const LONGEST: Duration = Duration::from_millis(goplug_pconf_schema::wire::call::MAX_DEADLINE_MS);
 /// How long a connection may stay unused in a plugin's pool.
@@ -50,6 +53,8 @@ pub struct Builder {
     pub(crate) caller: Option<Arc<str>>,
     pub(crate) fast_paths: bool,
     pub(crate) latency: Latency,
+    pub(crate) hosts: Option<PathBuf>,
+    pub(crate) host_program: Option<PathBuf>,
 }
 
 /// What a call takes from the options: copied, because a hold on them costs more.
@@ -78,6 +83,8 @@ impl Builder {
             caller: None,
             fast_paths: true,
             latency: Latency::default(),
+            hosts: None,
+            host_program: None,
         }
     }
 
@@ -176,6 +183,27 @@ impl Builder {
         self
     }
 
+    /// Where the records and control sockets of plugins that are started lie: a folder of mode 0700, made if it is missing
+    /// (default: `hosts` in the runtime folder, `$XDG_RUNTIME_DIR/goplug`, else `/run/goplug`).
+    #[must_use]
+    pub fn hosts_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.hosts = Some(folder.into());
+        self
+    }
+
+    /// The program `goplug-host`, for applications that bring their own (default: it is looked for, see
+    /// [`crate::host::find`]).
+    #[must_use]
+    pub fn host_program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.host_program = Some(program.into());
+        self
+    }
+
+    pub(crate) fn hosts(&self) -> PathBuf {
+        let given = self.hosts.clone().unwrap_or_else(|| runtime_folder().join("hosts"));
+        std::path::absolute(&given).unwrap_or(given)
+    }
+
     /// Opens the registry: with auto-discover, everything that is in the directory now is known when this returns (and is
     /// being loaded).
     ///
@@ -183,7 +211,7 @@ impl Builder {
     /// `invalid_argument` for settings that cannot work. A directory that is missing is no error: it may come.
     pub async fn open(self) -> Result<Registry, Fault> {
         self.check()?;
-        Registry::start(self).await
+        Registry::begin(self).await
     }
 
     pub(crate) fn of_calls(&self) -> CallDefaults {

@@ -24,6 +24,7 @@ use crate::finder::{self, Finder, InstalledPlugin, Request};
 use crate::install;
 use crate::options::{Builder, LONGEST};
 use crate::plugin::Plugin;
+use crate::started::Started;
 use crate::supervisor::{Command, FileNews, Shared, Slot, spawn};
 use crate::why::{Knock, knock};
 use crate::{ask, show};
@@ -101,7 +102,7 @@ impl Registry {
         Builder::new(directory.as_ref())
     }
 
-    pub(crate) async fn start(options: Builder) -> Result<Self, Fault> {
+    pub(crate) async fn begin(options: Builder) -> Result<Self, Fault> {
         let auto = options.auto_discover;
         let (scans, requests) = mpsc::channel(MAX_SCAN_REQUESTS);
         let (dead_ends, dead_end_inbox) = mpsc::channel(MAX_SCAN_REQUESTS);
@@ -124,6 +125,23 @@ impl Registry {
             registry.rescan().await?;
         }
         Ok(registry)
+    }
+
+    /// Starts a plugin that has no file: a program that listens on `socket`, under a `goplug-host` (see [`crate::host`]).
+    /// Returns when it answers on its socket and is activated. If a plugin of the same program runs on that socket, because
+    /// an earlier registry started it, it is adopted instead.
+    ///
+    /// The socket must lie beneath the plugin directory, the runtime folder or one of [`Builder::socket_dirs`], as every
+    /// plugin's.
+    ///
+    /// # Errors
+    /// `not_found` when there is no `goplug-host`, or no such program; `denied`; `conflict` when another process has the
+    /// socket; else as [`Started::plugin`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends a process that was not ready yet.
+    pub async fn start(&self, command: impl Into<crate::Command>, socket: impl AsRef<Path>) -> Result<Started, Fault> {
+        Started::start(Arc::clone(&self.inner), command.into(), socket.as_ref()).await
     }
 
     /// The plugin directory.

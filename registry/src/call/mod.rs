@@ -23,7 +23,7 @@ pub(crate) use attempt::{broken, next_call_id, not_connected};
 pub(crate) use frames::Frames;
 pub(crate) use judge::{Verdict, problem as read_problem, v0 as judge_v0, v1 as judge_v1};
 pub(crate) use pool::Pool;
-pub(crate) use probe::{health, is_hung, ping, request};
+pub(crate) use probe::{answers_ping, health, is_hung, listeners, ping, request};
 
 use crate::options::CallDefaults;
 use crate::supervisor::{Live, Slot, Wire};

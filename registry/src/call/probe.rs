@@ -53,6 +53,21 @@ pub(crate) async fn is_hung(live: &Live) -> bool {
     true
 }
 
+/// Whether it answers a ping within `limit`, or says that it cannot: then it runs.
+pub(crate) async fn answers_ping(live: &Live, limit: Duration) -> bool {
+    let echo = request(live, "POST", path::PING, PING, limit, MAX_PROBLEM_BYTES).await;
+    !matches!(echo, Err(fault) if fault.code == Code::DeadlineExceeded)
+}
+
+/// Subscriptions and observers that are attached to its callbacks, whoever they belong to; of a plugin that does not answer
+/// none.
+pub(crate) async fn listeners(live: &Live) -> u64 {
+    let limit = Duration::from_millis(PING_MS);
+    let Ok(body) = request(live, "GET", path::CALLBACKS, b"", limit, MAX_HELLO_BYTES).await else { return 0 };
+    let Ok(callbacks) = serde_json::from_slice::<Vec<CallbackStatus>>(&body) else { return 0 };
+    callbacks.iter().map(|callback| callback.observers + callback.subscriptions.len() as u64).sum()
+}
+
 /// The author's verdict, when there is one to be had at once.
 pub(crate) async fn health(slot: &Slot) -> Option<HealthStatus> {
     let live = slot.live().filter(|live| live.wire == Wire::V1)?;

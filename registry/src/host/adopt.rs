@@ -135,7 +135,9 @@ pub(super) fn read(path: &Path) -> Result<Record, Fault> {
     }
     let mut bytes = Vec::new();
     let most = u64::try_from(MAX_RECORD_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-    file.take(most).read_to_end(&mut bytes).map_err(|error| wrong(Code::Denied, &format!("cannot be read: {error}")))?;
+    file.take(most)
+        .read_to_end(&mut bytes)
+        .map_err(|error| wrong(Code::Denied, &format!("cannot be read: {error}")))?;
     let record = Record::read(&bytes).ok_or_else(|| wrong(Code::InvalidArgument, "is no record of a host"))?;
     if path.file_stem().and_then(|stem| stem.to_str()) != Some(&record.instance) {
         return Err(wrong(Code::InvalidArgument, "names another instance than its file"));

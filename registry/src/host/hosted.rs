@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use goplug_pconf_schema::wire::host::{
-    Answer, Exit, LogLine, Record, Request, Status, control_path, record_path,
-};
+use goplug_pconf_schema::wire::host::{Answer, Exit, LogLine, Record, Request, Status, control_path, record_path};
 use goplug_pconf_schema::{Code, Fault};
 use goplug_transport::Peer;
 

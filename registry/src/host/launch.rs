@@ -21,8 +21,7 @@ use super::talk::Talk;
 const LAUNCH_LIMIT: Duration = Duration::from_secs(10);
 
 /// Variables of this process that a plugin gets; besides them `LC_*`.
-const ALLOWED: [&str; 9] =
-    ["HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER", "XDG_RUNTIME_DIR"];
+const ALLOWED: [&str; 9] = ["HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER", "XDG_RUNTIME_DIR"];
 
 /// Hosts that this process started and has not reaped. A child that was not waited for stays as a zombie.
 static CHILDREN: Mutex<Vec<Child>> = Mutex::new(Vec::new());
@@ -30,7 +29,8 @@ static CHILDREN: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 /// The part of this process's environment that plugins may see: `HOME`, `LANG`, `LANGUAGE`, `LC_*`, `LOGNAME`, `PATH`,
 /// `TMPDIR`, `TZ`, `USER` and `XDG_RUNTIME_DIR`, as far as they are UTF-8.
 pub fn allowed_environment() -> BTreeMap<String, String> {
-    let text = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let text =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     text.filter(|(name, _)| is_allowed(name)).collect()
 }
 
@@ -63,7 +63,8 @@ pub async fn launch(program: &Path, spec: &HostSpec) -> Result<Hosted, Fault> {
     let spawned = tokio::task::spawn_blocking(move || spawn(&program, &json)).await;
     let (mut guard, report) = spawned.map_err(|error| failed("start a host", std::io::Error::other(error)))??;
     let answer = tokio::time::timeout(LAUNCH_LIMIT, first_line(&report)).await;
-    let late = || Fault::new(Code::Unavailable, format!("goplug-host did not start the plugin within {LAUNCH_LIMIT:?}"));
+    let late =
+        || Fault::new(Code::Unavailable, format!("goplug-host did not start the plugin within {LAUNCH_LIMIT:?}"));
     let Answer::Status(status) = answer.map_err(|_| late())?? else {
         return Err(Fault::new(Code::ProtocolError, "goplug-host answered with something else than a status"));
     };

@@ -7,11 +7,14 @@ use goplug_pconf_schema::wire::host::{Answer, MAX_HOST_ANSWER_BYTES, Request};
 use goplug_pconf_schema::{Code, Fault};
 use goplug_transport::Peer;
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// How long a host may take to accept a connection and to answer what it need not wait for: it has one thread, and does
 /// nothing that takes long.
 pub(super) const HOST_LIMIT: Duration = Duration::from_secs(2);
+
+/// The pause before another look at a full backlog.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// A connection, and the process behind it as the kernel names it.
 #[derive(Debug)]
@@ -27,7 +30,16 @@ impl Talk {
     /// # Errors
     /// `not_found` when nobody listens there; `denied`; `unavailable`.
     pub(super) async fn connect(control: &Path) -> Result<Self, Fault> {
-        let stream = match timeout(HOST_LIMIT, UnixStream::connect(control)).await {
+        let connect = async {
+            loop {
+                match UnixStream::connect(control).await {
+                    // Its backlog is full; nothing tells when it is not.
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => sleep(BUSY_PAUSE).await,
+                    connected => return connected,
+                }
+            }
+        };
+        let stream = match timeout(HOST_LIMIT, connect).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 let code = match error.kind() {

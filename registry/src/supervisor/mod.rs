@@ -1,27 +1,17 @@
 //! The life of one plugin: one task owns it, the others send it messages and read what it publishes.
 //!
 //! In reading order: `state` (all that can happen, pure), `task` (carries it out), `introduce` and `part` (how a process
-//! is met and left), `live` (a process that serves), `backoff` (pauses, pure). Of a process that we start: `restart` (again,
-//! or never again?), `order` (what first?), `idle` (still needed?), `health` (does it still answer?), all of them pure.
+//! is met and left), `live` (a process that serves), `backoff` (pauses, pure).
 
-mod backoff;
-// Decisions of the life of a process that we start; each has its tests beside it.
-#[cfg_attr(not(test), allow(dead_code, reason = "decided here, carried out by whoever starts processes"))]
-mod health;
-#[cfg_attr(not(test), allow(dead_code, reason = "decided here, carried out by whoever starts processes"))]
-mod idle;
+pub(crate) mod backoff;
 mod introduce;
 mod live;
-#[cfg_attr(not(test), allow(dead_code, reason = "decided here, carried out by whoever starts processes"))]
-mod order;
 mod part;
-#[cfg_attr(not(test), allow(dead_code, reason = "decided here, carried out by whoever starts processes"))]
-mod restart;
 mod state;
 mod task;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -36,6 +26,7 @@ pub(crate) use state::Down;
 pub(crate) use task::{Shared, spawn};
 
 use crate::discovery::Found;
+use crate::program::{self, Program};
 
 /// Messages that may wait for a supervisor.
 const MAX_COMMANDS: usize = 64;
@@ -51,6 +42,8 @@ pub(crate) struct Slot {
     live: ArcSwapOption<Live>,
     view: watch::Sender<Arc<View>>,
     commands: mpsc::Sender<Command>,
+    /// The keeper of its process, if the registry has started one.
+    program: OnceLock<Weak<Program>>,
 }
 
 /// What a supervisor publishes.
@@ -148,6 +141,26 @@ impl Slot {
         let gone = || Fault::new(Code::NotFound, format!("plugin `{}` is gone", self.id));
         self.commands.send(command(reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())
+    }
+
+    /// Its process is kept by `program` from now on.
+    pub(crate) fn set_program(&self, program: &Arc<Program>) {
+        // A plugin that was removed and installed again has a new slot.
+        _ = self.program.set(Arc::downgrade(program));
+    }
+
+    /// Starts the process that was stopped because nobody called it, and waits until the plugin serves, at most until
+    /// `until`; false if it does not.
+    pub(crate) async fn wake(&self, until: Instant) -> bool {
+        let Some(program) = self.program.get().and_then(Weak::upgrade) else { return false };
+        let wake = async {
+            program.ask(program::Command::Start).await?;
+            match self.ask(Command::Load).await? {
+                Err(fault) if fault.code == Code::Conflict => Ok(()),
+                loaded => loaded.map(drop),
+            }
+        };
+        matches!(tokio::time::timeout_at(until, wake).await, Ok(Ok(())))
     }
 
     /// Tells what became of the file.

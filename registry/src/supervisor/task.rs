@@ -5,7 +5,7 @@ use std::future::{Future, pending};
 use std::hash::{BuildHasher, Hasher};
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -24,7 +24,7 @@ use super::{Command, FileNews, MAX_COMMANDS, Seen, Slot, View};
 use crate::call::is_hung;
 use crate::discovery::Found;
 use crate::event::{EventLog, now_text};
-use crate::options::{Builder, MAX_CONCURRENT_STARTS, POOL_IDLE};
+use crate::options::{Builder, MAX_CONCURRENT_LAUNCHES, MAX_CONCURRENT_STARTS, POOL_IDLE};
 use crate::tasks::Tasks;
 
 /// Callers that may wait for one start.
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub events: Arc<EventLog>,
     /// Bounds how many plugins are met at once.
     starts: Semaphore,
+    /// Bounds how many processes are started at once.
+    pub launches: Semaphore,
     pub tasks: Tasks,
     /// True once the registry is closed.
     pub closed: watch::Sender<bool>,
@@ -51,6 +53,7 @@ impl Shared {
             options: ArcSwap::from_pointee(options),
             events,
             starts,
+            launches: Semaphore::new(MAX_CONCURRENT_LAUNCHES),
             tasks: Tasks::default(),
             closed: watch::Sender::new(false),
             dead_ends,
@@ -72,7 +75,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, id: PluginId, file: PathBuf, found: Ar
         unloaded: false,
         asleep: false,
     };
-    let slot = Slot { id, live: ArcSwapOption::empty(), view: watch::Sender::new(Arc::new(view.clone())), commands };
+    let slot = Slot { id, live: ArcSwapOption::empty(), view: watch::Sender::new(Arc::new(view.clone())), commands, program: OnceLock::new() };
     let slot = Arc::new(slot);
     // The task must not keep its own inbox open: it ends when the registry lets go of the slot.
     let weak = Arc::downgrade(&slot);

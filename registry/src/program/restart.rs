@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use goplug_pconf_schema::manifest::{Restart, RestartPolicy};
 
-use super::backoff::pause_between;
+use crate::supervisor::backoff::pause_between;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
