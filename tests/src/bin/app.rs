@@ -1,16 +1,18 @@
 //! An application with an embedded registry in a process of its own, so that it can be killed, stopped and measured.
 //!
-//! `app DIR [--no-auto] [--rescan-ms N]`, then one command per line on standard input, one answer per line:
+//! `app DIR [--no-auto] [--rescan-ms N] [--hosts DIR]`, then one command per line on standard input, one answer per line:
 //! `plugins` (JSON), `loaded PLUGIN` (waits), `load PLUGIN`, `unload PLUGIN`, `execute PLUGIN METHOD BODY`,
+//! `start SOCKET PROGRAM ARGUMENT…` (answers `started PID` or `adopted PID`), `call SOCKET METHOD BODY`, `terminate SOCKET`,
 //! `overflows` (how many were reported), `handle PLUGIN CALLBACK NAME FILE MICROSECONDS` (writes every message as a line to
 //! FILE before its handler returns), `exit`.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use goplug_registry::admin::EventKind;
-use goplug_registry::{Error, Registry, Subscribe, Subscription, Unload, Wait};
+use goplug_registry::{Command, Error, Registry, Started, Subscribe, Subscription, Unload, Wait};
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
@@ -22,10 +24,14 @@ async fn main() -> Result<(), Error> {
     if let Some(ms) = value("--rescan-ms") {
         builder = builder.rescan_interval(Duration::from_millis(ms));
     }
+    if let Some(at) = args.iter().position(|arg| arg == "--hosts") {
+        builder = builder.hosts_dir(&args[at + 1]);
+    }
     // As a program does; a limit that cannot be raised may do.
     _ = goplug_registry::raise_open_files();
     let registry = builder.open().await?;
     let mut subscriptions: Vec<Subscription> = Vec::new();
+    let mut plugins: BTreeMap<String, Started> = BTreeMap::new();
     println!("ready");
     let (send, mut lines) = tokio::sync::mpsc::channel(16);
     std::thread::spawn(move || {
@@ -48,12 +54,41 @@ async fn main() -> Result<(), Error> {
                     Err(error) => failed(&error),
                 }
             }
+            ["start", socket, program, args @ ..] => match start(&registry, socket, program, args).await {
+                Ok((started, answer)) => {
+                    plugins.insert((*socket).to_owned(), started);
+                    answer
+                }
+                Err(error) => failed(&error),
+            },
+            ["call", socket, method, body @ ..] => match plugins.get(*socket) {
+                Some(started) => match started.execute(method, body.join(" ")).await {
+                    Ok(reply) => String::from_utf8_lossy(&reply).into_owned(),
+                    Err(error) => failed(&error),
+                },
+                None => "what?".to_owned(),
+            },
+            ["terminate", socket] => match plugins.get(*socket) {
+                Some(started) => match started.terminate().await {
+                    Ok(exit) => exit.map_or_else(|| "did not run".to_owned(), |exit| exit.to_string()),
+                    Err(error) => failed(&error),
+                },
+                None => "what?".to_owned(),
+            },
             words => answer(&registry, words).await,
         };
         println!("{answer}");
     }
     registry.close().await;
     Ok(())
+}
+
+async fn start(registry: &Registry, socket: &str, program: &str, args: &[&str]) -> Result<(Started, String), Error> {
+    let command = Command::new(program).args(args.iter().flat_map(|args| args.split(' ')));
+    let started = registry.start(command, socket).await?;
+    let how = if started.was_adopted().await { "adopted" } else { "started" };
+    let pid = started.hosted().await.map_or(0, |hosted| hosted.record().plugin.pid);
+    Ok((started, format!("{how} {pid}")))
 }
 
 async fn answer(registry: &Registry, words: &[&str]) -> String {

@@ -3,7 +3,8 @@
 //! `fixture DIR [OPTION…] NAMESPACE/NAME…` serves all the named plugins from one process and prints `ready` when they are
 //! published. Options: `--count N --prefix P` (P0, P1, … in the namespace `Many`), `--lazy`, `--version V`,
 //! `--activations FILE` (the activator appends a line), `--activator-ms N`, `--activator-fails FILE` (while FILE exists),
-//! `--output TEXT`, `--stopper TEXT`, `--max-calls N`, `--max-request N`, `--window N` (messages), `--health STATUS`.
+//! `--output TEXT`, `--stopper TEXT`, `--max-calls N`, `--max-request N`, `--window N` (messages), `--health STATUS`,
+//! `--chatter` (writes to standard output and error all the time, and dies when it cannot).
 
 #![allow(clippy::panic, reason = "it misbehaves on command")]
 
@@ -33,6 +34,7 @@ struct Options {
     max_request: Option<u64>,
     window: Option<usize>,
     health: String,
+    chatter: bool,
 }
 
 /// What `add` takes.
@@ -51,6 +53,18 @@ struct Total {
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let options = options();
+    if options.chatter {
+        std::thread::spawn(|| {
+            for n in 0_u64.. {
+                let line = format!("chatter {n}\n");
+                let written = std::io::stdout().write_all(line.as_bytes());
+                if written.and_then(|()| std::io::stderr().write_all(line.as_bytes())).is_err() {
+                    std::process::abort();
+                }
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        });
+    }
     if let [name] = options.names.as_slice() {
         // One plugin: with its signals, and it ends with a `stop`.
         let plugin = build(&options, name).build()?;
@@ -101,6 +115,7 @@ fn options() -> Options {
             "--max-request" => options.max_request = Some(number(value())),
             "--window" => options.window = Some(number(value()) as usize),
             "--health" => options.health = value(),
+            "--chatter" => options.chatter = true,
             "--count" => count = number(value()),
             "--prefix" => prefix = value(),
             _ => options.names.push(arg),

@@ -17,6 +17,7 @@
 //! | a 100 MB reply, a declared 4 GB | `hostile::a_reply_beyond_the_limit_costs_no_more_than_the_limit`, `hostile::a_declared_length_costs_nothing` |
 //! | a dead entry, a FIFO, a device, a symlink, another owner, 65 KiB: refused with the reason | `identity::*` |
 //! | every verb on both targets gives the same answer | `cli::every_verb_gives_the_same_answer_on_both_targets` |
+//! | a started plugin outlives the registry, is adopted by proof only, and ends with everything that it started | `hosts::*` |
 //! | the same over HTTP as over frames | `transports::everything_holds_over_http_too` |
 //! | the demo | `demo::*` |
 //! | every example runs | `examples::*` |
@@ -34,6 +35,7 @@ mod discovery;
 mod examples;
 mod figures;
 mod hostile;
+mod hosts;
 mod identity;
 mod leaks;
 mod life;
