@@ -18,6 +18,7 @@ use crate::discovery::{
 use crate::desired;
 use crate::event::{EventLog, now_text};
 use crate::options::Builder;
+use crate::program::{self, Command, Keeping};
 use crate::registry::Inner;
 use crate::show;
 use crate::supervisor::{FileNews, Shared};
@@ -82,7 +83,8 @@ impl Finder {
             file: file.to_owned(),
             found: Arc::clone(found),
             since: known.installed_since.get(id).cloned().unwrap_or_default(),
-            disabled: known.desired.of(id).disabled,
+            state: if known.desired.of(id).disabled { State::Disabled } else { State::Stopped },
+            last_error: None,
         };
         known.installed.plugins().map(plugin).collect()
     }
@@ -96,7 +98,8 @@ impl Finder {
             file: file.to_owned(),
             found: Arc::clone(found),
             since: known.installed_since.get(id).cloned().unwrap_or_default(),
-            disabled: known.desired.of(id).disabled,
+            state: if known.desired.of(id).disabled { State::Disabled } else { State::Stopped },
+            last_error: None,
         })
     }
 
@@ -157,8 +160,9 @@ pub(crate) struct InstalledPlugin {
     pub(crate) found: Arc<Installed>,
     /// RFC 3339.
     pub(crate) since: String,
-    /// The operator wants it off.
-    pub(crate) disabled: bool,
+    /// The state of its process, if it has a keeper.
+    pub(crate) state: State,
+    pub(crate) last_error: Option<Fault>,
 }
 
 /// Everything that the task keeps between two looks.
@@ -280,39 +284,84 @@ impl Looker {
         let (installed, news) = diff_manifests(&self.installed, &snapshot, now);
         self.snapshot = Some(snapshot);
         self.installed = installed;
-        self.desired = Arc::new(desired.unwrap_or_default());
+        let desired = Arc::new(desired.unwrap_or_default());
+        let before = std::mem::replace(&mut self.desired, desired);
         self.apply(view, changes).await;
-        self.tell_installed(news);
+        self.tell_installed(&news);
+        self.keep_installed(news).await;
+        self.tell_desired(&before).await;
     }
 
     /// Manifests change nothing of what runs; whoever follows the events is told.
-    fn tell_installed(&self, changes: Vec<Change<Installed>>) {
+    fn tell_installed(&self, changes: &[Change<Installed>]) {
         let Some(registry) = self.registry.upgrade() else { return };
         let events = &self.shared.events;
         for change in changes {
             match change {
                 Change::Appeared { id, found, file } => {
-                    let kind = if registry.runs(&id) { EventKind::Changed } else { EventKind::Discovered };
-                    let text = format!("{}: version {}", show::text(&file), found.manifest.version);
-                    events.record(kind, Some(&id), registry.state_of(&id), Some(text));
+                    let kind = if registry.runs(id) { EventKind::Changed } else { EventKind::Discovered };
+                    let text = format!("{}: version {}", show::text(file), found.manifest.version);
+                    events.record(kind, Some(id), registry.state_of(id), Some(text));
                 }
                 Change::Replaced { id, found, file } | Change::Changed { id, found, file } => {
-                    let text = format!("{}: version {}", show::text(&file), found.manifest.version);
-                    events.record(EventKind::Changed, Some(&id), registry.state_of(&id), Some(text));
+                    let text = format!("{}: version {}", show::text(file), found.manifest.version);
+                    events.record(EventKind::Changed, Some(id), registry.state_of(id), Some(text));
                 }
-                Change::Removed { id } if registry.runs(&id) => {
+                Change::Removed { id } if registry.runs(id) => {
                     let text = Some("its manifest was removed".to_owned());
-                    events.record(EventKind::Changed, Some(&id), registry.state_of(&id), text);
+                    events.record(EventKind::Changed, Some(id), registry.state_of(id), text);
                 }
                 Change::Removed { id } => {
                     let text = Some("its manifest was removed".to_owned());
-                    events.record(EventKind::Gone, Some(&id), Some(State::Gone), text);
+                    events.record(EventKind::Gone, Some(id), Some(State::Gone), text);
                 }
-                Change::Invalid { file, refusal } => tell_invalid(events, &file, &refusal),
-                Change::Settled { file } => events.record(EventKind::Resolved, None, None, Some(show::text(&file))),
-                Change::Conflict { id, winner, loser } => tell_conflict(events, &id, &winner, &loser),
+                Change::Invalid { file, refusal } => tell_invalid(events, file, refusal),
+                Change::Settled { file } => events.record(EventKind::Resolved, None, None, Some(show::text(file))),
+                Change::Conflict { id, winner, loser } => tell_conflict(events, id, winner, loser),
                 // The files of the directory tell it.
                 Change::Rewritten { .. } | Change::DirectoryLost { .. } | Change::DirectoryBack => {}
+            }
+        }
+    }
+
+    /// Each installed plugin that can be run has a keeper of its process.
+    async fn keep_installed(&self, changes: Vec<Change<Installed>>) {
+        let Some(registry) = self.registry.upgrade() else { return };
+        for change in changes {
+            match change {
+                Change::Appeared { id, found, file }
+                | Change::Replaced { id, found, file }
+                | Change::Changed { id, found, file } => match registry.programs.get(&id) {
+                    Some(program) => program.tell(Command::Changed { file, installed: found }).await,
+                    None if found.manifest.not_runnable().is_some() || *self.shared.closed.borrow() => {}
+                    None => {
+                        let (disabled, adopted) = (self.desired.of(&id).disabled, registry.programs.take_adopted(&id));
+                        program::keep(&registry, Keeping { id, file, installed: found, disabled, adopted });
+                    }
+                },
+                Change::Removed { id } => {
+                    if let Some(program) = registry.programs.get(&id) {
+                        program.tell(Command::Removed).await;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Somebody else may have enabled or disabled a plugin.
+    async fn tell_desired(&self, before: &Arc<DesiredState>) {
+        let (after, Some(registry)) = (&self.desired, self.registry.upgrade()) else { return };
+        if before == after {
+            return;
+        }
+        for program in registry.programs.all() {
+            let (was, is) = (before.of(&program.id).disabled, after.of(&program.id).disabled);
+            let (reply, _) = oneshot::channel();
+            match (was, is) {
+                (false, true) => program.tell(Command::Disable(reply)).await,
+                (true, false) => program.tell(Command::Enable(reply)).await,
+                _ => {}
             }
         }
     }
@@ -378,7 +427,18 @@ impl Looker {
 async fn apply_one(registry: &Inner, shared: &Shared, change: Change) {
     let record = |kind, id: Option<&PluginId>, detail: String| shared.events.record(kind, id, None, Some(detail));
     match change {
-        Change::Appeared { id, found, file } => registry.appeared(id, file, found).await,
+        // The plugin's own word of a process that we started: we know.
+        Change::Appeared { id, found, .. } | Change::Replaced { id, found, .. } | Change::Changed { id, found, .. }
+            if registry.programs.owns(&id, &found.socket) => {}
+        Change::Appeared { id, found, file } | Change::Replaced { id, found, file } | Change::Changed { id, found, file }
+            if registry.programs.runs(&id) =>
+        {
+            let text = format!("{} names the socket {}, but its process was started here", show::text(&file), show::text(&found.socket));
+            record(EventKind::Conflict, Some(&id), text);
+        }
+        Change::Removed { id } | Change::Rewritten { id } if registry.is_kept(&id) => {}
+        // Its place may be there from a process that we started before.
+        Change::Appeared { id, found, file } => _ = registry.offered(&id, file, found).await,
         Change::Replaced { id, found, file } => registry.news(&id, FileNews::Replaced { file, found }).await,
         Change::Changed { id, found, file } => registry.news(&id, FileNews::Changed { file, found }).await,
         Change::Rewritten { id } => registry.news(&id, FileNews::Rewritten).await,

@@ -11,6 +11,7 @@ use goplug_pconf_schema::admin::{
     Activation, CallbackList, DeadLetter, EventKind, Installation, MethodList, NamePattern, Ping, PluginDetail,
     PluginSummary, Removal, State, Unloaded, Why,
 };
+use goplug_pconf_schema::manifest::MANIFEST_NAME;
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Code, Fault, PluginId, printable};
 use tokio::sync::{mpsc, oneshot};
@@ -18,12 +19,14 @@ use tokio::time::Instant;
 
 use crate::call::{self, Answer, CallOptions, Waiting};
 use crate::callback::{self, DeadLetters, Feed, Notice, Subscribe, Subscription};
-use crate::discovery::Confinement;
+use crate::discovery::{Confinement, Found};
 use crate::event::{EventLog, Events};
 use crate::finder::{self, Finder, InstalledPlugin, Request};
 use crate::install;
 use crate::options::{Builder, LONGEST};
 use crate::plugin::Plugin;
+use crate::host::{self, Adopted};
+use crate::program::{self, Programs};
 use crate::started::Started;
 use crate::supervisor::{Command, FileNews, Shared, Slot, spawn};
 use crate::why::{Knock, knock};
@@ -44,7 +47,7 @@ const MAX_SCAN_REQUESTS: usize = 256;
 /// leaves every plugin running and active.
 #[derive(Debug, Clone)]
 pub struct Registry {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
@@ -55,6 +58,8 @@ pub(crate) struct Inner {
     finder: Arc<Finder>,
     scans: mpsc::Sender<Request>,
     pub(crate) dead_letters: Arc<DeadLetters>,
+    /// The keepers of plugins that are installed.
+    pub(crate) programs: Programs,
 }
 
 /// What a name leads to.
@@ -114,6 +119,7 @@ impl Registry {
             finder: Arc::clone(&finder),
             scans,
             dead_letters: Arc::default(),
+            programs: Programs::default(),
         };
         let registry = Self { inner: Arc::new(inner) };
         let task = finder::run(Arc::downgrade(&registry.inner), shared.clone(), finder, requests, dead_end_inbox);
@@ -122,9 +128,59 @@ impl Registry {
             let directory = registry.directory();
             // What killed installations left behind. A registry that only looks touches nothing.
             _ = tokio::task::spawn_blocking(move || install::tidy_up(&directory)).await;
+        }
+        registry.adopt().await;
+        if auto {
             registry.rescan().await?;
+            registry.end_orphans();
         }
         Ok(registry)
+    }
+
+    /// Finds the processes again that an earlier registry of this directory started; their keepers take them.
+    async fn adopt(&self) {
+        let options = self.inner.shared.options.load_full();
+        let (folder, directory) = (options.hosts(), options.directory.clone());
+        let found = match host::adopt(&folder).await {
+            Ok(found) => found,
+            Err(fault) => return tracing::warn!(%fault, "processes that were started before cannot be found"),
+        };
+        for adopted in found {
+            match adopted {
+                Adopted::Lives(hosted) if hosted.record().exit.is_none() => {
+                    if let Some(id) = program::labelled(hosted.record(), &directory) {
+                        self.inner.programs.put_adopted(id, hosted);
+                    }
+                }
+                Adopted::Lives(hosted) => self.ended_meanwhile(hosted.record(), &directory, &folder),
+                Adopted::Ended(record) | Adopted::Lost(record) => self.ended_meanwhile(&record, &directory, &folder),
+                Adopted::Doubtful(doubtful) => {
+                    tracing::warn!(record = %doubtful.path.display(), fault = %doubtful.fault, "left alone");
+                }
+            }
+        }
+    }
+
+    /// A process that ended while no registry looked: it is told how. Only a registry that watches removes the record.
+    fn ended_meanwhile(&self, record: &host::Record, directory: &Path, folder: &Path) {
+        let Some(id) = program::labelled(record, directory) else { return };
+        if !self.auto_discover() {
+            return;
+        }
+        let how = record.exit.as_ref().map_or_else(|| "its host was killed".to_owned(), ToString::to_string);
+        let text = format!("pid {} ended while no registry ran: {how}", record.plugin.pid);
+        self.inner.shared.events.record(EventKind::Changed, Some(&id), None, Some(text));
+        // A record that stays is told again.
+        _ = host::discard(folder, record);
+    }
+
+    /// Processes whose manifest was removed while no registry ran are ended.
+    fn end_orphans(&self) {
+        for (id, hosted) in self.inner.programs.take_orphans() {
+            let text = format!("pid {} is ended: its manifest is gone", hosted.record().plugin.pid);
+            self.inner.shared.events.record(EventKind::Gone, Some(&id), None, Some(text));
+            self.inner.shared.tasks.spawn(async move { program::end_orphan(&hosted).await });
+        }
     }
 
     /// Starts a plugin that has no file: a program that listens on `socket`, under a `goplug-host` (see [`crate::host`]).
@@ -164,7 +220,7 @@ impl Registry {
     pub fn plugins(&self) -> Vec<PluginSummary> {
         let mut rows: Vec<_> = self.inner.all().iter().map(|slot| show::summary(slot)).collect();
         let mut installed: BTreeMap<_, _> =
-            self.inner.finder.installed().into_iter().map(|plugin| (plugin.id.clone(), plugin)).collect();
+            self.inner.installed().into_iter().map(|plugin| (plugin.id.clone(), plugin)).collect();
         for row in &mut rows {
             let plugin = row.id().and_then(|id| installed.remove(&id));
             row.manifest = plugin.map(|plugin| show::text(&plugin.file));
@@ -232,7 +288,8 @@ impl Registry {
         }
     }
 
-    /// Loads a plugin: connects, checks who it is, activates it. Without auto-discover, the pair is looked for on disk.
+    /// Loads a plugin: connects, checks who it is, activates it; one that is installed and does not run is started first.
+    /// Without auto-discover, the pair is looked for on disk.
     ///
     /// A failed load is tried again with growing pauses until [`Registry::unload`].
     ///
@@ -243,6 +300,11 @@ impl Registry {
     /// # Cancel safety
     /// Dropping the future does not stop the load.
     pub async fn load(&self, plugin: &str) -> Result<Activation, Fault> {
+        if let Some(program) = self.program(plugin).await
+            && !program.is_running()
+        {
+            program.ask(program::Command::Start).await?;
+        }
         let slot = match self.inner.resolve(plugin) {
             Ok(slot) if self.auto_discover() => slot,
             // Nothing is watched, or not yet seen: look at the disk.
@@ -585,6 +647,9 @@ impl Registry {
         self.inner.shared.options.store(Arc::new(options));
         self.rescan().await?;
         if begins {
+            for program in self.inner.programs.all() {
+                program.tell(program::Command::Awake).await;
+            }
             for slot in self.inner.all().into_iter().filter(|slot| !slot.view().unloaded) {
                 slot.tell(FileNews::Appeared).await;
             }
@@ -614,8 +679,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + S
 /// Why a plugin that is only installed cannot be called or loaded.
 fn no_process(plugin: &InstalledPlugin) -> Fault {
     let state = show::installed(plugin).state;
-    let text = format!("plugin `{}` is {state}: it is installed, and no process of it runs", plugin.id);
-    Fault::new(Code::WrongState, text)
+    let because = plugin.last_error.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
+    let text = format!("plugin `{}` is {state}, no process of it runs{because}", plugin.id);
+    let code = if matches!(state, State::Starting | State::Backoff) { Code::Unavailable } else { Code::WrongState };
+    Fault::new(code, text)
 }
 
 fn is_so(slot: &Slot, what: &Wait) -> bool {
@@ -665,11 +732,11 @@ impl Inner {
         if plugin.contains('/') {
             let id = PluginId::parse(plugin).map_err(|error| Fault::new(Code::InvalidArgument, error.to_string()))?;
             let found = self.slots.get(id.as_str()).map(|entry| Known::Slot(Arc::clone(entry.value())));
-            let found = found.or_else(|| self.finder.installed_as(&id).map(Known::Installed));
+            let found = found.or_else(|| self.finder.installed_as(&id).map(|plugin| Known::Installed(self.with_process(plugin))));
             return found.ok_or_else(|| self.no_such(plugin));
         }
         let mut fits: BTreeMap<PluginId, Known> = BTreeMap::new();
-        let installed = self.finder.installed().into_iter().filter(|known| known.id.name() == plugin);
+        let installed = self.installed().into_iter().filter(|known| known.id.name() == plugin);
         fits.extend(installed.map(|known| (known.id.clone(), Known::Installed(known))));
         let slots = self.all().into_iter().filter(|slot| slot.id.name() == plugin);
         fits.extend(slots.map(|slot| (slot.id.clone(), Known::Slot(slot))));
@@ -694,6 +761,49 @@ impl Inner {
         let options = self.shared.options.load_full();
         let confinement = Confinement::new(&options.directory, &options.socket_dirs);
         matches!(knock(&slot.view().found.socket, confinement).await, Knock::Answered { .. })
+    }
+
+    pub(crate) fn slot(&self, id: &PluginId) -> Option<Arc<Slot>> {
+        self.slots.get(id.as_str()).map(|entry| Arc::clone(entry.value()))
+    }
+
+    /// Whether the plugin is there because of its manifest: what becomes of a `.pconf` of it says nothing then.
+    pub(crate) fn is_kept(&self, id: &PluginId) -> bool {
+        let by_manifest = |slot: Arc<Slot>| slot.view().file.file_name().is_some_and(|name| name == MANIFEST_NAME);
+        self.programs.get(id).is_some() && self.slot(id).is_some_and(by_manifest)
+    }
+
+    /// A process that we started answers: as if a `.pconf` had appeared, or named another process now.
+    pub(crate) async fn offered(&self, id: &PluginId, file: PathBuf, found: Arc<Found>) -> Arc<Slot> {
+        if let Some(slot) = self.slot(id) {
+            slot.tell(FileNews::Replaced { file, found }).await;
+            return slot;
+        }
+        self.appeared(id.clone(), file, found).await
+    }
+
+    /// A process that we started is not there any more; without news, neither is the plugin.
+    pub(crate) async fn withdrawn(&self, id: &PluginId, news: Option<FileNews>) {
+        match news {
+            Some(news) => self.news(id, news).await,
+            None => {
+                self.programs.remove(id);
+                self.news(id, FileNews::Removed).await;
+            }
+        }
+    }
+
+    /// Everything that is installed, with what its keeper says.
+    fn installed(&self) -> Vec<InstalledPlugin> {
+        self.finder.installed().into_iter().map(|plugin| self.with_process(plugin)).collect()
+    }
+
+    fn with_process(&self, mut plugin: InstalledPlugin) -> InstalledPlugin {
+        if let Some(program) = self.programs.get(&plugin.id) {
+            let view = program.view();
+            (plugin.state, plugin.last_error) = (view.state, view.last_error.clone());
+        }
+        plugin
     }
 
     /// Whether a process of the plugin was found.
@@ -726,13 +836,14 @@ impl Inner {
     }
 
     /// A plugin's file was found: a supervisor begins its work.
-    pub(crate) async fn appeared(&self, id: PluginId, file: PathBuf, found: Arc<crate::discovery::Found>) {
+    pub(crate) async fn appeared(&self, id: PluginId, file: PathBuf, found: Arc<Found>) -> Arc<Slot> {
         let path = show::text(&file);
         let slot = spawn(&self.shared, id.clone(), file, found);
         // Before the event: whoever it wakes must find the plugin.
         self.slots.insert(id.to_arc(), Arc::clone(&slot));
         self.shared.events.record(EventKind::Discovered, Some(&id), Some(State::Discovered), Some(path));
         slot.tell(FileNews::Appeared).await;
+        slot
     }
 
     /// Tells a plugin's supervisor what became of its file.

@@ -4,12 +4,17 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use goplug_pconf_schema::admin::{InstalledDetail, MethodList, PluginDetail, PluginSummary, State};
+use goplug_pconf_schema::manifest::MANIFEST_NAME;
 use goplug_pconf_schema::wire::hello::Hello;
 use goplug_pconf_schema::{Code, Fault};
 
 use crate::discovery::Refusal;
 use crate::finder::InstalledPlugin;
 use crate::supervisor::{Slot, View, Wire};
+
+fn is_manifest(file: &Path) -> bool {
+    file.file_name().is_some_and(|name| name == MANIFEST_NAME)
+}
 
 /// The row of a plugin.
 pub(crate) fn summary(slot: &Slot) -> PluginSummary {
@@ -35,7 +40,7 @@ fn summary_of(slot: &Slot, view: &View) -> PluginSummary {
         lazy_load: pconf.lazy_load,
         pid,
         socket: Some(text(&view.found.socket)),
-        pconf: Some(text(&view.file)),
+        pconf: (!is_manifest(&view.file)).then(|| text(&view.file)),
         manifest: None,
         methods: hello.map(|hello| hello.methods.iter().map(|method| method.name.clone()).collect()),
         protocol: wire.map(Wire::number),
@@ -81,7 +86,7 @@ pub(crate) fn installed(plugin: &InstalledPlugin) -> PluginSummary {
         namespace: plugin.id.namespace().to_owned(),
         name: plugin.id.name().to_owned(),
         version: Some(manifest.version.to_string()),
-        state: if plugin.disabled { State::Disabled } else { State::Stopped },
+        state: plugin.state,
         lazy_load: manifest.lazy_load,
         pid: None,
         socket: None,
@@ -90,7 +95,7 @@ pub(crate) fn installed(plugin: &InstalledPlugin) -> PluginSummary {
         methods: None,
         protocol: None,
         since: plugin.since.clone(),
-        last_error: None,
+        last_error: plugin.last_error.as_ref().map(ToString::to_string),
     }
 }
 

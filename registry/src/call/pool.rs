@@ -35,7 +35,7 @@ pub(crate) enum PoolError {
 
 impl Pool {
     /// Where its connections lead.
-    pub(crate) fn socket(&self) -> &Path {
+    pub(crate) fn socket(&self) -> &std::path::Path {
         &self.socket
     }
 

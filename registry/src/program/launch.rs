@@ -9,7 +9,7 @@ use goplug_pconf_schema::{Code, Fault, Pconf, PluginId};
 use tokio::time::{Instant, timeout};
 
 use crate::discovery::{Found, Installed};
-use crate::host::{self, HostSpec, Hosted, ProcessLimits};
+use crate::host::{self, HostSpec, Hosted, ProcessLimits, Record};
 use crate::options::Builder;
 use crate::started::{Command, Unready, forget, wait_ready};
 
@@ -145,7 +145,7 @@ fn spec(options: &Builder, installed: &Installed, instance: &Instance) -> Result
     let command = command(installed, &manifest.exec.command).args(&manifest.exec.args);
     let mut spec = command.spec(&instance.name, &instance.socket, options.hosts())?;
     spec.labels = [
-        (LABEL_DIRECTORY, options.directory.to_string_lossy().into_owned()),
+        (LABEL_DIRECTORY, absolute(&options.directory)),
         (LABEL_PLUGIN, manifest.id.to_string()),
         (LABEL_VERSION, manifest.version.to_string()),
     ]
@@ -176,9 +176,13 @@ fn command(installed: &Installed, program: &str) -> Command {
     manifest.exec.env.iter().fold(command, |command, (name, value)| command.env(name, value))
 }
 
+fn absolute(directory: &Path) -> String {
+    std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned()).to_string_lossy().into_owned()
+}
+
 /// Which plugin a record belongs to, of those that `directory` holds.
-pub(crate) fn labelled(hosted: &Hosted, directory: &Path) -> Option<PluginId> {
-    let labels = &hosted.record().labels;
-    let here = labels.get(LABEL_DIRECTORY).is_some_and(|label| Path::new(label) == directory);
+pub(crate) fn labelled(record: &Record, directory: &Path) -> Option<PluginId> {
+    let labels = &record.labels;
+    let here = labels.get(LABEL_DIRECTORY).is_some_and(|label| *label == absolute(directory));
     here.then(|| labels.get(LABEL_PLUGIN)).flatten().and_then(|id| PluginId::parse(id).ok())
 }

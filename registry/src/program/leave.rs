@@ -8,7 +8,7 @@ use goplug_pconf_schema::{Code, Fault};
 use tokio::time::{Instant, timeout};
 
 use super::launch::{Process, hook};
-use crate::host::{self, Exit};
+use crate::host::{self, Exit, Hosted};
 use crate::options::Builder;
 use crate::started::forget;
 use crate::supervisor::{Command, Slot};
@@ -27,21 +27,34 @@ pub(super) async fn part(slot: Option<Arc<Slot>>, process: Process, options: Arc
         // One that does not listen is ended all the same.
         _ = timeout(drain + KILL_AFTER * 2, unload).await;
     }
-    let exit = end(&process).await;
+    let exit = kill(&process).await;
     run_hook(&process, &options, "post_stop").await;
     exit
 }
 
-/// SIGTERM, later SIGKILL to everything; answers how it ended.
+/// Ends the process of a plugin that is not installed any more.
+pub(crate) async fn end_orphan(hosted: &Hosted) {
+    if let Err(fault) = hosted.stop(Duration::ZERO, KILL_AFTER).await {
+        tracing::warn!(instance = %hosted.record().instance, %fault, "a process whose manifest is gone could not be ended");
+    }
+    forget(hosted).await;
+}
+
+/// As [`kill`]; nobody will ask for its output again.
 pub(super) async fn end(process: &Process) -> Result<Option<Exit>, Fault> {
-    let exit = match process.hosted.stop(Duration::ZERO, KILL_AFTER).await {
-        Ok(status) => status.record.exit,
-        // The host is gone, and its plugin with it.
-        Err(fault) if fault.code == Code::PluginGone => process.hosted.exited().await,
-        Err(fault) => return Err(fault),
-    };
+    let exit = kill(process).await?;
     forget(&process.hosted).await;
     Ok(exit)
+}
+
+/// SIGTERM, later SIGKILL to everything; answers how it ended.
+async fn kill(process: &Process) -> Result<Option<Exit>, Fault> {
+    match process.hosted.stop(Duration::ZERO, KILL_AFTER).await {
+        Ok(status) => Ok(status.record.exit),
+        // The host is gone, and its plugin with it.
+        Err(fault) if fault.code == Code::PluginGone => Ok(process.hosted.exited().await),
+        Err(fault) => Err(fault),
+    }
 }
 
 /// A hook that fails on the way out stops nothing.

@@ -17,7 +17,7 @@ mod restart;
 mod state;
 mod task;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,11 +28,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::discovery::Installed;
 use crate::host::{Exit, Hosted};
 
-pub(crate) use launch::{LABEL_DIRECTORY, LABEL_PLUGIN, LABEL_VERSION};
+pub(crate) use launch::{LABEL_VERSION, labelled};
+pub(crate) use leave::end_orphan;
 pub(crate) use task::{Keeping, keep};
 
 /// Messages that may wait for a keeper.
 const MAX_COMMANDS: usize = 64;
+
+/// Sockets of processes that are gone which are remembered.
+const MAX_PAST: usize = 8;
 
 /// The keepers of one registry.
 #[derive(Debug, Default)]
@@ -62,6 +66,8 @@ pub(crate) struct View {
     pub hosted: Option<Hosted>,
     /// Where a process of it serves, or is going to: its `.pconf` is the same plugin.
     pub sockets: Vec<PathBuf>,
+    /// Where processes of it served that are gone: a `.pconf` that still names one says nothing.
+    pub past: VecDeque<PathBuf>,
     /// Processes that were started since the registry was opened.
     pub starts: u64,
 }
@@ -99,7 +105,10 @@ impl Programs {
 
     /// Whether `socket` is where a process of the plugin serves: then a `.pconf` that names it says nothing new.
     pub(crate) fn owns(&self, id: &PluginId, socket: &Path) -> bool {
-        self.get(id).is_some_and(|program| program.view().sockets.iter().any(|own| own == socket))
+        self.get(id).is_some_and(|program| {
+            let view = program.view();
+            view.sockets.iter().chain(&view.past).any(|own| own == socket)
+        })
     }
 
     /// Whether a process of the plugin runs that we started.
@@ -132,6 +141,10 @@ impl Programs {
 impl Program {
     pub(crate) fn view(&self) -> Arc<View> {
         Arc::clone(&self.view.borrow())
+    }
+
+    pub(crate) fn follow(&self) -> watch::Receiver<Arc<View>> {
+        self.view.subscribe()
     }
 
     pub(crate) fn is_running(&self) -> bool {

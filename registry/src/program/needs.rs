@@ -10,7 +10,8 @@ use semver::Version;
 use tokio::time::timeout;
 
 use super::Command;
-use super::order::{Member, needed_by};
+use super::order::{Member, Obstacle, needed_by};
+use crate::finder::InstalledPlugin;
 use crate::registry::Inner;
 use crate::supervisor;
 
@@ -28,7 +29,7 @@ pub(super) async fn ready(registry: &Arc<Inner>, id: &PluginId) -> Result<(), Fa
         return Ok(());
     }
     let needed = needed_by(id, &members).map_err(|obstacle| {
-        let code = if obstacle.is_cycle() { Code::InvalidArgument } else { Code::Unavailable };
+        let code = if matches!(obstacle, Obstacle::Cycle(_)) { Code::InvalidArgument } else { Code::Unavailable };
         Fault::new(code, obstacle.to_string())
     })?;
     let load_all = async {
@@ -39,6 +40,13 @@ pub(super) async fn ready(registry: &Arc<Inner>, id: &PluginId) -> Result<(), Fa
     };
     let late = || Fault::new(Code::Unavailable, format!("what it requires was not loaded within {NEEDS_WITHIN:?}"));
     timeout(NEEDS_WITHIN, load_all).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// Plugins that run and require `id`.
+pub(super) fn dependants(registry: &Inner, id: &PluginId) -> u64 {
+    let requires = |plugin: &InstalledPlugin| plugin.found.manifest.requires.iter().any(|needed| needed.plugin == *id);
+    let running = registry.finder().installed().into_iter().filter(|plugin| registry.programs.runs(&plugin.id));
+    running.filter(requires).count() as u64
 }
 
 async fn load(registry: &Arc<Inner>, id: &PluginId) -> Result<(), Fault> {

@@ -1,5 +1,6 @@
 //! Carries out what `state` decides: one task per installed plugin.
 
+use std::collections::VecDeque;
 use std::future::{Future, pending};
 use std::hash::{BuildHasher, Hasher};
 use std::path::PathBuf;
@@ -18,11 +19,12 @@ use super::launch::{Instance, Process, last_words, launch, process};
 use super::leave::{end, part, retire, taken_over};
 use super::restart::{self, Starts, Verdict};
 use super::state::{After, Effect, Input, Machine, Phase, step};
-use super::{Command, MAX_COMMANDS, Program, Reply, View, needs};
+use super::{Command, MAX_COMMANDS, MAX_PAST, Program, Reply, View, needs};
 use crate::call;
 use crate::discovery::Installed;
 use crate::host::{Exit, Hosted};
 use crate::registry::Inner;
+use crate::started::forget;
 use crate::supervisor::{Down, FileNews, Shared, Slot, Wire};
 
 /// Callers that may wait for one start or stop.
@@ -50,6 +52,7 @@ pub(crate) fn keep(registry: &Arc<Inner>, keeping: Keeping) -> Arc<Program> {
         last_exit: None,
         hosted: None,
         sockets: Vec::new(),
+        past: VecDeque::new(),
         starts: 0,
     };
     let program =
@@ -263,7 +266,7 @@ impl Task {
             return Ok(());
         }
         if let Some(why) = self.installed.manifest.not_runnable() {
-            return Err(Fault::new(Code::Unimplemented, format!("plugin `{}`: {why}", self.id)));
+            return Err(Fault::new(Code::WrongState, format!("plugin `{}`: {why}", self.id)));
         }
         if matches!(self.machine.phase, Phase::Disabled | Phase::Stopping(super::state::Then::Disabled)) {
             return Err(Fault::new(Code::WrongState, format!("plugin `{}` is disabled: enable it first", self.id)));
@@ -289,6 +292,10 @@ impl Task {
                 // What can never work is not tried again.
                 let hopeless = matches!(fault.code, Code::NotFound | Code::Denied | Code::InvalidArgument);
                 let after = if hopeless { After::GiveUp } else { self.after(restart::Exit::NotReady, None, &fault) };
+                if matches!(self.machine.phase, Phase::Running { .. }) {
+                    let text = format!("the new process did not come up, the process before goes on: {fault}");
+                    self.shared.events.record(EventKind::Changed, Some(&self.id), None, Some(text));
+                }
                 if matches!(after, After::Again(_)) || hopeless {
                     self.view.last_error = Some(fault);
                 }
@@ -405,7 +412,12 @@ impl Task {
         let hosted = new.hosted.clone();
         self.exit = Some(Box::pin(async move { hosted.exited().await }));
         self.used = (0, Instant::now());
-        self.view.hosted = Some(new.hosted.clone());
+        // Its output was kept for whoever wants to know how it ended.
+        if let Some(last) = self.view.hosted.replace(new.hosted.clone())
+            && self.process.is_none()
+        {
+            self.shared.tasks.spawn(async move { forget(&last).await });
+        }
         let watched = matches!(new.found.pconf.protocol, Some(1..));
         self.pulse = watched.then(|| Pulse::new(&self.installed.manifest.health, std::time::Instant::now()));
         (self.ping, self.is_condemned) = (None, false);
@@ -430,6 +442,9 @@ impl Task {
         let Some(registry) = self.registry.upgrade() else { return };
         let down = match self.machine.phase {
             Phase::Gone => {
+                if let Some(last) = self.view.hosted.take() {
+                    self.shared.tasks.spawn(async move { forget(&last).await });
+                }
                 registry.withdrawn(&self.id, None).await;
                 return;
             }
@@ -563,7 +578,14 @@ impl Task {
         let news = state != self.view.state;
         self.view.state = state;
         let serving = [&self.process, &self.old].into_iter().flatten().map(|process| process.found.socket.clone());
-        self.view.sockets = serving.chain(self.starting_socket.clone()).collect();
+        let sockets: Vec<_> = serving.chain(self.starting_socket.clone()).collect();
+        let before = std::mem::replace(&mut self.view.sockets, sockets);
+        for socket in before.into_iter().filter(|socket| !self.view.sockets.contains(socket)) {
+            self.view.past.push_back(socket);
+        }
+        while self.view.past.len() > MAX_PAST {
+            self.view.past.pop_front();
+        }
         if let Some(program) = self.outlet.upgrade() {
             program.view.send_replace(Arc::new(self.view.clone()));
         }

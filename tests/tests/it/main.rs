@@ -44,4 +44,5 @@ mod notifications;
 mod open_files;
 mod support;
 mod transports;
+mod supervision;
 mod v0;
