@@ -11,11 +11,11 @@ use goplug_transport::Connection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::discovery::{
-    Change, Confinement, Found, Installed, Refusal, RefusalKind, ScanOptions, Snapshot, View, Watch, WatchSignals, diff,
-    diff_manifests, scan,
-};
 use crate::desired;
+use crate::discovery::{
+    Change, Confinement, Found, Installed, Refusal, RefusalKind, ScanOptions, Snapshot, View, Watch, WatchSignals,
+    diff, diff_manifests, scan,
+};
 use crate::event::{EventLog, now_text};
 use crate::options::Builder;
 use crate::registry::Inner;
@@ -70,7 +70,8 @@ impl Finder {
         let known = self.lock().clone();
         let since = |file: &Path| known.refused.get(file).map_or("", String::as_str);
         let pconfs = known.view.invalid().map(|(file, refusal)| show::refused(file, refusal, since(file)));
-        let manifests = known.installed.invalid().map(|(file, refusal)| show::refused_manifest(file, refusal, since(file)));
+        let manifests =
+            known.installed.invalid().map(|(file, refusal)| show::refused_manifest(file, refusal, since(file)));
         pconfs.chain(manifests).collect()
     }
 

@@ -83,7 +83,11 @@ mod tests {
     use super::*;
 
     /// Drives a pulse with timers that are `late`; `answers` says whether a ping sent at that time is answered.
-    fn hung_after(late: impl Fn(Duration) -> Duration, answers: impl Fn(Duration) -> bool, until: Duration) -> Option<Duration> {
+    fn hung_after(
+        late: impl Fn(Duration) -> Duration,
+        answers: impl Fn(Duration) -> bool,
+        until: Duration,
+    ) -> Option<Duration> {
         let (rules, begin) = (Rules::default(), Instant::now());
         let mut pulse = Pulse::new(&rules, begin);
         let mut now = begin + rules.interval;
@@ -93,7 +97,9 @@ mod tests {
                 Act::Wait(due) => now = due,
                 Act::Ping(due) if answers(now - begin) => {
                     now += Duration::from_millis(1);
-                    let Act::Wait(due) = pulse.answered(&rules, now) else { panic!("an answer calls for a rest, not {due:?}") };
+                    let Act::Wait(due) = pulse.answered(&rules, now) else {
+                        panic!("an answer calls for a rest, not {due:?}")
+                    };
                     now = due;
                 }
                 Act::Ping(due) => now = due,

@@ -240,7 +240,11 @@ mod tests {
             ),
         ] {
             let lines: Vec<_> = lines.iter().map(|line| line.trim()).collect();
-            assert_eq!(shown(&lines), (start.to_owned(), obstacles.into_iter().map(str::to_owned).collect()), "{lines:?}");
+            assert_eq!(
+                shown(&lines),
+                (start.to_owned(), obstacles.into_iter().map(str::to_owned).collect()),
+                "{lines:?}"
+            );
         }
     }
 
@@ -279,13 +283,18 @@ mod tests {
             let found = order(&all);
             assert_eq!(found.start.len() + found.obstacles.len(), all.len(), "round {round}");
             for (at, id) in found.start.iter().enumerate() {
-                assert!(all[id].requires.iter().all(|wanted| found.start[..at].contains(&wanted.plugin)), "round {round}");
+                assert!(
+                    all[id].requires.iter().all(|wanted| found.start[..at].contains(&wanted.plugin)),
+                    "round {round}"
+                );
             }
             for obstacle in found.obstacles.values() {
                 match obstacle {
                     Obstacle::Cycle(path) => assert!(
                         path.first() == path.last()
-                            && path.windows(2).all(|two| all[&two[0]].requires.iter().any(|wanted| wanted.plugin == two[1])),
+                            && path
+                                .windows(2)
+                                .all(|two| all[&two[0]].requires.iter().any(|wanted| wanted.plugin == two[1])),
                         "{obstacle}"
                     ),
                     Obstacle::Missing(wanted) => assert!(!all.contains_key(&wanted.plugin)),
@@ -297,7 +306,11 @@ mod tests {
         let chain: BTreeMap<_, _> = (0..16_384)
             .map(|n| {
                 let next = PluginId::new("", &format!("p{:05}", n + 1)).unwrap();
-                let requires = if n < 16_383 { vec![Requirement { plugin: next, range: semver::VersionReq::STAR }] } else { Vec::new() };
+                let requires = if n < 16_383 {
+                    vec![Requirement { plugin: next, range: semver::VersionReq::STAR }]
+                } else {
+                    Vec::new()
+                };
                 (PluginId::new("", &format!("p{n:05}")).unwrap(), Member { version: None, requires })
             })
             .collect();

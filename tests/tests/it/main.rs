@@ -35,6 +35,7 @@ mod examples;
 mod figures;
 mod hostile;
 mod identity;
+mod killed;
 mod leaks;
 mod life;
 mod manifests;
