@@ -92,8 +92,7 @@ impl DesiredState {
 
     /// The file's text.
     pub fn to_json(&self) -> Vec<u8> {
-        let document =
-            Document { format: FORMAT, checksum: checksum(&self.plugins), plugins: self.plugins.clone() };
+        let document = Document { format: FORMAT, checksum: checksum(&self.plugins), plugins: self.plugins.clone() };
         let mut json = serde_json::to_vec_pretty(&document).expect("strings, numbers and booleans are always JSON");
         json.push(b'\n');
         json
@@ -104,7 +103,8 @@ impl DesiredState {
 /// against people: whoever may write the file may write the sum.
 fn checksum(plugins: &BTreeMap<PluginId, Desired>) -> String {
     let text = serde_json::to_vec(plugins).expect("strings, numbers and booleans are always JSON");
-    let sum = text.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+    let sum =
+        text.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
     format!("{sum:016x}")
 }
 

@@ -17,8 +17,8 @@ mod text;
 mod units;
 pub mod wire;
 
-pub use id::{MAX_NAME_BYTES, NameError, PluginId, check_call_name, printable, push_printable};
 pub use desired::{Desired, DesiredState, MAX_DESIRED_BYTES};
+pub use id::{MAX_NAME_BYTES, NameError, PluginId, check_call_name, printable, push_printable};
 pub use manifest::Manifest;
 pub use pconf::{MAX_PCONF_BYTES, MAX_SOCKET_PATH_BYTES, Pconf, PconfError, PconfProblem};
 pub use range::PluginRef;

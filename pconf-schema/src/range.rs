@@ -68,7 +68,9 @@ pub(crate) fn parse_range(text: &str) -> Result<VersionReq, NameError> {
     }
     VersionReq::parse(text).map_err(|error| {
         let shown = printable(text);
-        NameError::new(format!("`{shown}` behind the last `@` is no version range ({error}): write `^1.2`, `>=1, <3` or `*`"))
+        NameError::new(format!(
+            "`{shown}` behind the last `@` is no version range ({error}): write `^1.2`, `>=1, <3` or `*`"
+        ))
     })
 }
 
@@ -88,7 +90,11 @@ mod tests {
             ("Do@1", "Do", Some("^1")),
         ] {
             let found = PluginRef::parse(text).unwrap();
-            assert_eq!((found.name.as_str(), found.range.clone()), (name, range.map(|range| VersionReq::parse(range).unwrap())), "{text}");
+            assert_eq!(
+                (found.name.as_str(), found.range.clone()),
+                (name, range.map(|range| VersionReq::parse(range).unwrap())),
+                "{text}"
+            );
             assert_eq!(PluginRef::parse(&found.to_string()).unwrap(), found, "{text}");
         }
     }

@@ -47,14 +47,17 @@ mod tests {
 
     #[test]
     fn a_number_needs_its_unit() {
-        for (text, ms) in [("100ms", Some(100)), ("10s", Some(10_000)), ("2m", Some(120_000)), ("1h", Some(3_600_000))] {
+        for (text, ms) in [("100ms", Some(100)), ("10s", Some(10_000)), ("2m", Some(120_000)), ("1h", Some(3_600_000))]
+        {
             assert_eq!(duration(text).map(|duration| duration.as_millis()), ms, "{text}");
             assert_eq!(show_duration(duration(text).unwrap()), text);
         }
         for text in ["", "10", "s", "1.5s", "-1s", "1 s", "18446744073709551615h", "1d"] {
             assert_eq!(duration(text), None, "{text}");
         }
-        for (text, size) in [("7B", Some(7)), ("512MiB", Some(512 << 20)), ("1GiB", Some(1 << 30)), ("1MB", None), ("9", None)] {
+        for (text, size) in
+            [("7B", Some(7)), ("512MiB", Some(512 << 20)), ("1GiB", Some(1 << 30)), ("1MB", None), ("9", None)]
+        {
             assert_eq!(bytes(text), size, "{text}");
         }
     }

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use goplug_pconf_schema::manifest::{Folder, Health, Restart, SourceMode};
 use goplug_pconf_schema::wire::event::{Ack, CallbackStatus, Class, EpochChange, Gap, Message, Position, from_base64};
 use goplug_pconf_schema::wire::frame::{HEADER_BYTES, Header, Kind, Meta, NoticeMeta};
 use goplug_pconf_schema::wire::hello::{Hello, HelloRequest, Limits};
@@ -17,7 +18,6 @@ use goplug_pconf_schema::wire::host::{
 use goplug_pconf_schema::wire::life::{self, Drain, Drained, HealthStatus};
 use goplug_pconf_schema::wire::sse::{SseEvent, SseReader};
 use goplug_pconf_schema::wire::{self, call};
-use goplug_pconf_schema::manifest::{Folder, Health, Restart, SourceMode};
 use goplug_pconf_schema::{Code, Fault, Manifest, Pconf, PluginId, Ran};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -158,7 +158,11 @@ const FILES: &[(&str, Check)] = &[
     ("plugin.json", |bytes| {
         let manifest = Manifest::parse(bytes, Folder { name: Some("do"), namespace: Some("test") }).unwrap();
         assert_eq!((manifest.exec.command.as_str(), manifest.limits.cpu_milli), ("bin/do", Some(1_500)));
-        assert_eq!((manifest.restart, manifest.health), (Restart::default(), Health::default()), "the defaults, spelled out");
+        assert_eq!(
+            (manifest.restart, manifest.health),
+            (Restart::default(), Health::default()),
+            "the defaults, spelled out"
+        );
         assert_eq!((manifest.requires.len(), manifest.warnings.len(), manifest.lint().len()), (2, 0, 0));
     }),
     ("problem-cancelled.json", |bytes| problem(bytes, Code::Cancelled, Ran::Unknown)),

@@ -60,7 +60,10 @@ fn load_at(folder: &OwnedFd) -> Result<DesiredState, String> {
 ///
 /// # Errors
 /// The system's, with what could not be done; then nothing is changed.
-pub(crate) fn update(directory: &Path, change: impl FnOnce(&mut DesiredState) -> bool) -> Result<Option<String>, String> {
+pub(crate) fn update(
+    directory: &Path,
+    change: impl FnOnce(&mut DesiredState) -> bool,
+) -> Result<Option<String>, String> {
     let folder = own_folder(directory)?;
     lock(&folder, FlockOperation::NonBlockingLockExclusive)?;
     let (mut state, bad) = match load_at(&folder) {
@@ -98,7 +101,9 @@ pub(crate) fn lock(file: &OwnedFd, operation: FlockOperation) -> Result<(), Stri
         match rustix::fs::flock(file, operation) {
             Ok(()) => return Ok(()),
             Err(Errno::AGAIN | Errno::INTR) if begin.elapsed() < LOCK_WAIT => std::thread::sleep(LOCK_PAUSE),
-            Err(Errno::AGAIN) => return Err(format!("another process works on {OWN_FOLDER} since {LOCK_WAIT:?}: is it stopped?")),
+            Err(Errno::AGAIN) => {
+                return Err(format!("another process works on {OWN_FOLDER} since {LOCK_WAIT:?}: is it stopped?"));
+            }
             Err(error) => return Err(format!("cannot lock {OWN_FOLDER}: {error}")),
         }
     }

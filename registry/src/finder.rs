@@ -11,11 +11,11 @@ use goplug_transport::Connection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::discovery::{
-    Change, Confinement, Found, Installed, Refusal, RefusalKind, ScanOptions, Snapshot, View, Watch, WatchSignals, diff,
-    diff_manifests, scan,
-};
 use crate::desired;
+use crate::discovery::{
+    Change, Confinement, Found, Installed, Refusal, RefusalKind, ScanOptions, Snapshot, View, Watch, WatchSignals,
+    diff, diff_manifests, scan,
+};
 use crate::event::{EventLog, now_text};
 use crate::options::Builder;
 use crate::program::{self, Command, Keeping};
@@ -71,7 +71,8 @@ impl Finder {
         let known = self.lock().clone();
         let since = |file: &Path| known.refused.get(file).map_or("", String::as_str);
         let pconfs = known.view.invalid().map(|(file, refusal)| show::refused(file, refusal, since(file)));
-        let manifests = known.installed.invalid().map(|(file, refusal)| show::refused_manifest(file, refusal, since(file)));
+        let manifests =
+            known.installed.invalid().map(|(file, refusal)| show::refused_manifest(file, refusal, since(file)));
         pconfs.chain(manifests).collect()
     }
 
@@ -465,7 +466,8 @@ pub(crate) fn scan_options(options: &Builder) -> ScanOptions {
     ScanOptions {
         directory: options.directory.clone(),
         extension: options.extension.clone(),
-        socket_dirs: options.socket_dirs.clone(),
+        // Where the processes listen that we start: their own `.pconf` names it.
+        socket_dirs: options.socket_dirs.iter().cloned().chain([options.hosts()]).collect(),
         max_plugins: options.max_plugins,
     }
 }

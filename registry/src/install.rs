@@ -44,10 +44,13 @@ pub(crate) fn survey(directory: &Path, source: &Path) -> Result<Source, Fault> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let handle = rustix::fs::open(&folder, flags, Mode::empty()).map_err(|error| match error {
         Errno::NOENT => Fault::new(Code::NotFound, format!("{} does not exist", show(&folder))),
-        Errno::NOTDIR => wrong(format!("{} is no folder: name the folder of a plugin, or its plugin.json", show(&folder))),
+        Errno::NOTDIR => {
+            wrong(format!("{} is no folder: name the folder of a plugin, or its plugin.json", show(&folder)))
+        }
         error => failed(&format!("open {}", show(&folder)))(error),
     })?;
-    let around = directory.canonicalize().is_ok_and(|inner| folder.canonicalize().is_ok_and(|outer| inner.starts_with(outer)));
+    let around =
+        directory.canonicalize().is_ok_and(|inner| folder.canonicalize().is_ok_and(|outer| inner.starts_with(outer)));
     if around {
         return Err(wrong(format!("the plugin directory lies in {}: name the folder of one plugin", show(&folder))));
     }
@@ -102,7 +105,9 @@ fn check_copy(source: &Source, staging: &Staging, name: &str, directory: &Path) 
     let path = staging.path(directory, name).join(MANIFEST_NAME);
     match lint_source(&path) {
         Ok(copied) if copied == source.manifest => Ok(()),
-        _ => Err(Fault::new(Code::Conflict, format!("{} changed while it was copied: try again", show(&source.folder)))),
+        _ => {
+            Err(Fault::new(Code::Conflict, format!("{} changed while it was copied: try again", show(&source.folder))))
+        }
     }
 }
 
@@ -140,7 +145,10 @@ fn namespace_folder(root: &OwnedFd, directory: &Path, namespace: &str) -> Result
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = rustix::fs::openat(root, namespace, flags, Mode::empty()).map_err(|error| {
         let path = show(&directory.join(namespace));
-        Fault::new(Code::Conflict, format!("{path}, which would be the folder of the namespace, cannot be used: {error}"))
+        Fault::new(
+            Code::Conflict,
+            format!("{path}, which would be the folder of the namespace, cannot be used: {error}"),
+        )
     })?;
     if made.is_ok() {
         rustix::fs::fchmod(&folder, Mode::from_raw_mode(0o755)).map_err(failed("open the folder of the namespace"))?;
@@ -159,9 +167,9 @@ pub(crate) fn remove(directory: &Path, id: &PluginId, found: &Installed) -> Resu
     let namespace = inside.parent().filter(|parent| !parent.as_os_str().is_empty());
     let above = match namespace {
         None => None,
-        Some(folder) => {
-            Some(rustix::fs::openat(&root, folder, flags, Mode::empty()).map_err(failed("open the namespace's folder"))?)
-        }
+        Some(folder) => Some(
+            rustix::fs::openat(&root, folder, flags, Mode::empty()).map_err(failed("open the namespace's folder"))?,
+        ),
     };
     let parent: BorrowedFd<'_> = above.as_ref().map_or(root.as_fd(), AsFd::as_fd);
     let away = staging::fresh_name()?;
@@ -208,7 +216,10 @@ pub(crate) fn check_free(directory: &Path, id: &PluginId) -> Result<(), Fault> {
     let outer = directory.join(id.namespace()).join(MANIFEST_NAME);
     if !id.namespace().is_empty() && outer.symlink_metadata().is_ok() {
         let path = show(&directory.join(id.namespace()));
-        return Err(Fault::new(Code::Conflict, format!("{path} is the folder of a plugin and cannot be that of a namespace")));
+        return Err(Fault::new(
+            Code::Conflict,
+            format!("{path} is the folder of a plugin and cannot be that of a namespace"),
+        ));
     }
     if directory.join(place(id)).symlink_metadata().is_ok() { Err(taken(directory, id)) } else { Ok(()) }
 }
@@ -217,7 +228,9 @@ fn taken(directory: &Path, id: &PluginId) -> Fault {
     let folder = directory.join(place(id));
     match lint_source(&folder.join(MANIFEST_NAME)) {
         Ok(there) => already(&there.id, &there.version.to_string(), &folder),
-        Err(_) => Fault::new(Code::Conflict, format!("{} is there already and is no plugin that can be used", show(&folder))),
+        Err(_) => {
+            Fault::new(Code::Conflict, format!("{} is there already and is no plugin that can be used", show(&folder)))
+        }
     }
 }
 

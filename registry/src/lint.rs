@@ -80,7 +80,9 @@ pub(crate) fn lint_source(path: &Path) -> Result<Manifest, Vec<String>> {
             if flaws.is_empty() { Ok(manifest) } else { Err(flaws) }
         }
         Some(Err(error)) => {
-            let placed = |problem: &PconfProblem| format!("{MANIFEST_NAME}:{}:{}: {}", problem.line, problem.column, problem.message);
+            let placed = |problem: &PconfProblem| {
+                format!("{MANIFEST_NAME}:{}:{}: {}", problem.line, problem.column, problem.message)
+            };
             Err(error.problems.iter().map(placed).collect())
         }
         None => Err(file.problems.into_iter().map(|note| format!("{MANIFEST_NAME} {}", note.message)).collect()),

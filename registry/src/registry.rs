@@ -384,20 +384,22 @@ impl Registry {
     /// Dropping the future does not stop the removal.
     pub async fn remove(&self, plugin: &str, dry_run: bool) -> Result<Removal, Fault> {
         self.rescan().await?;
-        let installed = match self.inner.find(plugin).map_err(|fault| self.inner.finder.refusal(plugin).unwrap_or(fault))? {
-            Known::Installed(plugin) => plugin,
-            Known::Slot(slot) => {
-                let installed = self.inner.finder.installed_as(&slot.id).ok_or_else(|| {
-                    let text = format!("plugin `{}` is not installed: it has no manifest, and started itself", slot.id);
-                    Fault::new(Code::WrongState, text)
-                })?;
-                if self.inner.is_answered(&slot).await {
-                    let text = format!("plugin `{}` runs: stop it first", slot.id);
-                    return Err(Fault::new(Code::WrongState, text));
+        let installed =
+            match self.inner.find(plugin).map_err(|fault| self.inner.finder.refusal(plugin).unwrap_or(fault))? {
+                Known::Installed(plugin) => plugin,
+                Known::Slot(slot) => {
+                    let installed = self.inner.finder.installed_as(&slot.id).ok_or_else(|| {
+                        let text =
+                            format!("plugin `{}` is not installed: it has no manifest, and started itself", slot.id);
+                        Fault::new(Code::WrongState, text)
+                    })?;
+                    if self.inner.is_answered(&slot).await {
+                        let text = format!("plugin `{}` runs: stop it first", slot.id);
+                        return Err(Fault::new(Code::WrongState, text));
+                    }
+                    installed
                 }
-                installed
-            }
-        };
+            };
         let answer = install::removal(&installed.id, &installed.found, dry_run);
         if !dry_run {
             let directory = self.absolute_directory()?;

@@ -59,7 +59,9 @@ pub(crate) async fn install(State(app): State<Arc<App>>, request: Request) -> Re
     let what: InstallBody = serde_json::from_slice(&body.bytes)
         .map_err(|why| Problem::invalid(format!("the body: {why}: send {{\"source\":…,\"dryRun\":…}}")))?;
     if !what.source.is_absolute() {
-        return Err(Problem::invalid("`source` must be an absolute path: whoever asks may stand in another folder".to_owned()));
+        return Err(Problem::invalid(
+            "`source` must be an absolute path: whoever asks may stand in another folder".to_owned(),
+        ));
     }
     Ok(Json(app.fleet.install(&what.source, what.dry_run).await?))
 }

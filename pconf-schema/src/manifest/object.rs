@@ -89,8 +89,14 @@ impl<'n> Object<'n> {
         let whole = |milli: u32| f64::from(milli) / 1000.0;
         let expected = format!("a number from {} to {}", whole(*range.start()), whole(*range.end()));
         let in_range = |value: f64| (whole(*range.start())..=whole(*range.end())).contains(&value);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is in the range, which u32 holds")]
-        let take = |value: &Value| value.as_f64().filter(|value| in_range(*value)).map(|value| (value * 1000.0).round() as u32);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is in the range, which u32 holds"
+        )]
+        let take = |value: &Value| {
+            value.as_f64().filter(|value| in_range(*value)).map(|value| (value * 1000.0).round() as u32)
+        };
         self.value(key, &expected, take).map(|(_, milli)| milli)
     }
 
@@ -124,8 +130,14 @@ impl<'n> Object<'n> {
     }
 
     /// Every element of an array as `take` reads it; its reason fits after the name of the key.
-    pub(super) fn list<T>(&mut self, key: &'static str, mut take: impl FnMut(&mut Self, &Entry) -> Result<T, String>) -> Vec<T> {
-        let Some((entry, _)) = self.value(key, "an array", |value| value.is_array().then_some(())) else { return Vec::new() };
+    pub(super) fn list<T>(
+        &mut self,
+        key: &'static str,
+        mut take: impl FnMut(&mut Self, &Entry) -> Result<T, String>,
+    ) -> Vec<T> {
+        let Some((entry, _)) = self.value(key, "an array", |value| value.is_array().then_some(())) else {
+            return Vec::new();
+        };
         let mut taken = Vec::new();
         for element in json::elements_of(&entry) {
             match take(self, &element) {
@@ -146,8 +158,14 @@ impl<'n> Object<'n> {
     }
 
     /// An object of strings.
-    pub(super) fn map(&mut self, key: &'static str, check: fn(&str, &str) -> Result<(), String>) -> BTreeMap<String, String> {
-        let Some((entry, _)) = self.value(key, "an object of strings", |value| value.is_object().then_some(())) else { return BTreeMap::new() };
+    pub(super) fn map(
+        &mut self,
+        key: &'static str,
+        check: fn(&str, &str) -> Result<(), String>,
+    ) -> BTreeMap<String, String> {
+        let Some((entry, _)) = self.value(key, "an object of strings", |value| value.is_object().then_some(())) else {
+            return BTreeMap::new();
+        };
         let mut map = BTreeMap::new();
         for inner in json::entries_of(&entry) {
             let value = text_of(&inner).map_err(|why| (inner.at, format!("of `{}` {why}", printable(&inner.key))));
@@ -198,7 +216,8 @@ impl<'n> Object<'n> {
                 continue;
             }
             let shown = format!("unknown key `{}{}`", self.prefix, printable(&entry.key));
-            let hint = nearest(&entry.key, &self.asked).map(|near| format!(": did you mean `{near}`?")).unwrap_or_default();
+            let hint =
+                nearest(&entry.key, &self.asked).map(|near| format!(": did you mean `{near}`?")).unwrap_or_default();
             self.notes.warnings.push((entry.key_at, shown + &hint));
             let value = serde_json::from_str(&entry.value).unwrap_or_else(|_| Value::String(entry.value.clone()));
             unknown.insert(entry.key.clone(), value);
@@ -207,7 +226,12 @@ impl<'n> Object<'n> {
     }
 
     /// The entry of `key`, and its value as `take` sees it; `expected` names its type.
-    fn value<T>(&mut self, key: &'static str, expected: &str, take: impl Fn(&Value) -> Option<T>) -> Option<(Entry, T)> {
+    fn value<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        take: impl Fn(&Value) -> Option<T>,
+    ) -> Option<(Entry, T)> {
         self.asked.push(key);
         let found = self.entries.iter().filter(|entry| entry.key.eq_ignore_ascii_case(key) && entry.value != "null");
         let mut found: Vec<Entry> = found.cloned().collect();

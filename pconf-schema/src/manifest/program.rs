@@ -19,7 +19,10 @@ pub(super) fn check_path(path: &str) -> Result<(), String> {
             Component::Normal(_) => depth += 1,
         }
         if depth < 0 {
-            return Err(format!("`{}` leads out of the plugin's folder: use a path inside, or an absolute one", printable(path)));
+            return Err(format!(
+                "`{}` leads out of the plugin's folder: use a path inside, or an absolute one",
+                printable(path)
+            ));
         }
     }
     Ok(())
@@ -48,7 +51,11 @@ pub(super) fn check_command(command: &str) -> Result<(), String> {
 
 /// What is wrong with an argument or a value of a variable.
 pub(super) fn check_text(text: &str) -> Result<(), String> {
-    if text.contains('\0') { Err(format!("`{}` holds a NUL, which no process can be given", printable(text))) } else { Ok(()) }
+    if text.contains('\0') {
+        Err(format!("`{}` holds a NUL, which no process can be given", printable(text)))
+    } else {
+        Ok(())
+    }
 }
 
 /// What is wrong with the name of a variable.

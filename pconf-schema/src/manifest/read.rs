@@ -48,7 +48,8 @@ pub(super) fn lint(manifest: &Manifest) -> Vec<String> {
     for (what, text) in [("name", manifest.id.name()), ("namespace", manifest.id.namespace())] {
         if !text.is_empty() && !is_plain_name(text) {
             let shown = printable(text);
-            found.push(format!("{what} `{shown}` is not [a-z0-9][a-z0-9._-]*: it has to be quoted in shells and paths"));
+            found
+                .push(format!("{what} `{shown}` is not [a-z0-9][a-z0-9._-]*: it has to be quoted in shells and paths"));
         }
     }
     found.extend(manifest.not_runnable());
@@ -109,19 +110,21 @@ fn id(top: &mut Object<'_>, folder: Folder<'_>) -> Option<PluginId> {
     if let Some((at, name)) = &name {
         match PluginId::new("", name) {
             Err(error) => top.problem(*at, error.to_string()),
-            Ok(_) => match folder.name.filter(|folder| folder != name) {
-                Some(folder) => top.problem(*at, differs("name", name, folder)),
-                None => {}
-            },
+            Ok(_) => {
+                if let Some(folder) = folder.name.filter(|folder| folder != name) {
+                    top.problem(*at, differs("name", name, folder));
+                }
+            }
         }
     }
     let (at, text) = namespace.unwrap_or((top.start, String::new()));
     match PluginId::new(&text, "x") {
         Err(error) => top.problem(at, error.to_string()),
-        Ok(_) => match folder.namespace.filter(|folder| *folder != text) {
-            Some(folder) => top.problem(at, differs("namespace", &text, folder)),
-            None => {}
-        },
+        Ok(_) => {
+            if let Some(folder) = folder.namespace.filter(|folder| *folder != text) {
+                top.problem(at, differs("namespace", &text, folder));
+            }
+        }
     }
     PluginId::new(&text, &name?.1).ok()
 }
@@ -155,9 +158,9 @@ fn completed(text: &str) -> Option<Version> {
 fn program(top: &mut Object<'_>) -> (Option<Source>, Option<Exec>) {
     let exec = top.object("exec").map(|mut exec| {
         let given = exec.string("command");
-        let checked = given.clone().filter(|(at, command)| {
-            check_command(command).map_err(|why| exec.wrong(*at, "command", &why)).is_ok()
-        });
+        let checked = given
+            .clone()
+            .filter(|(at, command)| check_command(command).map_err(|why| exec.wrong(*at, "command", &why)).is_ok());
         let args = exec.texts("args", check_text);
         let env = exec.map("env", |name, value| check_variable(name).and_then(|()| check_text(value)));
         let workdir = exec.checked("workdir", check_inside);

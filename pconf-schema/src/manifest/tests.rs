@@ -30,7 +30,9 @@ fn the_smallest_file_has_every_default() {
     assert_eq!((manifest.restart.max, manifest.restart.window), (5, Duration::from_secs(10)));
     assert_eq!(manifest.restart.backoff.first, Duration::from_millis(100));
     assert_eq!(manifest.health, Health::default());
-    assert!(manifest.health.interval + manifest.health.timeout * manifest.health.failures <= Duration::from_millis(3_500));
+    assert!(
+        manifest.health.interval + manifest.health.timeout * manifest.health.failures <= Duration::from_millis(3_500)
+    );
     assert!(!manifest.lazy_load && manifest.idle_stop.is_none() && manifest.warnings.is_empty());
     assert_eq!(manifest.not_runnable(), None);
     assert_eq!(manifest.program(Path::new("/p/do")).unwrap(), Path::new("/p/do/./run"));
@@ -52,11 +54,26 @@ fn the_validation_chain_of_the_predecessor_is_covered() {
         ["1:9 name conflict: the folder is named `other`, the file says `do`: rename one of the two"]
     );
     for (text, expected) in [
-        (r#"{"version":"1.0.0","source":{"mode":"local_exec","path":"x"}}"#, "1:1 `name` is missing: it is the name of the plugin's folder"),
-        (r#"{"name":"do","source":{"mode":"local_exec","path":"x"}}"#, "1:1 `version` is missing: write a SemVer version such as `1.0.0`"),
-        (r#"{"name":"do","version":"1.0.0"}"#, "1:1 `source` is missing: say what to run, such as {\"mode\": \"local_exec\", \"path\": \"bin/run\"}"),
-        (r#"{"name":"do","version":"1.0.0","source":{"path":"x"}}"#, "1:41 `source.mode` is missing: one of `local_exec`, `local_so`, `remote_git`, `remote_url`"),
-        (r#"{"name":"do","version":"1.0.0","source":{"mode":"local_so"}}"#, "1:41 `source.path` is missing: a file of the plugin's folder, or where to get the plugin from"),
+        (
+            r#"{"version":"1.0.0","source":{"mode":"local_exec","path":"x"}}"#,
+            "1:1 `name` is missing: it is the name of the plugin's folder",
+        ),
+        (
+            r#"{"name":"do","source":{"mode":"local_exec","path":"x"}}"#,
+            "1:1 `version` is missing: write a SemVer version such as `1.0.0`",
+        ),
+        (
+            r#"{"name":"do","version":"1.0.0"}"#,
+            "1:1 `source` is missing: say what to run, such as {\"mode\": \"local_exec\", \"path\": \"bin/run\"}",
+        ),
+        (
+            r#"{"name":"do","version":"1.0.0","source":{"path":"x"}}"#,
+            "1:41 `source.mode` is missing: one of `local_exec`, `local_so`, `remote_git`, `remote_url`",
+        ),
+        (
+            r#"{"name":"do","version":"1.0.0","source":{"mode":"local_so"}}"#,
+            "1:41 `source.path` is missing: a file of the plugin's folder, or where to get the plugin from",
+        ),
         (
             r#"{"name":"do","version":"1.0.0","source":{"mode":"local_exe","path":"x"}}"#,
             "1:49 `source.mode` must be one of `local_exec`, `local_so`, `remote_git`, `remote_url`, found `local_exe`: did you mean `local_exec`?",
@@ -64,10 +81,15 @@ fn the_validation_chain_of_the_predecessor_is_covered() {
     ] {
         assert_eq!(problem_of(text), expected);
     }
-    for (version, hint) in [("1.0", ": write `1.0.0`"), ("v1.2.3", ": write `1.2.3`"), ("v2", ": write `2.0.0`"), ("latest", ")")] {
+    for (version, hint) in
+        [("1.0", ": write `1.0.0`"), ("v1.2.3", ": write `1.2.3`"), ("v2", ": write `2.0.0`"), ("latest", ")")]
+    {
         let text = format!(r#"{{"name":"do","version":"{version}","source":{{"mode":"local_exec","path":"x"}}}}"#);
         let problem = problem_of(&text);
-        assert!(problem.starts_with(&format!("1:24 `version` `{version}` is no SemVer version")) && problem.ends_with(hint), "{problem}");
+        assert!(
+            problem.starts_with(&format!("1:24 `version` `{version}` is no SemVer version")) && problem.ends_with(hint),
+            "{problem}"
+        );
     }
 }
 
@@ -75,7 +97,10 @@ fn the_validation_chain_of_the_predecessor_is_covered() {
 fn a_namespace_folder_must_agree_too() {
     let folder = Folder { name: Some("do"), namespace: Some("Test") };
     let problems = refused(&format!("{SMALL}}}"), folder);
-    assert_eq!(problems, ["1:1 namespace conflict: the folder is named `Test`, the file says ``: rename one of the two"]);
+    assert_eq!(
+        problems,
+        ["1:1 namespace conflict: the folder is named `Test`, the file says ``: rename one of the two"]
+    );
     let text = with(r#""namespace":"Test""#);
     assert_eq!(Manifest::parse(text.as_bytes(), folder).unwrap().id.as_str(), "Test/do");
 }
@@ -174,7 +199,10 @@ fn every_key_is_read() {
     ));
     assert_eq!(manifest.restart.backoff, Backoff { first: Duration::from_secs(60), longest: Duration::from_secs(60) });
     assert_eq!((manifest.restart.policy, manifest.restart.max), (RestartPolicy::Never, 3));
-    assert_eq!(manifest.limits, MaxUse { memory: Some(512 << 20), open_files: Some(100), processes: Some(10), cpu_milli: Some(500) });
+    assert_eq!(
+        manifest.limits,
+        MaxUse { memory: Some(512 << 20), open_files: Some(100), processes: Some(10), cpu_milli: Some(500) }
+    );
     assert_eq!((manifest.hooks.pre_start.len(), manifest.health.failures), (2, 5));
     assert_eq!(manifest.requires[0].range.to_string(), "^1.2");
     assert_eq!((manifest.requires[1].plugin.as_str(), manifest.requires[1].range.to_string().as_str()), ("-/x", "*"));

@@ -212,6 +212,9 @@ mod inner_tests {
         assert_eq!((inner.len(), inner[0].key.as_str(), inner[0].key_at), (1, "b", text.find("\"b").unwrap()));
         let elements = elements_of(&inner[0]);
         let found: Vec<_> = elements.iter().map(|element| (element.value.as_str(), element.at)).collect();
-        assert_eq!(found, [("1", text.find("1,").unwrap()), ("\"ä\"", text.find("\"ä").unwrap()), ("{}", text.find("{}").unwrap())]);
+        assert_eq!(
+            found,
+            [("1", text.find("1,").unwrap()), ("\"ä\"", text.find("\"ä").unwrap()), ("{}", text.find("{}").unwrap())]
+        );
     }
 }

@@ -264,7 +264,13 @@ fn flaws_of_regular(kind: &str, status: &Stat) -> Vec<(Flaw, String)> {
 
 fn refuse(flaw: Flaw, reason: String) -> Refusal {
     let kind = match flaw {
-        Flaw::Owner(_) | Flaw::Mode(_) | Flaw::Links(_) | Flaw::Symlink | Flaw::Closed | Flaw::SocketOutside | Flaw::Folder => RefusalKind::Denied,
+        Flaw::Owner(_)
+        | Flaw::Mode(_)
+        | Flaw::Links(_)
+        | Flaw::Symlink
+        | Flaw::Closed
+        | Flaw::SocketOutside
+        | Flaw::Folder => RefusalKind::Denied,
         Flaw::NotRegular(_) | Flaw::Size(_) | Flaw::Unreadable | Flaw::Text | Flaw::SocketPath => RefusalKind::Invalid,
     };
     Refusal { kind, flaw, reason, problems: Vec::new(), since: Instant::now(), id: None }

@@ -17,7 +17,7 @@ pub(crate) fn check_program(manifest: &Manifest, folder: &Path) -> Vec<String> {
         SourceMode::LocalExec => flaws.extend(program(folder, &manifest.exec.command, "program")),
         SourceMode::LocalSo => {
             let path = &manifest.source.path;
-            if !Path::new(path).extension().is_some_and(|extension| extension == "so") {
+            if Path::new(path).extension().is_none_or(|extension| extension != "so") {
                 flaws.push(format!("shared object `{}` does not end in .so", goplug_pconf_schema::printable(path)));
             }
             flaws.extend(at(folder, path, "shared object").err());

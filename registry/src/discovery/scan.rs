@@ -131,12 +131,7 @@ struct Listed {
 
 /// The names that are looked at, at most `max_plugins`: those known before stay, so that a flood of new files does not push
 /// out plugins that work; of the new ones the lowest.
-fn list(
-    handle: &OwnedFd,
-    options: &ScanOptions,
-    folder: &Path,
-    before: &Entries,
-) -> Result<Listed, Errno> {
+fn list(handle: &OwnedFd, options: &ScanOptions, folder: &Path, before: &Entries) -> Result<Listed, Errno> {
     let mut folders = BTreeSet::new();
     let is_known = |name: &OsStr| !before.is_empty() && before.contains_key(folder.join(name).as_path());
     let (mut known, mut new, mut truncated) = (BTreeSet::<OsString>::new(), BTreeSet::<OsString>::new(), false);

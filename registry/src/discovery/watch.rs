@@ -146,7 +146,8 @@ impl Watch {
             shared: Arc::clone(&self.shared),
             dead: Arc::clone(&dead),
         };
-        let mut armed = Armed { watcher: None, folders: BTreeSet::new(), identity: present, since: Instant::now(), dead };
+        let mut armed =
+            Armed { watcher: None, folders: BTreeSet::new(), identity: present, since: Instant::now(), dead };
         // Both panic, instead of failing, when the watcher's thread could not be started.
         catch_unwind(AssertUnwindSafe(|| {
             let watcher = armed.watcher.insert(RecommendedWatcher::new(handler, notify::Config::default())?);
@@ -231,7 +232,9 @@ impl Handler {
         // A folder came, went or was renamed: of what was renamed nobody says what it is.
         let may_be_folder = matches!(
             event.kind,
-            EventKind::Create(CreateKind::Folder) | EventKind::Remove(RemoveKind::Folder) | EventKind::Modify(ModifyKind::Name(_))
+            EventKind::Create(CreateKind::Folder)
+                | EventKind::Remove(RemoveKind::Folder)
+                | EventKind::Modify(ModifyKind::Name(_))
         );
         // A log or a socket in the same folder must not cause a scan at every write.
         let is_ours = |path: &PathBuf| match path.file_name() {

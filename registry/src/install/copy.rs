@@ -57,10 +57,17 @@ pub(super) fn survey(folder: BorrowedFd<'_>) -> Result<Tally, Fault> {
     Err(wrong(format!("only files and folders can be copied, and {}{more}", refused.join(", "))))
 }
 
-fn look(folder: BorrowedFd<'_>, path: &Path, depth: usize, tally: &mut Tally, refused: &mut Vec<String>) -> Result<(), Fault> {
+fn look(
+    folder: BorrowedFd<'_>,
+    path: &Path,
+    depth: usize,
+    tally: &mut Tally,
+    refused: &mut Vec<String>,
+) -> Result<(), Fault> {
     for name in names(folder, path)? {
         let path = path.join(OsStr::from_bytes(name.as_bytes()));
-        let status = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed(&format!("look at {}", show(&path))))?;
+        let status = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(failed(&format!("look at {}", show(&path))))?;
         match FileType::from_raw_mode(status.st_mode) {
             FileType::RegularFile => tally.add(u64::try_from(status.st_size).unwrap_or(u64::MAX))?,
             FileType::Directory => {
@@ -79,10 +86,17 @@ pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, tally: &mut Tally) 
     copy_folder(from, to, Path::new(""), 0, tally)
 }
 
-fn copy_folder(from: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &Path, depth: usize, tally: &mut Tally) -> Result<(), Fault> {
+fn copy_folder(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    path: &Path,
+    depth: usize,
+    tally: &mut Tally,
+) -> Result<(), Fault> {
     for name in names(from, path)? {
         let path = path.join(OsStr::from_bytes(name.as_bytes()));
-        let status = rustix::fs::statat(from, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed(&format!("look at {}", show(&path))))?;
+        let status = rustix::fs::statat(from, &name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(failed(&format!("look at {}", show(&path))))?;
         match FileType::from_raw_mode(status.st_mode) {
             FileType::RegularFile => copy_file(from, to, &name, &path, tally)?,
             FileType::Directory => {
@@ -102,7 +116,13 @@ fn copy_folder(from: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &Path, depth: usi
     rustix::fs::fsync(to).map_err(failed(&format!("sync {}", show(path))))
 }
 
-fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CString, path: &Path, tally: &mut Tally) -> Result<(), Fault> {
+fn copy_file(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    name: &CString,
+    path: &Path,
+    tally: &mut Tally,
+) -> Result<(), Fault> {
     let shown = show(path);
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let source = rustix::fs::openat(from, name, flags, Mode::empty()).map_err(failed(&format!("open {shown}")))?;
@@ -111,11 +131,13 @@ fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CString, path: &Pa
         return Err(wrong(format!("{shown} is no regular file any more")));
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let target = rustix::fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR).map_err(failed(&format!("make {shown}")))?;
+    let target =
+        rustix::fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR).map_err(failed(&format!("make {shown}")))?;
     let mut target = File::from(target);
     // One byte more than allowed tells that there is more.
     let mut bytes = File::from(source).take(MAX_BYTES.saturating_sub(tally.bytes) + 1);
-    let copied = std::io::copy(&mut bytes, &mut target).map_err(|error| failed(&format!("copy {shown}"))(error_of(&error)))?;
+    let copied =
+        std::io::copy(&mut bytes, &mut target).map_err(|error| failed(&format!("copy {shown}"))(error_of(&error)))?;
     tally.add(copied)?;
     let mode = if status.st_mode & 0o111 != 0 { 0o755 } else { 0o644 };
     rustix::fs::fchmod(&target, Mode::from_raw_mode(mode)).map_err(failed(&format!("set the mode of {shown}")))?;
@@ -147,7 +169,11 @@ fn open_folder(folder: BorrowedFd<'_>, name: &CString, path: &Path) -> Result<Ow
 }
 
 fn check_depth(depth: usize, path: &Path) -> Result<(), Fault> {
-    if depth < MAX_DEPTH { Ok(()) } else { Err(Fault::new(Code::TooLarge, format!("{} lies deeper than {MAX_DEPTH} folders", show(path)))) }
+    if depth < MAX_DEPTH {
+        Ok(())
+    } else {
+        Err(Fault::new(Code::TooLarge, format!("{} lies deeper than {MAX_DEPTH} folders", show(path))))
+    }
 }
 
 fn kind(kind: FileType) -> &'static str {

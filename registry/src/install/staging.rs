@@ -29,7 +29,8 @@ impl Staging {
             Err(error) => return Err(failed("make the staging folder")(error)),
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = rustix::fs::openat(&own, FOLDER, flags, Mode::empty()).map_err(failed("open the staging folder"))?;
+        let folder =
+            rustix::fs::openat(&own, FOLDER, flags, Mode::empty()).map_err(failed("open the staging folder"))?;
         if rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok() {
             for name in names(folder.as_fd()).map_err(failed("read the staging folder"))? {
                 remove_tree(folder.as_fd(), &name, 0);
@@ -44,7 +45,8 @@ impl Staging {
         let name = fresh_name()?;
         rustix::fs::mkdirat(&self.0, &name, Mode::RWXU).map_err(failed("make a folder to copy to"))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = rustix::fs::openat(&self.0, &name, flags, Mode::empty()).map_err(failed("open the folder to copy to"))?;
+        let folder =
+            rustix::fs::openat(&self.0, &name, flags, Mode::empty()).map_err(failed("open the folder to copy to"))?;
         Ok((name, folder))
     }
 

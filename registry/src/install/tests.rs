@@ -5,7 +5,8 @@ use super::*;
 
 fn put(folder: &Path, name: &str, namespace: &str, version: &str) {
     fs::create_dir_all(folder.join("data/deep")).unwrap();
-    let text = format!(r#"{{"name":"{name}","namespace":"{namespace}","version":"{version}","exec":{{"command":"./run"}}}}"#);
+    let text =
+        format!(r#"{{"name":"{name}","namespace":"{namespace}","version":"{version}","exec":{{"command":"./run"}}}}"#);
     fs::write(folder.join("plugin.json"), text).unwrap();
     fs::write(folder.join("run"), "#!/bin/sh\n").unwrap();
     fs::set_permissions(folder.join("run"), fs::Permissions::from_mode(0o4777)).unwrap();
@@ -23,7 +24,8 @@ fn mode(path: &Path) -> u32 {
 
 /// Everything below our own folder.
 fn own(directory: &Path) -> Vec<String> {
-    let list = |path: PathBuf| fs::read_dir(path).map(|all| all.flatten().map(|one| one.file_name()).collect::<Vec<_>>());
+    let list =
+        |path: PathBuf| fs::read_dir(path).map(|all| all.flatten().map(|one| one.file_name()).collect::<Vec<_>>());
     let staged = list(directory.join(desired::OWN_FOLDER).join(staging::FOLDER)).unwrap_or_default();
     staged.into_iter().map(|name| name.to_string_lossy().into_owned()).collect()
 }
@@ -56,7 +58,8 @@ fn what_is_neither_file_nor_folder_is_refused_by_name_along_with_the_rest() {
     let (directory, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     put(source.path(), "do", "", "1.0");
     symlink("/etc/passwd", source.path().join("link")).unwrap();
-    rustix::fs::mknodat(rustix::fs::CWD, source.path().join("data/pipe"), rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, source.path().join("data/pipe"), rustix::fs::FileType::Fifo, Mode::RWXU, 0)
+        .unwrap();
     let error = installed(directory.path(), source.path()).unwrap_err();
     assert_eq!(error.code, Code::InvalidArgument);
     for part in ["`version` `1.0` is no SemVer", "write `1.0.0`", "data/pipe is a FIFO", "link is a symbolic link"] {

@@ -147,7 +147,22 @@ impl<'a> Search<'a> {
         if let Some(at) = Some(&wanted.plugin).filter(|id| self.on_path.contains(id)).and_then(|_| at()) {
             return Some(Obstacle::Cycle(self.path[at..].iter().chain([&wanted.plugin]).cloned().collect()));
         }
-        (self.marks.get(&wanted.plugin) == Some(&false)).then(|| Obstacle::Behind(wanted.plugin.clone()))
+        (self.marks.get(&wanted.plugin) == Some(&false)).then(|| self.behind(&wanted.plugin))
+    }
+
+    /// What stands against a plugin that requires `id`, which cannot be started: the same circle if it is on it.
+    fn behind(&self, id: &PluginId) -> Obstacle {
+        let (Some(Obstacle::Cycle(members)), Some(current)) = (self.obstacles.get(id), self.path.last()) else {
+            return Obstacle::Behind(id.clone());
+        };
+        match members.iter().position(|member| member == current) {
+            Some(at) => {
+                // The last is the first again.
+                let circle = members[at..members.len() - 1].iter().chain(&members[..at]);
+                Obstacle::Cycle(circle.chain([current]).cloned().collect())
+            }
+            None => Obstacle::Behind(id.clone()),
+        }
     }
 }
 
@@ -240,7 +255,11 @@ mod tests {
             ),
         ] {
             let lines: Vec<_> = lines.iter().map(|line| line.trim()).collect();
-            assert_eq!(shown(&lines), (start.to_owned(), obstacles.into_iter().map(str::to_owned).collect()), "{lines:?}");
+            assert_eq!(
+                shown(&lines),
+                (start.to_owned(), obstacles.into_iter().map(str::to_owned).collect()),
+                "{lines:?}"
+            );
         }
     }
 
@@ -279,13 +298,18 @@ mod tests {
             let found = order(&all);
             assert_eq!(found.start.len() + found.obstacles.len(), all.len(), "round {round}");
             for (at, id) in found.start.iter().enumerate() {
-                assert!(all[id].requires.iter().all(|wanted| found.start[..at].contains(&wanted.plugin)), "round {round}");
+                assert!(
+                    all[id].requires.iter().all(|wanted| found.start[..at].contains(&wanted.plugin)),
+                    "round {round}"
+                );
             }
             for obstacle in found.obstacles.values() {
                 match obstacle {
                     Obstacle::Cycle(path) => assert!(
                         path.first() == path.last()
-                            && path.windows(2).all(|two| all[&two[0]].requires.iter().any(|wanted| wanted.plugin == two[1])),
+                            && path
+                                .windows(2)
+                                .all(|two| all[&two[0]].requires.iter().any(|wanted| wanted.plugin == two[1])),
                         "{obstacle}"
                     ),
                     Obstacle::Missing(wanted) => assert!(!all.contains_key(&wanted.plugin)),
@@ -297,7 +321,11 @@ mod tests {
         let chain: BTreeMap<_, _> = (0..16_384)
             .map(|n| {
                 let next = PluginId::new("", &format!("p{:05}", n + 1)).unwrap();
-                let requires = if n < 16_383 { vec![Requirement { plugin: next, range: semver::VersionReq::STAR }] } else { Vec::new() };
+                let requires = if n < 16_383 {
+                    vec![Requirement { plugin: next, range: semver::VersionReq::STAR }]
+                } else {
+                    Vec::new()
+                };
                 (PluginId::new("", &format!("p{n:05}")).unwrap(), Member { version: None, requires })
             })
             .collect();

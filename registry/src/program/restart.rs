@@ -79,7 +79,11 @@ impl Starts {
         if !again {
             // Whoever never wants it again still wants to know that it did not end well.
             let fine = exit == Exit::Code(0);
-            return if fine { Verdict::Stopped } else { Verdict::Failed(format!("it {exit}, and its restart policy is `never`")) };
+            return if fine {
+                Verdict::Stopped
+            } else {
+                Verdict::Failed(format!("it {exit}, and its restart policy is `never`"))
+            };
         }
         self.failures = self.failures.saturating_add(1);
         let due = now + pause_between(rules.backoff.first, rules.backoff.longest, self.failures, jitter);
@@ -88,7 +92,10 @@ impl Starts {
         let still = self.recent.iter().filter(|start| due.saturating_duration_since(**start) < rules.window).count();
         if still >= rules.max as usize {
             let window = humantime::format_duration(rules.window);
-            return Verdict::Failed(format!("it {exit}, for the {still}. time within {window}: the limit is {} starts", rules.max));
+            return Verdict::Failed(format!(
+                "it {exit}, for the {still}. time within {window}: the limit is {} starts",
+                rules.max
+            ));
         }
         Verdict::Again(due)
     }
@@ -162,6 +169,7 @@ mod tests {
         let why = loop {
             starts.started(&rules, now);
             count += 1;
+            assert!(count < 100, "nobody ends it");
             now += MS;
             match starts.ended(&rules, Exit::Code(1), None, now, 500) {
                 Verdict::Again(due) => now = due,
@@ -169,11 +177,17 @@ mod tests {
                 Verdict::Stopped => panic!("a failure is no stop"),
             }
         };
-        assert_eq!((count, why.as_str()), (5, "it ended with exit code 1, for the 5. time within 10s: the limit is 5 starts"));
+        assert_eq!(
+            (count, why.as_str()),
+            (5, "it ended with exit code 1, for the 5. time within 10s: the limit is 5 starts")
+        );
         assert!(now - begin < Duration::from_secs(2));
         starts.reset();
         starts.started(&rules, now);
-        assert!(matches!(starts.ended(&rules, Exit::Code(1), None, now, 0), Verdict::Again(_)), "somebody asked for it again");
+        assert!(
+            matches!(starts.ended(&rules, Exit::Code(1), None, now, 0), Verdict::Again(_)),
+            "somebody asked for it again"
+        );
     }
 
     #[test]
@@ -200,7 +214,12 @@ mod tests {
         };
         for _ in 0..300 {
             let backoff = Backoff { first: 10 * MS, longest: 500 * MS };
-            let rules = Restart { max: 1 + random(8) as u32, window: Duration::from_millis(1_000 + random(4_000)), backoff, policy: RestartPolicy::Always };
+            let rules = Restart {
+                max: 1 + random(8) as u32,
+                window: Duration::from_millis(1_000 + random(4_000)),
+                backoff,
+                policy: RestartPolicy::Always,
+            };
             let (mut starts, mut now, mut all) = (Starts::default(), Instant::now(), Vec::<Instant>::new());
             for _ in 0..200 {
                 starts.started(&rules, now);

@@ -251,7 +251,9 @@ impl Task {
             return;
         }
         self.waiting.push((goal, reply));
-        if goal == Goal::Running && !matches!(self.machine.phase, Phase::Running { .. } | Phase::Starting) {
+        let runs = matches!(self.machine.phase, Phase::Running { .. } | Phase::Starting);
+        if input == Input::Restart || goal == Goal::Running && !runs {
+            // What was before does not count.
             self.starts.reset();
         }
         self.feed(input).await;

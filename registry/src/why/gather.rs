@@ -9,11 +9,11 @@ use goplug_pconf_schema::manifest::MANIFEST_NAME;
 use goplug_pconf_schema::{PluginId, nearest};
 
 use super::{DirectoryFinding, FileFinding, Findings, Near, Place};
+use crate::desired;
 use crate::discovery::{
     Confinement, Entry, Flaw, Found, Installed, Refusal, ScanOptions, Snapshot, View, check_program, examine,
     examine_manifest, is_candidate, read_anyway, scan,
 };
-use crate::desired;
 
 /// The most files outside of the view that are opened in search of a name.
 const MAX_SEARCHED: usize = 2_000;
@@ -121,9 +121,7 @@ impl Search<'_> {
     /// The manifest of a plugin of which no `.pconf` is there, or of a folder of that name that cannot be used.
     fn installed(&self, subject: &str) -> Option<FileFinding> {
         let fits = |path: &Path, entry: &Entry<Installed>| match &entry.read {
-            Ok(found) if subject.contains('/') => {
-                PluginId::parse(subject).is_ok_and(|id| id == found.manifest.id)
-            }
+            Ok(found) if subject.contains('/') => PluginId::parse(subject).is_ok_and(|id| id == found.manifest.id),
             Ok(found) => found.manifest.id.name() == subject,
             Err(_) => {
                 let folder = path.parent().and_then(|folder| folder.strip_prefix(&self.directory).ok());

@@ -27,7 +27,10 @@ pub(super) fn explain(findings: &Findings) -> Option<Why> {
     let mut chain = Chain::default();
     chain.link("directory", || directory(findings));
     chain.link("manifest", || match read {
-        _ if *outside => Broken(format!("{} is not looked at: it is no plugin of {}", show(path), show(&findings.directory.path)), None),
+        _ if *outside => Broken(
+            format!("{} is not looked at: it is no plugin of {}", show(path), show(&findings.directory.path)),
+            None,
+        ),
         Err(refusal) if refusal.flaw != Flaw::Text => {
             Broken(format!("{} {}", show(path), refusal.reason), Some(mend(path, refusal)))
         }

@@ -37,6 +37,7 @@ mod figures;
 mod hostile;
 mod hosts;
 mod identity;
+mod killed;
 mod leaks;
 mod life;
 mod manifests;

@@ -84,7 +84,12 @@ async fn a_manifest_and_a_pconf_of_one_pair_are_one_plugin() {
 async fn changes_in_folders_are_found() {
     let dir = PluginDir::new();
     // The periodic scan alone would take longer than the test.
-    let registry = Registry::builder(dir.path()).auto_discover(true).rescan_interval(Duration::from_secs(3600)).open().await.unwrap();
+    let registry = Registry::builder(dir.path())
+        .auto_discover(true)
+        .rescan_interval(Duration::from_secs(3600))
+        .open()
+        .await
+        .unwrap();
     let until = async |what: &str, name: &str, state: Option<State>| {
         goplug_tests::wait_for(what, LONG, || async {
             let found = registry.plugins().into_iter().find(|row| row.name == name).map(|row| row.state);
@@ -115,14 +120,20 @@ async fn changes_in_folders_are_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn folders_that_come_in_a_burst_are_all_found() {
     let dir = PluginDir::new();
-    let registry = Registry::builder(dir.path()).auto_discover(true).rescan_interval(Duration::from_secs(3600)).open().await.unwrap();
+    let registry = Registry::builder(dir.path())
+        .auto_discover(true)
+        .rescan_interval(Duration::from_secs(3600))
+        .open()
+        .await
+        .unwrap();
     for round in 0..scaled(4, 200) {
         for n in 0..50 {
             install(&dir, &format!("Ns{round}/p{n}"), &format!("p{n}"), &format!("Ns{round}"), "1.0.0");
         }
         let namespace = format!("Ns{round}");
         goplug_tests::wait_for("all of them are found", LONG, || async {
-            let found = registry.plugins().into_iter().filter(|row| row.namespace == namespace && row.state == State::Stopped);
+            let found =
+                registry.plugins().into_iter().filter(|row| row.namespace == namespace && row.state == State::Stopped);
             (found.count() == 50).then_some(())
         })
         .await;

@@ -263,7 +263,9 @@ fn installed(folders: &[(&str, &str, &str)], now: Instant) -> Snapshot {
     let entries = folders.iter().map(|(folder, version, description)| {
         let folder = Path::new("/p").join(folder);
         let name = folder.file_name().unwrap().to_str().unwrap();
-        let text = format!(r#"{{"name":"{name}","version":"{version}","description":"{description}","exec":{{"command":"./x"}}}}"#);
+        let text = format!(
+            r#"{{"name":"{name}","version":"{version}","description":"{description}","exec":{{"command":"./x"}}}}"#
+        );
         let manifest = goplug_pconf_schema::Manifest::parse(text.as_bytes(), Default::default()).unwrap();
         let found = Installed { manifest: Arc::new(manifest), folder: folder.clone(), warnings: Vec::new() };
         let path: Arc<Path> = folder.join("plugin.json").into();

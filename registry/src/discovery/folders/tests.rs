@@ -47,7 +47,8 @@ fn two_levels_are_looked_at_and_no_more() {
     put(at, "test/.hidden", &manifest("test", ".hidden"));
     let snapshot = look(at, None);
     assert_eq!(seen(at, &snapshot), ["do -/do", "named elsewhere/named", "test/do test/do"]);
-    let folders: Vec<_> = snapshot.folders.iter().map(|folder| folder.strip_prefix(at).unwrap().to_str().unwrap()).collect();
+    let folders: Vec<_> =
+        snapshot.folders.iter().map(|folder| folder.strip_prefix(at).unwrap().to_str().unwrap()).collect();
     assert_eq!(folders, ["do", "named", "test", "test/deep", "test/do"]);
 }
 

@@ -69,7 +69,10 @@ fn sources(dir: &PluginDir) -> Vec<Process> {
             "home":"https://example.org","source":{"mode":"local_exec","path":"run"},"exec":{"args":["--utc"]},
             "lazy_load":true,"requires":["test/base@^2"],"interfaces":["clock@1.0.0"],"extra":1}"#,
     );
-    put(".sources/bad", "{\"name\": \"b/d\", \"version\": \"1.0\",\n \"source\": {\"mode\": \"local_exe\", \"path\": \"../x\"}}");
+    put(
+        ".sources/bad",
+        "{\"name\": \"b/d\", \"version\": \"1.0\",\n \"source\": {\"mode\": \"local_exe\", \"path\": \"../x\"}}",
+    );
     std::os::unix::fs::symlink("/etc/passwd", dir.join(".sources/bad/link")).unwrap();
     put(".sources/shared", r#"{"name":"shared","version":"3.0.0","source":{"mode":"local_so","path":"run.so"}}"#);
     std::fs::rename(dir.join(".sources/shared/run"), dir.join(".sources/shared/run.so")).unwrap();
@@ -115,7 +118,8 @@ fn a_plugin_that_runs_is_not_removed() {
         sources(dir);
         let folder = dir.join("fixture");
         std::fs::rename(dir.join(".sources/shared"), &folder).unwrap();
-        let manifest = r#"{"name":"fixture","namespace":"Test","version":"7.0.0","source":{"mode":"local_so","path":"run.so"}}"#;
+        let manifest =
+            r#"{"name":"fixture","namespace":"Test","version":"7.0.0","source":{"mode":"local_so","path":"run.so"}}"#;
         std::fs::write(folder.join("plugin.json"), manifest).unwrap();
         vec![fixture(dir, &["Test/fixture"])]
     });

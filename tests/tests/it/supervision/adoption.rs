@@ -48,7 +48,7 @@ async fn one_that_died_meanwhile_is_told_and_started_once() {
     let registry = home.watching().await;
     loaded(&registry, "Test/Do").await;
     assert_ne!(pid(&registry, "Test/Do").await, before);
-    let mut events = registry.events();
+    let mut events = registry.events_after(0).unwrap();
     let told = event(&mut events, "its end", |event| {
         event.kind == EventKind::Changed && event.detail.as_ref().is_some_and(|text| text.contains("signal 9"))
     });
