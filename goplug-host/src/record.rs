@@ -66,6 +66,7 @@ pub(crate) fn record(spec: &HostSpec, plugin: Pid, pidfd: &OwnedFd) -> Result<Re
         plugin: ProcessId { pid: plugin.as_raw_nonzero().get().unsigned_abs(), inode: pidfd_inode(pidfd) },
         program: spec.program.clone(),
         socket: spec.socket.clone(),
+        labels: spec.labels.clone(),
         started_at_ms: wall_ms(),
         exit: None,
     })

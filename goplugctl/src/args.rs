@@ -82,7 +82,7 @@ pub(crate) enum Verb {
     Status(OptionalPlugin),
     /// Show all that is known of plugins, without activating them
     Inspect(Plugins),
-    /// Print a plugin's .pconf as it is on disk
+    /// Print a plugin's .pconf, or else its plugin.json, as it is on disk
     Cat(OnePlugin),
     /// List a plugin's methods
     Methods(OnePlugin),
@@ -117,7 +117,12 @@ pub(crate) enum Verb {
     Bench(BenchArgs),
     /// Print a callback's notifications as they come, holding nobody back
     Listen(ListenArgs),
-    /// Check .pconf files, read only
+    /// Copy the folder of a plugin into the plugin directory
+    Install(InstallArgs),
+    /// Take installed plugins out of the plugin directory
+    #[command(visible_alias = "rm")]
+    Remove(RemoveArgs),
+    /// Check .pconf files and plugin.json folders, read only
     Lint(LintArgs),
     /// Run, show or stop the daemon
     #[command(subcommand)]
@@ -316,10 +321,32 @@ pub(crate) struct ListenArgs {
     pub(crate) raw: bool,
 }
 
+/// `install`.
+#[derive(Debug, Args)]
+pub(crate) struct InstallArgs {
+    /// The folder of a plugin, or the plugin.json in it
+    #[arg(value_name = "FILE|DIR")]
+    pub(crate) source: PathBuf,
+    /// Check everything, do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `remove`.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// Which plugins.
+    #[command(flatten)]
+    pub(crate) plugins: Plugins,
+    /// Check everything, do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
 /// `lint`.
 #[derive(Debug, Args)]
 pub(crate) struct LintArgs {
-    /// Files, or folders of files
+    /// Files, folders of plugins, or plugin directories
     #[arg(value_name = "FILE|DIR", required = true)]
     pub(crate) paths: Vec<PathBuf>,
 }

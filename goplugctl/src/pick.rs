@@ -87,6 +87,7 @@ mod tests {
             pid: None,
             socket: None,
             pconf: None,
+            manifest: None,
             methods: None,
             protocol: None,
             since: String::new(),

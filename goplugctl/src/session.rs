@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use goplug_pconf_schema::PluginId;
+use goplug_pconf_schema::admin::{PluginSummary, State};
 
 use crate::args::{Global, Plugins};
 use crate::exit_code;
@@ -26,6 +27,13 @@ pub(crate) struct Session {
     errors: Box<dyn Write + Send + Sync>,
     errors_style: Style,
     worst: u8,
+}
+
+/// Whether a row is a plugin. One without a socket is a file that makes none, unless it is installed: nothing can be done
+/// with it.
+fn is_plugin(row: &PluginSummary) -> bool {
+    let is_refused = matches!(row.state, State::Invalid | State::Denied);
+    row.socket.is_some() || (row.manifest.is_some() && !is_refused)
 }
 
 /// What several names turned out to be.
@@ -101,12 +109,11 @@ impl Session {
             Vec::new()
         } else {
             let rows = self.target.known().await.map_err(|fault| Failure::new(what, fault))?;
-            // A row without a socket is a file that makes no plugin: nothing can be done with it.
-            rows.into_iter().filter(|row| row.socket.is_some()).collect()
+            rows.into_iter().filter(is_plugin).collect()
         };
         let mut plugins: Vec<PluginId> = Vec::new();
         if meant.all {
-            plugins.extend(known.iter().filter_map(goplug_pconf_schema::admin::PluginSummary::id));
+            plugins.extend(known.iter().filter_map(PluginSummary::id));
         }
         for name in &meant.plugins {
             match pick::any(what, name, &known) {

@@ -178,6 +178,12 @@ pub fn push_printable(out: &mut String, c: char) {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NameError(String);
 
+impl NameError {
+    pub(crate) fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
 impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -1,18 +1,26 @@
 //! Everything that leaves a GoPlug process, as data: names, files, messages, errors.
 //!
 //! This crate can do nothing: no I/O, no clock, no async. Both libraries speak it and so never have to know each other.
-//! In reading order: [`PluginId`] (who), [`Pconf`] (the file that says "I am here"), [`wire`] (what registry and plugin
+//! In reading order: [`PluginId`] (who), [`Pconf`] (the file that says "I am here"), [`Manifest`] (the file that says "this is
+//! how to run me"), [`DesiredState`] (what the operator wants), [`wire`] (what registry and plugin
 //! say to each other), [`admin`] (what a person or the HTTP API is shown), [`settings`] (`goplugd.toml`). [`published`] is what is generated from them.
 
 pub mod admin;
+mod desired;
 mod id;
+pub mod manifest;
 mod pconf;
 pub mod published;
+mod range;
 pub mod settings;
 mod text;
+mod units;
 pub mod wire;
 
+pub use desired::{Desired, DesiredState, MAX_DESIRED_BYTES};
 pub use id::{MAX_NAME_BYTES, NameError, PluginId, check_call_name, printable, push_printable};
+pub use manifest::Manifest;
 pub use pconf::{MAX_PCONF_BYTES, MAX_SOCKET_PATH_BYTES, Pconf, PconfError, PconfProblem};
+pub use range::PluginRef;
 pub use text::nearest;
 pub use wire::fault::{Code, Fault, Ran};

@@ -8,16 +8,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use goplug_pconf_schema::manifest::{Folder, Health, Restart, SourceMode};
 use goplug_pconf_schema::wire::event::{Ack, CallbackStatus, Class, EpochChange, Gap, Message, Position, from_base64};
 use goplug_pconf_schema::wire::frame::{HEADER_BYTES, Header, Kind, Meta, NoticeMeta};
 use goplug_pconf_schema::wire::hello::{Hello, HelloRequest, Limits};
 use goplug_pconf_schema::wire::host::{
     Answer, HostPhase, HostSpec, MAX_HOST_ANSWER_BYTES, Record, Request as HostRequest,
 };
-use goplug_pconf_schema::wire::life::{Drain, Drained, Health, HealthStatus};
+use goplug_pconf_schema::wire::life::{self, Drain, Drained, HealthStatus};
 use goplug_pconf_schema::wire::sse::{SseEvent, SseReader};
 use goplug_pconf_schema::wire::{self, call};
-use goplug_pconf_schema::{Code, Fault, Pconf, PluginId, Ran};
+use goplug_pconf_schema::{Code, Fault, Manifest, Pconf, PluginId, Ran};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -104,7 +105,7 @@ const FILES: &[(&str, Check)] = &[
         assert_eq!(request.field(call::EPOCH), Some(EPOCH));
     }),
     ("frames.hex", frames),
-    ("health-answer.json", |bytes| assert_eq!(same::<Health>(bytes).status, HealthStatus::Degraded)),
+    ("health-answer.json", |bytes| assert_eq!(same::<life::Health>(bytes).status, HealthStatus::Degraded)),
     ("hello-answer.json", |bytes| {
         let hello: Hello = same(bytes);
         assert_eq!(Hello::read(bytes).unwrap(), hello);
@@ -153,6 +154,21 @@ const FILES: &[(&str, Check)] = &[
         assert_eq!((pconf.protocol, pconf.warnings.len()), (None, 0));
     }),
     ("pconf-v1.pconf", |bytes| assert_eq!(Pconf::parse(bytes).unwrap().to_json(), bytes)),
+    ("plugin-szlabs.json", |bytes| {
+        let manifest = Manifest::parse(bytes, Folder { name: Some("sample"), namespace: None }).unwrap();
+        assert_eq!((manifest.source.mode, manifest.warnings.len()), (SourceMode::LocalSo, 0));
+        assert!(manifest.not_runnable().is_some());
+    }),
+    ("plugin.json", |bytes| {
+        let manifest = Manifest::parse(bytes, Folder { name: Some("do"), namespace: Some("test") }).unwrap();
+        assert_eq!((manifest.exec.command.as_str(), manifest.limits.cpu_milli), ("bin/do", Some(1_500)));
+        assert_eq!(
+            (manifest.restart, manifest.health),
+            (Restart::default(), Health::default()),
+            "the defaults, spelled out"
+        );
+        assert_eq!((manifest.requires.len(), manifest.warnings.len(), manifest.lint().len()), (2, 0, 0));
+    }),
     ("problem-cancelled.json", |bytes| problem(bytes, Code::Cancelled, Ran::Unknown)),
     ("problem-conflict.json", |bytes| problem(bytes, Code::Conflict, Ran::No)),
     ("problem-deadline-exceeded.json", |bytes| problem(bytes, Code::DeadlineExceeded, Ran::No)),
@@ -212,7 +228,7 @@ fn every_golden_file_is_what_we_speak() {
 #[test]
 fn every_golden_file_is_named_in_the_documents() {
     let documents = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-    let text = ["protocol.md", "pconf.md", "host.md"]
+    let text = ["protocol.md", "pconf.md", "manifest.md", "host.md"]
         .map(|name| std::fs::read_to_string(documents.join(name)).unwrap())
         .concat();
     for (name, _) in FILES.iter().filter(|(name, _)| !name.starts_with("problem-")) {

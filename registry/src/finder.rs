@@ -5,17 +5,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use goplug_pconf_schema::admin::{EventKind, PluginSummary};
-use goplug_pconf_schema::{Code, Fault, PluginId};
+use goplug_pconf_schema::admin::{EventKind, PluginSummary, State};
+use goplug_pconf_schema::{Code, DesiredState, Fault, PluginId};
 use goplug_transport::Connection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::desired;
 use crate::discovery::{
-    Change, Confinement, Found, RefusalKind, ScanOptions, Snapshot, View, Watch, WatchSignals, diff, scan,
+    Change, Confinement, Found, Installed, Refusal, RefusalKind, ScanOptions, Snapshot, View, Watch, WatchSignals,
+    diff, diff_manifests, scan,
 };
-use crate::event::now_text;
+use crate::event::{EventLog, now_text};
 use crate::options::Builder;
+use crate::program::{self, Command, Keeping};
 use crate::registry::Inner;
 use crate::show;
 use crate::supervisor::{FileNews, Shared};
@@ -42,8 +45,13 @@ pub(crate) struct Finder {
 #[derive(Debug, Default, Clone)]
 struct Known {
     view: View,
+    /// The manifests.
+    installed: View<Installed>,
+    /// When each manifest was first seen as it is.
+    installed_since: BTreeMap<PluginId, String>,
     /// When each refused file was first shown.
     refused: BTreeMap<PathBuf, String>,
+    desired: Arc<DesiredState>,
     watch_problem: Option<String>,
     scanned: bool,
 }
@@ -62,14 +70,50 @@ impl Finder {
     pub(crate) fn refused(&self) -> Vec<PluginSummary> {
         let known = self.lock().clone();
         let since = |file: &Path| known.refused.get(file).map_or("", String::as_str);
-        known.view.invalid().map(|(file, refusal)| show::refused(file, refusal, since(file))).collect()
+        let pconfs = known.view.invalid().map(|(file, refusal)| show::refused(file, refusal, since(file)));
+        let manifests =
+            known.installed.invalid().map(|(file, refusal)| show::refused_manifest(file, refusal, since(file)));
+        pconfs.chain(manifests).collect()
+    }
+
+    /// Everything that is installed.
+    pub(crate) fn installed(&self) -> Vec<InstalledPlugin> {
+        let known = self.lock().clone();
+        let plugin = |(id, file, found): (&PluginId, &Path, &Arc<Installed>)| InstalledPlugin {
+            id: id.clone(),
+            file: file.to_owned(),
+            found: Arc::clone(found),
+            since: known.installed_since.get(id).cloned().unwrap_or_default(),
+            state: if known.desired.of(id).disabled { State::Disabled } else { State::Stopped },
+            last_error: None,
+        };
+        known.installed.plugins().map(plugin).collect()
+    }
+
+    /// The installed plugin of that pair.
+    pub(crate) fn installed_as(&self, id: &PluginId) -> Option<InstalledPlugin> {
+        let known = self.lock();
+        let (file, found) = known.installed.winner(id)?;
+        Some(InstalledPlugin {
+            id: id.clone(),
+            file: file.to_owned(),
+            found: Arc::clone(found),
+            since: known.installed_since.get(id).cloned().unwrap_or_default(),
+            state: if known.desired.of(id).disabled { State::Disabled } else { State::Stopped },
+            last_error: None,
+        })
+    }
+
+    pub(crate) fn manifests(&self) -> View<Installed> {
+        self.lock().installed.clone()
     }
 
     /// Why a plugin cannot be loaded although a file names it.
     pub(crate) fn refusal(&self, plugin: &str) -> Option<Fault> {
-        let view = self.view();
+        let known = self.lock();
         let names = |id: &PluginId| id.as_str() == plugin || (!plugin.contains('/') && id.name() == plugin);
-        let (file, refusal) = view.invalid().find(|(_, refusal)| refusal.id.as_ref().is_some_and(names))?;
+        let mut refused = known.view.invalid().chain(known.installed.invalid());
+        let (file, refusal) = refused.find(|(_, refusal)| refusal.id.as_ref().is_some_and(names))?;
         let code = match refusal.kind {
             RefusalKind::Denied => Code::Denied,
             RefusalKind::Invalid => Code::InvalidArgument,
@@ -80,20 +124,46 @@ impl Finder {
     /// The files that claim a plugin's pair without being used.
     pub(crate) fn losers(&self, id: &PluginId) -> Vec<String> {
         let view = self.view();
-        view.conflicts().filter(|(pair, ..)| *pair == id).map(|(_, _, loser)| show::text(loser)).collect()
+        let losers = view.conflicts().filter(|(pair, ..)| *pair == id).map(|(_, _, loser)| show::text(loser));
+        let manifests = self.manifests();
+        let more = manifests.conflicts().filter(|(pair, ..)| *pair == id).map(|(_, _, loser)| show::text(loser));
+        losers.chain(more).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn store(&self, view: View, watch_problem: Option<String>) {
+    fn store(&self, view: View, installed: View<Installed>, desired: Arc<DesiredState>, watch_problem: Option<String>) {
         let mut known = self.lock();
+        let mut since_before = std::mem::take(&mut known.installed_since);
+        let mut installed_since = |id: &PluginId, found: &Arc<Installed>| match known.installed.winner(id) {
+            Some((_, before)) if before == found => since_before.remove(id).unwrap_or_else(now_text),
+            _ => now_text(),
+        };
+        let since_now = installed.plugins().map(|(id, _, found)| (id.clone(), installed_since(id, found))).collect();
+        known.installed_since = since_now;
         let mut before = std::mem::take(&mut known.refused);
         let mut since = |file: &Path| before.remove(file).unwrap_or_else(now_text);
-        known.refused = view.invalid().map(|(file, _)| (file.to_owned(), since(file))).collect();
-        (known.view, known.watch_problem, known.scanned) = (view, watch_problem, true);
+        let files = view.invalid().chain(installed.invalid()).map(|(file, _)| (file.to_owned(), since(file)));
+        known.refused = files.collect();
+        (known.view, known.installed, known.watch_problem, known.scanned) = (view, installed, watch_problem, true);
+        known.desired = desired;
     }
+}
+
+/// A plugin that has a manifest.
+#[derive(Debug, Clone)]
+pub(crate) struct InstalledPlugin {
+    pub(crate) id: PluginId,
+    /// Its manifest.
+    pub(crate) file: PathBuf,
+    pub(crate) found: Arc<Installed>,
+    /// RFC 3339.
+    pub(crate) since: String,
+    /// The state of its process, if it has a keeper.
+    pub(crate) state: State,
+    pub(crate) last_error: Option<Fault>,
 }
 
 /// Everything that the task keeps between two looks.
@@ -103,6 +173,8 @@ struct Looker {
     finder: Arc<Finder>,
     snapshot: Option<Snapshot>,
     view: View,
+    installed: View<Installed>,
+    desired: Arc<DesiredState>,
     watch: Option<(Watch, WatchSignals)>,
     overflows: u64,
     truncated: bool,
@@ -125,6 +197,8 @@ pub(crate) async fn run(
         finder,
         snapshot: None,
         view,
+        installed: View::default(),
+        desired: Arc::default(),
         watch: None,
         overflows: 0,
         truncated: false,
@@ -168,7 +242,8 @@ impl Looker {
         // Counted from the last look, not from now: what else wakes the task must not put the scan off.
         let periodic = options.auto_discover.then(|| self.looked + options.rescan_interval);
         let half_written = self.view.next_look().map(Instant::from_std);
-        let due = [periodic, half_written].into_iter().flatten().min();
+        let half_installed = self.installed.next_look().map(Instant::from_std);
+        let due = [periodic, half_written, half_installed].into_iter().flatten().min();
         tokio::select! {
             request = requests.recv() => Woken::Request(request),
             Some(id) = dead_ends.recv() => Woken::DeadEnd(id),
@@ -186,7 +261,7 @@ impl Looker {
         let wanted = options.auto_discover;
         // Watch before scan: what happens between the two is seen twice rather than never.
         let work = move || {
-            let watch = match watch {
+            let mut watch = match watch {
                 _ if !wanted => None,
                 None => Some(Watch::new(&scan_options.directory, &scan_options.extension)),
                 Some((mut watch, signals)) => {
@@ -195,14 +270,101 @@ impl Looker {
                 }
             };
             let snapshot = scan(&scan_options, previous.as_ref());
-            (snapshot, watch)
+            if let Some((watch, _)) = &mut watch {
+                // A folder that is watched only now sets the dirty flag: what it holds is seen by the next scan.
+                watch.folders(&snapshot.folders);
+            }
+            let desired = desired::load(&scan_options.directory);
+            (snapshot, watch, desired)
         };
-        let Ok((snapshot, watch)) = tokio::task::spawn_blocking(work).await else { return };
+        let Ok((snapshot, watch, desired)) = tokio::task::spawn_blocking(work).await else { return };
         self.watch = watch;
         self.note_losses(&snapshot, options.max_plugins);
-        let (view, changes) = diff(&self.view, &snapshot, std::time::Instant::now());
+        let now = std::time::Instant::now();
+        let (view, changes) = diff(&self.view, &snapshot, now);
+        let (installed, news) = diff_manifests(&self.installed, &snapshot, now);
         self.snapshot = Some(snapshot);
+        self.installed = installed;
+        let desired = Arc::new(desired.unwrap_or_default());
+        let before = std::mem::replace(&mut self.desired, desired);
         self.apply(view, changes).await;
+        self.tell_installed(&news);
+        self.keep_installed(news).await;
+        self.tell_desired(&before).await;
+    }
+
+    /// Manifests change nothing of what runs; whoever follows the events is told.
+    fn tell_installed(&self, changes: &[Change<Installed>]) {
+        let Some(registry) = self.registry.upgrade() else { return };
+        let events = &self.shared.events;
+        for change in changes {
+            match change {
+                Change::Appeared { id, found, file } => {
+                    let kind = if registry.runs(id) { EventKind::Changed } else { EventKind::Discovered };
+                    let text = format!("{}: version {}", show::text(file), found.manifest.version);
+                    events.record(kind, Some(id), registry.state_of(id), Some(text));
+                }
+                Change::Replaced { id, found, file } | Change::Changed { id, found, file } => {
+                    let text = format!("{}: version {}", show::text(file), found.manifest.version);
+                    events.record(EventKind::Changed, Some(id), registry.state_of(id), Some(text));
+                }
+                Change::Removed { id } if registry.runs(id) => {
+                    let text = Some("its manifest was removed".to_owned());
+                    events.record(EventKind::Changed, Some(id), registry.state_of(id), text);
+                }
+                Change::Removed { id } => {
+                    let text = Some("its manifest was removed".to_owned());
+                    events.record(EventKind::Gone, Some(id), Some(State::Gone), text);
+                }
+                Change::Invalid { file, refusal } => tell_invalid(events, file, refusal),
+                Change::Settled { file } => events.record(EventKind::Resolved, None, None, Some(show::text(file))),
+                Change::Conflict { id, winner, loser } => tell_conflict(events, id, winner, loser),
+                // The files of the directory tell it.
+                Change::Rewritten { .. } | Change::DirectoryLost { .. } | Change::DirectoryBack => {}
+            }
+        }
+    }
+
+    /// Each installed plugin that can be run has a keeper of its process.
+    async fn keep_installed(&self, changes: Vec<Change<Installed>>) {
+        let Some(registry) = self.registry.upgrade() else { return };
+        for change in changes {
+            match change {
+                Change::Appeared { id, found, file }
+                | Change::Replaced { id, found, file }
+                | Change::Changed { id, found, file } => match registry.programs.get(&id) {
+                    Some(program) => program.tell(Command::Changed { file, installed: found }).await,
+                    None if found.manifest.not_runnable().is_some() || *self.shared.closed.borrow() => {}
+                    None => {
+                        let (disabled, adopted) = (self.desired.of(&id).disabled, registry.programs.take_adopted(&id));
+                        program::keep(&registry, Keeping { id, file, installed: found, disabled, adopted });
+                    }
+                },
+                Change::Removed { id } => {
+                    if let Some(program) = registry.programs.get(&id) {
+                        program.tell(Command::Removed).await;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Somebody else may have enabled or disabled a plugin.
+    async fn tell_desired(&self, before: &Arc<DesiredState>) {
+        let (after, Some(registry)) = (&self.desired, self.registry.upgrade()) else { return };
+        if before == after {
+            return;
+        }
+        for program in registry.programs.all() {
+            let (was, is) = (before.of(&program.id).disabled, after.of(&program.id).disabled);
+            let (reply, _) = oneshot::channel();
+            match (was, is) {
+                (false, true) => program.tell(Command::Disable(reply)).await,
+                (true, false) => program.tell(Command::Enable(reply)).await,
+                _ => {}
+            }
+        }
     }
 
     /// Events that were lost and files that are too many are told, never hidden.
@@ -224,7 +386,7 @@ impl Looker {
     async fn apply(&mut self, view: View, changes: Vec<Change>) {
         let problem = self.watch.as_ref().and_then(|(_, signals)| signals.problem());
         self.view = view.clone();
-        self.finder.store(view, problem);
+        self.finder.store(view, self.installed.clone(), Arc::clone(&self.desired), problem);
         let Some(registry) = self.registry.upgrade() else { return };
         for change in changes {
             // A registry that is closed meanwhile must not be given new plugins.
@@ -266,29 +428,46 @@ impl Looker {
 async fn apply_one(registry: &Inner, shared: &Shared, change: Change) {
     let record = |kind, id: Option<&PluginId>, detail: String| shared.events.record(kind, id, None, Some(detail));
     match change {
-        Change::Appeared { id, found, file } => registry.appeared(id, file, found).await,
+        // The plugin's own word of a process that we started: we know.
+        Change::Appeared { id, found, .. } | Change::Replaced { id, found, .. } | Change::Changed { id, found, .. }
+            if registry.programs.owns(&id, &found.socket) => {}
+        Change::Appeared { id, found, file } | Change::Replaced { id, found, file } | Change::Changed { id, found, file }
+            if registry.programs.runs(&id) =>
+        {
+            let text = format!("{} names the socket {}, but its process was started here", show::text(&file), show::text(&found.socket));
+            record(EventKind::Conflict, Some(&id), text);
+        }
+        Change::Removed { id } | Change::Rewritten { id } if registry.is_kept(&id) => {}
+        // Its place may be there from a process that we started before.
+        Change::Appeared { id, found, file } => _ = registry.offered(&id, file, found).await,
         Change::Replaced { id, found, file } => registry.news(&id, FileNews::Replaced { file, found }).await,
         Change::Changed { id, found, file } => registry.news(&id, FileNews::Changed { file, found }).await,
         Change::Rewritten { id } => registry.news(&id, FileNews::Rewritten).await,
         Change::Removed { id } => registry.news(&id, FileNews::Removed).await,
-        Change::Invalid { file, refusal } => {
-            record(EventKind::Invalid, refusal.id.as_ref(), format!("{}: {}", show::text(&file), refusal.reason));
-        }
+        Change::Invalid { file, refusal } => tell_invalid(&shared.events, &file, &refusal),
         Change::Settled { file } => record(EventKind::Resolved, None, show::text(&file)),
-        Change::Conflict { id, winner, loser } => {
-            let text = format!("{} claims the pair of {}, which is used", show::text(&loser), show::text(&winner));
-            record(EventKind::Conflict, Some(&id), text);
-        }
+        Change::Conflict { id, winner, loser } => tell_conflict(&shared.events, &id, &winner, &loser),
         Change::DirectoryLost { reason } => record(EventKind::DirectoryLost, None, reason),
         Change::DirectoryBack => record(EventKind::DirectoryBack, None, "the directory can be read again".into()),
     }
+}
+
+fn tell_invalid(events: &EventLog, file: &Path, refusal: &Refusal) {
+    let text = format!("{}: {}", show::text(file), refusal.reason);
+    events.record(EventKind::Invalid, refusal.id.as_ref(), None, Some(text));
+}
+
+fn tell_conflict(events: &EventLog, id: &PluginId, winner: &Path, loser: &Path) {
+    let text = format!("{} claims the pair of {}, which is used", show::text(loser), show::text(winner));
+    events.record(EventKind::Conflict, Some(id), None, Some(text));
 }
 
 pub(crate) fn scan_options(options: &Builder) -> ScanOptions {
     ScanOptions {
         directory: options.directory.clone(),
         extension: options.extension.clone(),
-        socket_dirs: options.socket_dirs.clone(),
+        // Where the processes listen that we start: their own `.pconf` names it.
+        socket_dirs: options.socket_dirs.iter().cloned().chain([options.hosts()]).collect(),
         max_plugins: options.max_plugins,
     }
 }

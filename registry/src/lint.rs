@@ -1,12 +1,15 @@
-//! What is wrong with a `.pconf`, or with every one of a directory, said all at once.
+//! What is wrong with a `.pconf`, with a manifest, or with every one of a directory, said all at once.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use goplug_pconf_schema::{Pconf, PluginId, printable};
+use goplug_pconf_schema::manifest::{Folder, MANIFEST_NAME};
+use goplug_pconf_schema::{Manifest, Pconf, PconfProblem, PluginId, printable};
 use serde::Serialize;
 
-use crate::discovery::{Confinement, Flaw, directory_facts, is_candidate, read_anyway};
+use crate::discovery::{
+    Confinement, Flaw, ScanOptions, check_program, directory_facts, is_candidate, read_anyway, scan,
+};
 use crate::options::{DEFAULT_EXTENSION, DEFAULT_MAX_PLUGINS};
 
 /// What [`lint`] found.
@@ -51,13 +54,63 @@ impl LintReport {
     }
 }
 
-/// Looks at one file, or at every `.pconf` of a directory, and tells every problem and every warning. No socket is
-/// touched. Blocking.
+/// Looks at one file, at the folder of one plugin, or at every `.pconf` and every manifest of a plugin directory, and tells
+/// every problem and every warning. No socket is touched and nothing is run. Blocking.
 pub fn lint(path: &Path) -> LintReport {
-    if std::fs::metadata(path).is_ok_and(|status| status.is_dir()) { lint_directory(path) } else { lint_one(path) }
+    if !std::fs::metadata(path).is_ok_and(|status| status.is_dir()) {
+        return lint_one(path);
+    }
+    let manifest = path.join(MANIFEST_NAME);
+    match std::fs::symlink_metadata(&manifest) {
+        Ok(_) => LintReport { files: vec![lint_manifest(&manifest, None)] },
+        Err(_) => lint_directory(path),
+    }
+}
+
+/// Reads the manifest of a folder that is to be installed, whatever the folder is named, or tells every problem.
+pub(crate) fn lint_source(path: &Path) -> Result<Manifest, Vec<String>> {
+    let mut file = LintedFile::new(path);
+    let bytes = file.read();
+    let read = bytes.map(|bytes| Manifest::parse(&bytes, Folder::default()));
+    match read {
+        // Whose file it was does not matter: the copy is ours.
+        Some(Ok(manifest)) => {
+            let folder = path.parent().unwrap_or(path);
+            let flaws = check_program(&manifest, folder);
+            if flaws.is_empty() { Ok(manifest) } else { Err(flaws) }
+        }
+        Some(Err(error)) => {
+            let placed = |problem: &PconfProblem| {
+                format!("{MANIFEST_NAME}:{}:{}: {}", problem.line, problem.column, problem.message)
+            };
+            Err(error.problems.iter().map(placed).collect())
+        }
+        None => Err(file.problems.into_iter().map(|note| format!("{MANIFEST_NAME} {}", note.message)).collect()),
+    }
+}
+
+/// `namespace`: the name of the folder above that of the manifest, if it must be that of its namespace.
+fn lint_manifest(path: &Path, namespace: Option<&str>) -> LintedFile {
+    let mut file = LintedFile::new(path);
+    let Some(bytes) = file.read() else { return file };
+    let folder = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = folder.parent().unwrap_or(&folder);
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+    match Manifest::parse(&bytes, Folder { name: name.as_deref(), namespace }) {
+        Err(error) => file.problems.extend(error.problems.into_iter().map(LintNote::problem)),
+        Ok(manifest) => {
+            file.warnings.extend(manifest.warnings.iter().chain(&manifest.lint()).map(|text| LintNote::placed(text)));
+            check_program(&manifest, folder).into_iter().for_each(|flaw| file.problem(flaw));
+            file.plugin = Some(manifest.id);
+        }
+    }
+    file
 }
 
 fn lint_one(path: &Path) -> LintReport {
+    if path.file_name().is_some_and(|name| name == MANIFEST_NAME) {
+        return LintReport { files: vec![lint_manifest(path, None)] };
+    }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = lint_file(path, folder, &Confinement::new(folder, &[]));
     if !path.file_name().is_some_and(|name| is_candidate(name, DEFAULT_EXTENSION)) {
@@ -96,8 +149,39 @@ fn lint_directory(directory: &Path) -> LintReport {
     let confinement = Confinement::new(directory, &[]);
     let mut files: Vec<_> = paths.iter().map(|path| lint_file(path, directory, &confinement)).collect();
     tell_conflicts(&mut files);
+    let mut manifests = lint_manifests(directory);
+    tell_conflicts(&mut manifests);
+    files.append(&mut manifests);
     let about_directory = !whole.problems.is_empty() || !whole.warnings.is_empty();
     LintReport { files: about_directory.then_some(whole).into_iter().chain(files).collect() }
+}
+
+/// The manifests where a registry looks for them.
+fn lint_manifests(directory: &Path) -> Vec<LintedFile> {
+    let options = ScanOptions {
+        directory: directory.to_owned(),
+        extension: DEFAULT_EXTENSION.to_owned(),
+        socket_dirs: Vec::new(),
+        max_plugins: DEFAULT_MAX_PLUGINS,
+    };
+    let snapshot = scan(&options, None);
+    let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    let mut files = Vec::new();
+    for (path, entry) in &*snapshot.manifests {
+        // As it was asked for.
+        let inside = path.strip_prefix(&absolute).unwrap_or(path);
+        let shown = directory.join(inside);
+        let namespace = inside.components().nth(2).and_then(|_| inside.components().next());
+        let namespace = namespace.map(|name| name.as_os_str().to_string_lossy().into_owned());
+        let mut file = lint_manifest(&shown, namespace.as_deref());
+        if let Err(refusal) = &entry.read
+            && file.problems.is_empty()
+        {
+            file.problem(refusal.reason.clone());
+        }
+        files.push(file);
+    }
+    files
 }
 
 fn list(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -128,22 +212,9 @@ fn tell_conflicts(files: &mut [LintedFile]) {
 
 fn lint_file(path: &Path, folder: &Path, confinement: &Confinement) -> LintedFile {
     let mut file = LintedFile::new(path);
-    let Some((flaws, bytes)) = read_anyway(path) else {
-        file.problem("does not exist".into());
-        return file;
-    };
-    for (flaw, reason) in flaws {
-        if flaw != Flaw::Unreadable || file.problems.is_empty() {
-            file.problem(reason);
-        }
-    }
-    let Some(bytes) = bytes else { return file };
+    let Some(bytes) = file.read() else { return file };
     match Pconf::parse(&bytes) {
-        Err(error) => file.problems.extend(error.problems.into_iter().map(|problem| LintNote {
-            line: Some(problem.line),
-            column: Some(problem.column),
-            message: problem.message,
-        })),
+        Err(error) => file.problems.extend(error.problems.into_iter().map(LintNote::problem)),
         Ok(pconf) => {
             file.warnings.extend(pconf.warnings.iter().chain(&pconf.lint()).map(|text| LintNote::placed(text)));
             let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
@@ -165,6 +236,20 @@ impl LintedFile {
         Self { file: path.to_owned(), plugin: None, problems: Vec::new(), warnings: Vec::new() }
     }
 
+    /// The text, if there is one; what is wrong with the file itself is noted.
+    fn read(&mut self) -> Option<Vec<u8>> {
+        let Some((flaws, bytes)) = read_anyway(&self.file) else {
+            self.problem("does not exist".into());
+            return None;
+        };
+        for (flaw, reason) in flaws {
+            if flaw != Flaw::Unreadable || self.problems.is_empty() {
+                self.problem(reason);
+            }
+        }
+        bytes
+    }
+
     fn problem(&mut self, message: String) {
         self.problems.push(LintNote::about_file(message));
     }
@@ -175,7 +260,11 @@ impl LintNote {
         Self { line: None, column: None, message }
     }
 
-    /// A warning of the `.pconf` reader, which begins with its place when it has one.
+    fn problem(problem: PconfProblem) -> Self {
+        Self { line: Some(problem.line), column: Some(problem.column), message: problem.message }
+    }
+
+    /// A warning of a reader, which begins with its place when it has one.
     fn placed(text: &str) -> Self {
         let place = text.strip_prefix("line ").and_then(|rest| {
             let (place, message) = rest.split_once(": ")?;

@@ -24,6 +24,8 @@ pub(crate) const DEFAULT_RESCAN: Duration = Duration::from_secs(1);
 pub(crate) const MAX_QUEUED_CALLS: usize = 4_096;
 /// Plugins that are connected and asked for their hello at once.
 pub(crate) const MAX_CONCURRENT_STARTS: usize = 64;
+/// Processes that are started at once: more would only wait for each other on the processor.
+pub(crate) const MAX_CONCURRENT_LAUNCHES: usize = 8;
 /// The longest deadline, drain or pause between scans.
 pub(crate) const LONGEST: Duration = Duration::from_millis(goplug_pconf_schema::wire::call::MAX_DEADLINE_MS);
 /// How long a connection may stay unused in a plugin's pool.

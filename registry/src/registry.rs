@@ -1,5 +1,6 @@
 //! The registry: the map from name to plugin, and everything that can be asked of it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use dashmap::DashMap;
 use goplug_pconf_schema::admin::{
-    Activation, CallbackList, DeadLetter, EventKind, MethodList, NamePattern, Ping, PluginDetail, PluginSummary, State,
-    Unloaded, Why,
+    Activation, CallbackList, DeadLetter, EventKind, Installation, MethodList, NamePattern, Ping, PluginDetail,
+    PluginSummary, Removal, State, Unloaded, Why,
 };
+use goplug_pconf_schema::manifest::MANIFEST_NAME;
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Code, Fault, PluginId, printable};
 use tokio::sync::{mpsc, oneshot};
@@ -17,12 +19,17 @@ use tokio::time::Instant;
 
 use crate::call::{self, Answer, CallOptions, Exchange, Waiting};
 use crate::callback::{self, DeadLetters, Feed, Notice, Subscribe, Subscription};
+use crate::discovery::{Confinement, Found};
 use crate::event::{EventLog, Events};
-use crate::finder::{self, Finder, Request};
+use crate::finder::{self, Finder, InstalledPlugin, Request};
+use crate::install;
 use crate::options::{Builder, LONGEST};
 use crate::plugin::Plugin;
+use crate::host::{self, Adopted};
+use crate::program::{self, Programs};
 use crate::started::Started;
 use crate::supervisor::{Command, FileNews, Shared, Slot, spawn};
+use crate::why::{Knock, knock};
 use crate::{ask, show};
 
 /// How long [`Registry::close`] waits for its tasks.
@@ -40,7 +47,7 @@ const MAX_SCAN_REQUESTS: usize = 256;
 /// leaves every plugin running and active.
 #[derive(Debug, Clone)]
 pub struct Registry {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
@@ -51,6 +58,17 @@ pub(crate) struct Inner {
     finder: Arc<Finder>,
     scans: mpsc::Sender<Request>,
     pub(crate) dead_letters: Arc<DeadLetters>,
+    /// The keepers of plugins that are installed.
+    pub(crate) programs: Programs,
+}
+
+/// What a name leads to.
+#[derive(Debug)]
+pub(crate) enum Known {
+    /// A process of it was found: its `.pconf` is there.
+    Slot(Arc<Slot>),
+    /// Only its manifest is there.
+    Installed(InstalledPlugin),
 }
 
 /// How to unload.
@@ -101,14 +119,68 @@ impl Registry {
             finder: Arc::clone(&finder),
             scans,
             dead_letters: Arc::default(),
+            programs: Programs::default(),
         };
         let registry = Self { inner: Arc::new(inner) };
         let task = finder::run(Arc::downgrade(&registry.inner), shared.clone(), finder, requests, dead_end_inbox);
         shared.tasks.spawn(task);
         if auto {
+            let directory = registry.directory();
+            // What killed installations left behind. A registry that only looks touches nothing.
+            _ = tokio::task::spawn_blocking(move || install::tidy_up(&directory)).await;
+        }
+        registry.adopt().await;
+        if auto {
             registry.rescan().await?;
+            registry.end_orphans();
         }
         Ok(registry)
+    }
+
+    /// Finds the processes again that an earlier registry of this directory started; their keepers take them.
+    async fn adopt(&self) {
+        let options = self.inner.shared.options.load_full();
+        let (folder, directory) = (options.hosts(), options.directory.clone());
+        let found = match host::adopt(&folder).await {
+            Ok(found) => found,
+            Err(fault) => return tracing::warn!(%fault, "processes that were started before cannot be found"),
+        };
+        for adopted in found {
+            match adopted {
+                Adopted::Lives(hosted) if hosted.record().exit.is_none() => {
+                    if let Some(id) = program::labelled(hosted.record(), &directory) {
+                        self.inner.programs.put_adopted(id, hosted);
+                    }
+                }
+                Adopted::Lives(hosted) => self.ended_meanwhile(hosted.record(), &directory, &folder),
+                Adopted::Ended(record) | Adopted::Lost(record) => self.ended_meanwhile(&record, &directory, &folder),
+                Adopted::Doubtful(doubtful) => {
+                    tracing::warn!(record = %doubtful.path.display(), fault = %doubtful.fault, "left alone");
+                }
+            }
+        }
+    }
+
+    /// A process that ended while no registry looked: it is told how. Only a registry that watches removes the record.
+    fn ended_meanwhile(&self, record: &host::Record, directory: &Path, folder: &Path) {
+        let Some(id) = program::labelled(record, directory) else { return };
+        if !self.auto_discover() {
+            return;
+        }
+        let how = record.exit.as_ref().map_or_else(|| "its host was killed".to_owned(), ToString::to_string);
+        let text = format!("pid {} ended while no registry ran: {how}", record.plugin.pid);
+        self.inner.shared.events.record(EventKind::Changed, Some(&id), None, Some(text));
+        // A record that stays is told again.
+        _ = host::discard(folder, record);
+    }
+
+    /// Processes whose manifest was removed while no registry ran are ended.
+    fn end_orphans(&self) {
+        for (id, hosted) in self.inner.programs.take_orphans() {
+            let text = format!("pid {} is ended: its manifest is gone", hosted.record().plugin.pid);
+            self.inner.shared.events.record(EventKind::Gone, Some(&id), None, Some(text));
+            self.inner.shared.tasks.spawn(async move { program::end_orphan(&hosted).await });
+        }
     }
 
     /// Starts a plugin that has no file: a program that listens on `socket`, under a `goplug-host` (see [`crate::host`]).
@@ -147,6 +219,13 @@ impl Registry {
     /// Every plugin and every file that cannot be used, by name.
     pub fn plugins(&self) -> Vec<PluginSummary> {
         let mut rows: Vec<_> = self.inner.all().iter().map(|slot| show::summary(slot)).collect();
+        let mut installed: BTreeMap<_, _> =
+            self.inner.installed().into_iter().map(|plugin| (plugin.id.clone(), plugin)).collect();
+        for row in &mut rows {
+            let plugin = row.id().and_then(|id| installed.remove(&id));
+            row.manifest = plugin.map(|plugin| show::text(&plugin.file));
+        }
+        rows.extend(installed.values().map(show::installed));
         rows.extend(self.inner.finder.refused());
         rows.sort_by(|a, b| (&a.namespace, &a.name, &a.pconf).cmp(&(&b.namespace, &b.name, &b.pconf)));
         rows
@@ -198,15 +277,19 @@ impl Registry {
         }
     }
 
-    /// As [`Registry::look`], of one plugin.
+    /// As [`Registry::look`], of one plugin. One that is installed and has no process has nobody who could be asked.
     ///
     /// # Errors
     /// `not_found`, or `conflict` for an ambiguous name.
     pub async fn look_at(&self, plugin: &str) -> Result<(), Fault> {
-        self.inner.resolve(plugin)?.ask(Command::Look).await
+        match self.inner.find(plugin)? {
+            Known::Slot(slot) => slot.ask(Command::Look).await,
+            Known::Installed(_) => Ok(()),
+        }
     }
 
-    /// Loads a plugin: connects, checks who it is, activates it. Without auto-discover, the pair is looked for on disk.
+    /// Loads a plugin: connects, checks who it is, activates it; one that is installed and does not run is started first.
+    /// Without auto-discover, the pair is looked for on disk.
     ///
     /// A failed load is tried again with growing pauses until [`Registry::unload`].
     ///
@@ -217,6 +300,11 @@ impl Registry {
     /// # Cancel safety
     /// Dropping the future does not stop the load.
     pub async fn load(&self, plugin: &str) -> Result<Activation, Fault> {
+        if let Some(program) = self.program(plugin).await
+            && !program.is_running()
+        {
+            program.ask(program::Command::Start).await?;
+        }
         let slot = match self.inner.resolve(plugin) {
             Ok(slot) if self.auto_discover() => slot,
             // Nothing is watched, or not yet seen: look at the disk.
@@ -257,9 +345,77 @@ impl Registry {
         self.inner.resolve(plugin)?.ask(Command::Reload).await?
     }
 
-    /// Whether there is a usable file for it.
+    /// Copies the folder of a plugin into the plugin directory: `source` is the folder, or the `plugin.json` in it. It comes
+    /// to its place at once or not at all, whenever this process is killed. With `dry_run` everything is checked and nothing
+    /// is done.
+    ///
+    /// # Errors
+    /// `invalid_argument` with every problem, `too_large`, `not_found` for what cannot be installed; `conflict` when the
+    /// plugin is installed already, with its version; `denied`, `overloaded` or `internal` when the system refuses.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the copying.
+    pub async fn install(&self, source: impl AsRef<Path>, dry_run: bool) -> Result<Installation, Fault> {
+        let (directory, source) = (self.absolute_directory()?, source.as_ref().to_owned());
+        let at = directory.clone();
+        let source = blocking(move || install::survey(&at, &source)).await?;
+        self.rescan().await?;
+        if let Some(there) = self.inner.finder.installed_as(&source.manifest.id) {
+            let version = there.found.manifest.version.to_string();
+            return Err(install::already(&there.id, &version, &there.found.folder));
+        }
+        install::check_free(&directory, &source.manifest.id)?;
+        if dry_run {
+            return Ok(source.answer(&directory, true));
+        }
+        let answer = blocking(move || install::install(&directory, source)).await?;
+        self.rescan().await?;
+        Ok(answer)
+    }
+
+    /// Takes an installed plugin out of the plugin directory, and forgets what was wanted of it. With `dry_run` everything is
+    /// checked and nothing is done.
+    ///
+    /// # Errors
+    /// `not_found`; `wrong_state` while a process of it runs, or when it started itself and has no manifest; what the
+    /// system refuses.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the removal.
+    pub async fn remove(&self, plugin: &str, dry_run: bool) -> Result<Removal, Fault> {
+        self.rescan().await?;
+        let installed =
+            match self.inner.find(plugin).map_err(|fault| self.inner.finder.refusal(plugin).unwrap_or(fault))? {
+                Known::Installed(plugin) => plugin,
+                Known::Slot(slot) => {
+                    let installed = self.inner.finder.installed_as(&slot.id).ok_or_else(|| {
+                        let text =
+                            format!("plugin `{}` is not installed: it has no manifest, and started itself", slot.id);
+                        Fault::new(Code::WrongState, text)
+                    })?;
+                    if self.inner.is_answered(&slot).await {
+                        let text = format!("plugin `{}` runs: stop it first", slot.id);
+                        return Err(Fault::new(Code::WrongState, text));
+                    }
+                    installed
+                }
+            };
+        let answer = install::removal(&installed.id, &installed.found, dry_run);
+        if !dry_run {
+            let directory = self.absolute_directory()?;
+            blocking(move || install::remove(&directory, &installed.id, &installed.found)).await?;
+            self.rescan().await?;
+        }
+        Ok(answer)
+    }
+
+    fn absolute_directory(&self) -> Result<PathBuf, Fault> {
+        std::path::absolute(self.directory()).map_err(|error| Fault::new(Code::Internal, error.to_string()))
+    }
+
+    /// Whether there is a usable file for it: a `.pconf`, or a manifest.
     pub fn is_discovered(&self, plugin: &str) -> bool {
-        self.inner.resolve(plugin).is_ok()
+        self.inner.find(plugin).is_ok()
     }
 
     /// Whether it can be called.
@@ -293,8 +449,17 @@ impl Registry {
     /// # Errors
     /// `not_found`, or `conflict` for an ambiguous name.
     pub async fn inspect(&self, plugin: &str) -> Result<PluginDetail, Fault> {
-        let slot = self.inner.resolve(plugin)?;
+        let slot = match self.inner.find(plugin)? {
+            Known::Slot(slot) => slot,
+            Known::Installed(plugin) => {
+                return Ok(show::detail_installed(&plugin, self.inner.finder.losers(&plugin.id)));
+            }
+        };
         let mut detail = show::detail(&slot, self.inner.finder.losers(&slot.id));
+        if let Some(installed) = self.inner.finder.installed_as(&slot.id) {
+            detail.summary.manifest = Some(show::text(&installed.file));
+            detail.installed = Some(show::manifest_of(&installed));
+        }
         detail.health = call::health(&slot).await;
         Ok(detail)
     }
@@ -403,8 +568,9 @@ impl Registry {
         let timeout = timeout.min(LONGEST * 365);
         let until = Instant::now() + timeout;
         loop {
-            match self.inner.resolve(plugin) {
-                Ok(slot) if is_so(&slot, &what) => return Ok(()),
+            match self.inner.find(plugin) {
+                Ok(Known::Slot(slot)) if is_so(&slot, &what) => return Ok(()),
+                Ok(Known::Installed(_)) if what == Wait::Discovered => return Ok(()),
                 Err(fault) if fault.code == Code::NotFound && what == Wait::Gone => return Ok(()),
                 Err(fault) if fault.code != Code::NotFound => return Err(fault),
                 _ => {}
@@ -501,6 +667,9 @@ impl Registry {
         self.inner.shared.options.store(options);
         self.rescan().await?;
         if begins {
+            for program in self.inner.programs.all() {
+                program.tell(program::Command::Awake).await;
+            }
             for slot in self.inner.all().into_iter().filter(|slot| !slot.view().unloaded) {
                 slot.tell(FileNews::Appeared).await;
             }
@@ -519,6 +688,21 @@ impl Registry {
         self.inner.shared.tasks.end(CLOSE_WAIT).await;
         self.inner.shared.events.close();
     }
+}
+
+/// Runs what waits for the file system, on a thread that may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+    let interrupted = |_| Fault::new(Code::Internal, "the work was interrupted");
+    tokio::task::spawn_blocking(work).await.map_err(interrupted)?
+}
+
+/// Why a plugin that is only installed cannot be called or loaded.
+fn no_process(plugin: &InstalledPlugin) -> Fault {
+    let state = show::installed(plugin).state;
+    let because = plugin.last_error.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
+    let text = format!("plugin `{}` is {state}, no process of it runs{because}", plugin.id);
+    let code = if matches!(state, State::Starting | State::Backoff) { Code::Unavailable } else { Code::WrongState };
+    Fault::new(code, text)
 }
 
 fn is_so(slot: &Slot, what: &Wait) -> bool {
@@ -549,23 +733,38 @@ impl Drop for Inner {
 }
 
 impl Inner {
-    /// The plugin of that name.
+    /// The plugin of that name, of which a process was found.
     pub(crate) fn resolve(&self, plugin: &str) -> Result<Arc<Slot>, Fault> {
         if let Some(slot) = self.slots.get(plugin).map(|entry| Arc::clone(entry.value())) {
             return Ok(slot);
         }
+        match self.find(plugin)? {
+            Known::Slot(slot) => Ok(slot),
+            Known::Installed(plugin) => Err(no_process(&plugin)),
+        }
+    }
+
+    /// The plugin of that name, whether it runs or is only installed.
+    pub(crate) fn find(&self, plugin: &str) -> Result<Known, Fault> {
+        if let Some(slot) = self.slots.get(plugin).map(|entry| Arc::clone(entry.value())) {
+            return Ok(Known::Slot(slot));
+        }
         if plugin.contains('/') {
             let id = PluginId::parse(plugin).map_err(|error| Fault::new(Code::InvalidArgument, error.to_string()))?;
-            let found = self.slots.get(id.as_str()).map(|entry| Arc::clone(entry.value()));
+            let found = self.slots.get(id.as_str()).map(|entry| Known::Slot(Arc::clone(entry.value())));
+            let found = found.or_else(|| self.finder.installed_as(&id).map(|plugin| Known::Installed(self.with_process(plugin))));
             return found.ok_or_else(|| self.no_such(plugin));
         }
-        let mut fits: Vec<_> = self.all().into_iter().filter(|slot| slot.id.name() == plugin).collect();
+        let mut fits: BTreeMap<PluginId, Known> = BTreeMap::new();
+        let installed = self.installed().into_iter().filter(|known| known.id.name() == plugin);
+        fits.extend(installed.map(|known| (known.id.clone(), Known::Installed(known))));
+        let slots = self.all().into_iter().filter(|slot| slot.id.name() == plugin);
+        fits.extend(slots.map(|slot| (slot.id.clone(), Known::Slot(slot))));
         match fits.len() {
             0 => Err(self.no_such(plugin)),
-            1 => Ok(fits.remove(0)),
+            1 => fits.into_values().next().ok_or_else(|| self.no_such(plugin)),
             _ => {
-                let mut candidates: Vec<_> = fits.iter().map(|slot| slot.id.as_str().to_owned()).collect();
-                candidates.sort();
+                let candidates: Vec<_> = fits.keys().map(|id| id.as_str().to_owned()).collect();
                 let text = format!("`{}` fits several plugins: {}", printable(plugin), candidates.join(", "));
                 Err(Fault::new(Code::Conflict, text).with_data(serde_json::json!({"candidates": candidates})))
             }
@@ -575,6 +774,69 @@ impl Inner {
     fn no_such(&self, plugin: &str) -> Fault {
         let directory = show::text(&self.shared.options.load().directory);
         Fault::new(Code::NotFound, format!("there is no plugin `{}` in {directory}", printable(plugin)))
+    }
+
+    /// Whether somebody listens on the plugin's socket.
+    async fn is_answered(&self, slot: &Slot) -> bool {
+        let options = self.shared.options.load_full();
+        let confinement = Confinement::new(&options.directory, &options.socket_dirs);
+        matches!(knock(&slot.view().found.socket, confinement).await, Knock::Answered { .. })
+    }
+
+    pub(crate) fn slot(&self, id: &PluginId) -> Option<Arc<Slot>> {
+        self.slots.get(id.as_str()).map(|entry| Arc::clone(entry.value()))
+    }
+
+    /// Whether the plugin is there because of its manifest: what becomes of a `.pconf` of it says nothing then.
+    pub(crate) fn is_kept(&self, id: &PluginId) -> bool {
+        let by_manifest = |slot: Arc<Slot>| slot.view().file.file_name().is_some_and(|name| name == MANIFEST_NAME);
+        self.programs.get(id).is_some() && self.slot(id).is_some_and(by_manifest)
+    }
+
+    /// A process that we started answers: as if a `.pconf` had appeared, or named another process now.
+    pub(crate) async fn offered(&self, id: &PluginId, file: PathBuf, found: Arc<Found>) -> Arc<Slot> {
+        if let Some(slot) = self.slot(id) {
+            slot.tell(FileNews::Replaced { file, found }).await;
+            return slot;
+        }
+        self.appeared(id.clone(), file, found).await
+    }
+
+    /// A process that we started is not there any more; without news, neither is the plugin.
+    pub(crate) async fn withdrawn(&self, id: &PluginId, news: Option<FileNews>) {
+        match news {
+            Some(news) => self.news(id, news).await,
+            None => {
+                self.programs.remove(id);
+                self.news(id, FileNews::Removed).await;
+            }
+        }
+    }
+
+    /// Everything that is installed, with what its keeper says.
+    fn installed(&self) -> Vec<InstalledPlugin> {
+        self.finder.installed().into_iter().map(|plugin| self.with_process(plugin)).collect()
+    }
+
+    fn with_process(&self, mut plugin: InstalledPlugin) -> InstalledPlugin {
+        if let Some(program) = self.programs.get(&plugin.id) {
+            let view = program.view();
+            (plugin.state, plugin.last_error) = (view.state, view.last_error.clone());
+        }
+        plugin
+    }
+
+    /// Whether a process of the plugin was found.
+    pub(crate) fn runs(&self, id: &PluginId) -> bool {
+        self.slots.contains_key(id.as_str())
+    }
+
+    /// The state in which the plugin is listed.
+    pub(crate) fn state_of(&self, id: &PluginId) -> Option<State> {
+        match self.find(id.as_str()).ok()? {
+            Known::Slot(slot) => Some(slot.view().state),
+            Known::Installed(plugin) => Some(show::installed(&plugin).state),
+        }
     }
 
     /// Every plugin, at one moment.
@@ -594,13 +856,14 @@ impl Inner {
     }
 
     /// A plugin's file was found: a supervisor begins its work.
-    pub(crate) async fn appeared(&self, id: PluginId, file: PathBuf, found: Arc<crate::discovery::Found>) {
+    pub(crate) async fn appeared(&self, id: PluginId, file: PathBuf, found: Arc<Found>) -> Arc<Slot> {
         let path = show::text(&file);
         let slot = spawn(&self.shared, id.clone(), file, found);
         // Before the event: whoever it wakes must find the plugin.
         self.slots.insert(id.to_arc(), Arc::clone(&slot));
         self.shared.events.record(EventKind::Discovered, Some(&id), Some(State::Discovered), Some(path));
         slot.tell(FileNews::Appeared).await;
+        slot
     }
 
     /// Tells a plugin's supervisor what became of its file.

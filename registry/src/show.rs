@@ -3,12 +3,18 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use goplug_pconf_schema::admin::{MethodList, PluginDetail, PluginSummary, State};
+use goplug_pconf_schema::admin::{InstalledDetail, MethodList, PluginDetail, PluginSummary, State};
+use goplug_pconf_schema::manifest::MANIFEST_NAME;
 use goplug_pconf_schema::wire::hello::Hello;
 use goplug_pconf_schema::{Code, Fault};
 
 use crate::discovery::Refusal;
+use crate::finder::InstalledPlugin;
 use crate::supervisor::{Slot, View, Wire};
+
+fn is_manifest(file: &Path) -> bool {
+    file.file_name().is_some_and(|name| name == MANIFEST_NAME)
+}
 
 /// The row of a plugin.
 pub(crate) fn summary(slot: &Slot) -> PluginSummary {
@@ -34,7 +40,8 @@ fn summary_of(slot: &Slot, view: &View) -> PluginSummary {
         lazy_load: pconf.lazy_load,
         pid,
         socket: Some(text(&view.found.socket)),
-        pconf: Some(text(&view.file)),
+        pconf: (!is_manifest(&view.file)).then(|| text(&view.file)),
+        manifest: None,
         methods: hello.map(|hello| hello.methods.iter().map(|method| method.name.clone()).collect()),
         protocol: wire.map(Wire::number),
         since: view.since.clone(),
@@ -58,10 +65,79 @@ pub(crate) fn refused(file: &Path, refusal: &Refusal, since: &str) -> PluginSumm
         pid: None,
         socket: None,
         pconf: Some(text(file)),
+        manifest: None,
         methods: None,
         protocol: None,
         since: since.to_owned(),
         last_error: Some(refusal.reason.clone()),
+    }
+}
+
+/// The row of a manifest that is not used; without a name it is known by its folder.
+pub(crate) fn refused_manifest(file: &Path, refusal: &Refusal, since: &str) -> PluginSummary {
+    let row = refused(file.parent().unwrap_or(file), refusal, since);
+    PluginSummary { pconf: None, manifest: Some(text(file)), ..row }
+}
+
+/// The row of a plugin that is installed and has no process.
+pub(crate) fn installed(plugin: &InstalledPlugin) -> PluginSummary {
+    let manifest = &plugin.found.manifest;
+    PluginSummary {
+        namespace: plugin.id.namespace().to_owned(),
+        name: plugin.id.name().to_owned(),
+        version: Some(manifest.version.to_string()),
+        state: plugin.state,
+        lazy_load: manifest.lazy_load,
+        pid: None,
+        socket: None,
+        pconf: None,
+        manifest: Some(text(&plugin.file)),
+        methods: None,
+        protocol: None,
+        since: plugin.since.clone(),
+        last_error: plugin.last_error.as_ref().map(ToString::to_string),
+    }
+}
+
+/// All that is known of a plugin that is installed and has no process.
+pub(crate) fn detail_installed(plugin: &InstalledPlugin, conflicts: Vec<String>) -> PluginDetail {
+    let manifest = &plugin.found.manifest;
+    PluginDetail {
+        summary: installed(plugin),
+        description: manifest.description.clone(),
+        url: None,
+        epoch: None,
+        active: None,
+        transport: None,
+        health: None,
+        uid: None,
+        method_details: Vec::new(),
+        interfaces: Vec::new(),
+        callbacks: Vec::new(),
+        limits: None,
+        unknown: manifest.unknown.clone(),
+        warnings: plugin.found.warnings.clone(),
+        conflicts,
+        in_flight: 0,
+        calls: 0,
+        installed: Some(manifest_of(plugin)),
+    }
+}
+
+/// What a manifest says, for people.
+pub(crate) fn manifest_of(plugin: &InstalledPlugin) -> InstalledDetail {
+    let manifest = &plugin.found.manifest;
+    let command = Some(&manifest.exec.command).filter(|command| !command.is_empty());
+    InstalledDetail {
+        version: manifest.version.to_string(),
+        folder: text(&plugin.found.folder),
+        source: manifest.source.mode,
+        command: command.into_iter().chain(&manifest.exec.args).cloned().collect(),
+        wire: manifest.wire,
+        requires: manifest.requires.iter().map(|wanted| format!("{}@{}", wanted.plugin, wanted.range)).collect(),
+        interfaces: manifest.interfaces.clone(),
+        maintainers: manifest.maintainers.clone(),
+        home: manifest.home.clone(),
     }
 }
 
@@ -95,6 +171,7 @@ pub(crate) fn detail(slot: &Slot, conflicts: Vec<String>) -> PluginDetail {
         conflicts,
         in_flight: live.as_ref().map_or(0, |live| live.in_flight()),
         calls: live.as_ref().map_or(0, |live| live.calls.load(Ordering::Relaxed)),
+        installed: None,
         summary,
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 pub use command::Command;
+pub(crate) use ready::{Unready, wait as wait_ready};
 
 use crate::call::{Answer, CallOptions};
 use crate::discovery::{Confinement, Found};
@@ -318,7 +319,7 @@ impl Started {
     }
 }
 
-async fn forget(hosted: &Hosted) {
+pub(crate) async fn forget(hosted: &Hosted) {
     if hosted.forget().await.is_err() {
         let (folder, record) = (hosted.folder().to_owned(), hosted.record().clone());
         // A record that stays is found again, and says that its plugin is gone.

@@ -6,6 +6,7 @@
 mod chain;
 mod gather;
 mod knock;
+mod manifest;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use goplug_pconf_schema::admin::{State, Why};
 use goplug_pconf_schema::{Fault, PluginId};
 
-use crate::discovery::{Found, Refusal};
+use crate::discovery::{Found, Installed, Refusal};
 
 pub(crate) use gather::gather;
 pub(crate) use knock::{Knock, knock};
@@ -76,6 +77,19 @@ pub(crate) enum FileFinding {
         /// The file of the pair that is used, if it is not this one.
         winner: Option<PathBuf>,
     },
+    /// There is a manifest, and no process is behind it.
+    Installed {
+        path: PathBuf,
+        read: Result<Arc<Installed>, Arc<Refusal>>,
+        /// What is wrong with what it names.
+        program: Vec<String>,
+        /// It lies where discovery does not look.
+        outside: bool,
+        /// The manifest of the pair that is used, if it is not this one.
+        winner: Option<PathBuf>,
+        /// The operator wants it off.
+        disabled: bool,
+    },
 }
 
 /// Where a file lies, seen from discovery.
@@ -122,7 +136,7 @@ pub(crate) struct SlotFindings {
 
 /// Makes the answer.
 pub(crate) fn explain(findings: &Findings) -> Why {
-    chain::explain(findings)
+    manifest::explain(findings).unwrap_or_else(|| chain::explain(findings))
 }
 
 #[cfg(test)]

@@ -35,8 +35,8 @@ pub(super) async fn cat(session: &mut Session, args: &OnePlugin) -> Result<(), F
     let plugin = session.one(&what(&args.plugin), &args.plugin).await?;
     let failed = |fault| Failure::new(what(plugin.as_str()), fault).about(&plugin);
     let detail = session.target.inspect(&plugin).await.map_err(failed)?;
-    let Some(path) = detail.summary.pconf else {
-        return Err(failed(Fault::new(Code::NotFound, "it has no `.pconf`")));
+    let Some(path) = detail.summary.pconf.or(detail.summary.manifest) else {
+        return Err(failed(Fault::new(Code::NotFound, "it has no file")));
     };
     let bytes = read_pconf(&path).map_err(failed)?;
     if matches!(session.out.format(), Format::Name) {
@@ -97,6 +97,7 @@ fn describe(detail: &PluginDetail, style: Style) -> String {
     line("uid", number(detail.uid), Paint::None);
     line("epoch", text(&detail.epoch), Paint::None);
     line("file", text(&summary.pconf), Paint::None);
+    line("manifest", text(&summary.manifest), Paint::None);
     line("socket", text(&summary.socket), Paint::None);
     line("url", text(&detail.url), Paint::None);
     line("methods", summary.methods.as_ref().map(|names| names.join(", ")).unwrap_or_default(), Paint::None);
@@ -105,8 +106,22 @@ fn describe(detail: &PluginDetail, style: Style) -> String {
         .iter()
         .map(|callback| format!("{} ({})", callback.name, super::methods::class_word(callback.class)));
     line("callbacks", callbacks.collect::<Vec<_>>().join(", "), Paint::None);
-    let interfaces = detail.interfaces.iter().map(|interface| format!("{} {}", interface.name, interface.version));
-    line("interfaces", interfaces.collect::<Vec<_>>().join(", "), Paint::None);
+    let spoken = detail.interfaces.iter().map(|interface| format!("{} {}", interface.name, interface.version));
+    let spoken = spoken.collect::<Vec<_>>().join(", ");
+    let announced = detail.installed.as_ref().map(|installed| installed.interfaces.join(", ")).unwrap_or_default();
+    // What a process says counts more than what its manifest says.
+    line("interfaces", if spoken.is_empty() { announced } else { spoken }, Paint::None);
+    if let Some(installed) = &detail.installed {
+        // The process that runs may be of another version.
+        let other = Some(&installed.version) != summary.version.as_ref();
+        line("installed", if other { installed.version.clone() } else { String::new() }, Paint::None);
+        line("source", installed.source.as_str().to_owned(), Paint::None);
+        line("command", installed.command.join(" "), Paint::None);
+        line("wire", installed.wire.as_str().to_owned(), Paint::None);
+        line("requires", installed.requires.join(", "), Paint::None);
+        line("maintainers", installed.maintainers.join(", "), Paint::None);
+        line("home", text(&installed.home), Paint::None);
+    }
     let limits = detail.limits.map(|limits| {
         format!("{} bytes per request, {} calls at once", limits.max_request_bytes, limits.max_concurrent_calls)
     });

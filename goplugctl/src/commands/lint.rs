@@ -1,4 +1,4 @@
-//! `lint`: `.pconf` files, read only. No plugin is touched.
+//! `lint`: `.pconf` files and manifests, read only. No plugin is touched.
 
 use goplug_registry::lint as check;
 

@@ -161,8 +161,9 @@ fn table(plugins: &[PluginSummary], style: Style, wide: bool) -> String {
         if wide {
             let lazy = if plugin.lazy_load { "lazy" } else { "-" };
             let path = |path: &Option<String>| path.clone().unwrap_or_else(dash);
+            let file = plugin.pconf.clone().or_else(|| plugin.manifest.clone());
             row.extend(
-                [lazy.to_owned(), plugin.since.clone(), path(&plugin.socket), path(&plugin.pconf)]
+                [lazy.to_owned(), plugin.since.clone(), path(&plugin.socket), path(&file)]
                     .map(|cell| (cell, Paint::None)),
             );
         }

@@ -8,6 +8,7 @@ mod events;
 pub(crate) mod execute;
 pub(crate) mod external;
 mod inspect;
+mod install;
 mod life;
 pub(crate) mod lint;
 mod list;
@@ -41,6 +42,8 @@ pub(crate) async fn run(session: &mut Session, verb: &Verb) -> Result<(), Failur
         Verb::IsDiscovered(args) => standing::is_discovered(session, args).await,
         Verb::IsLoaded(args) => standing::is_loaded(session, args).await,
         Verb::Wait(args) => standing::wait(session, args).await,
+        Verb::Install(args) => install::install(session, args).await,
+        Verb::Remove(args) => install::remove(session, args).await,
         Verb::Load(args) => life::load(session, args).await,
         Verb::Unload(args) => life::unload(session, args).await,
         Verb::Reload(args) => life::reload(session, args).await,

@@ -11,8 +11,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use goplug_pconf_schema::admin::{
-    Activation, CallbackList, DaemonStatus, MethodList, Notification, Ping, PluginDetail, PluginSummary, RegistryEvent,
-    Unloaded, Why,
+    Activation, CallbackList, DaemonStatus, Installation, MethodList, Notification, Ping, PluginDetail, PluginSummary,
+    RegistryEvent, Removal, Unloaded, Why,
 };
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Code, Fault, PluginId, printable};
@@ -152,6 +152,14 @@ impl Target for Directory {
 
     fn why<'a>(&'a self, subject: &'a str) -> Answer<'a, Why> {
         async { Ok(self.registry.why(subject).await) }.boxed()
+    }
+
+    fn install<'a>(&'a self, source: &'a Path, dry_run: bool) -> Answer<'a, Installation> {
+        self.registry.install(source, dry_run).boxed()
+    }
+
+    fn remove<'a>(&'a self, plugin: &'a PluginId, dry_run: bool) -> Answer<'a, Removal> {
+        self.registry.remove(plugin.as_str(), dry_run).boxed()
     }
 
     fn load<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Activation> {

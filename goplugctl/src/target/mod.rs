@@ -4,14 +4,15 @@ mod choose;
 mod daemon;
 mod directory;
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use goplug_pconf_schema::admin::{
-    Activation, CallbackList, DaemonStatus, MethodList, Notification, Ping, PluginDetail, PluginSummary, RegistryEvent,
-    Unloaded, Why,
+    Activation, CallbackList, DaemonStatus, Installation, MethodList, Notification, Ping, PluginDetail, PluginSummary,
+    RegistryEvent, Removal, Unloaded, Why,
 };
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Fault, PluginId};
@@ -76,6 +77,10 @@ pub(crate) trait Target: Send + Sync {
     fn callbacks<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, CallbackList>;
     /// Why a plugin or a file is, or is not, callable.
     fn why<'a>(&'a self, subject: &'a str) -> Answer<'a, Why>;
+    /// Copies the folder of a plugin, or that of a `plugin.json`, in; the path is absolute.
+    fn install<'a>(&'a self, source: &'a Path, dry_run: bool) -> Answer<'a, Installation>;
+    /// Takes an installed plugin out.
+    fn remove<'a>(&'a self, plugin: &'a PluginId, dry_run: bool) -> Answer<'a, Removal>;
     /// Activates.
     fn load<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Activation>;
     /// Deactivates, or stops.

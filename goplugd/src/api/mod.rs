@@ -120,8 +120,8 @@ impl Api {
 fn router(app: Arc<App>) -> Router {
     let plugin = |rest: &str| format!("/v1/plugins/{{ns}}/{{name}}{rest}");
     Router::new()
-        .route("/v1/plugins", get(plugins::list))
-        .route(&plugin(""), get(plugins::inspect))
+        .route("/v1/plugins", get(plugins::list).post(plugins::install))
+        .route(&plugin(""), get(plugins::inspect).delete(plugins::remove))
         .route(&plugin("/load"), post(plugins::load))
         .route(&plugin("/unload"), post(plugins::unload))
         .route(&plugin("/reload"), post(plugins::reload))

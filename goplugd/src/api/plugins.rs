@@ -1,5 +1,6 @@
 //! What plugins there are, what is known of them, and their life.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use axum::http::HeaderName;
 use axum::response::{IntoResponse, Response};
 use goplug_pconf_schema::wire::call::{DEFAULT_DEADLINE_MS, MAX_DEADLINE_MS};
 use goplug_pconf_schema::{check_call_name, printable};
-use goplug_registry::admin::{Activation, CallbackList, MethodList, Ping, PluginDetail, Unloaded, Why};
+use goplug_registry::admin::{
+    Activation, CallbackList, Installation, MethodList, Ping, PluginDetail, Removal, Unloaded, Why,
+};
 use goplug_registry::{Unload, Wait};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -38,6 +41,39 @@ pub(crate) async fn inspect(
     PluginTarget(plugin): PluginTarget,
 ) -> Result<Json<PluginDetail>, Problem> {
     Ok(Json(app.fleet.inspect(&plugin).await?))
+}
+
+/// Body of an installation.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct InstallBody {
+    source: PathBuf,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// `POST /v1/plugins`: copies a folder of this machine into the first plugin directory. Whoever may ask is our own user or
+/// root, and could copy it too.
+pub(crate) async fn install(State(app): State<Arc<App>>, request: Request) -> Result<Json<Installation>, Problem> {
+    let body = app.bodies.receive(request.into_body(), MAX_DOCUMENT_BYTES).await?;
+    let what: InstallBody = serde_json::from_slice(&body.bytes)
+        .map_err(|why| Problem::invalid(format!("the body: {why}: send {{\"source\":…,\"dryRun\":…}}")))?;
+    if !what.source.is_absolute() {
+        return Err(Problem::invalid(
+            "`source` must be an absolute path: whoever asks may stand in another folder".to_owned(),
+        ));
+    }
+    Ok(Json(app.fleet.install(&what.source, what.dry_run).await?))
+}
+
+/// `DELETE /v1/plugins/{ns}/{name}[?dryRun=true]`: takes an installed plugin out.
+pub(crate) async fn remove(
+    State(app): State<Arc<App>>,
+    PluginTarget(plugin): PluginTarget,
+    query: Query,
+) -> Result<Json<Removal>, Problem> {
+    let dry_run = query.flag("dryRun", false)?;
+    Ok(Json(app.fleet.remove(&plugin, dry_run).await?))
 }
 
 /// `POST …/load`.

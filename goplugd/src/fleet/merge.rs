@@ -75,6 +75,7 @@ mod tests {
             pid: None,
             socket: None,
             pconf: Some(pconf.into()),
+            manifest: None,
             methods: None,
             protocol: None,
             since: String::new(),

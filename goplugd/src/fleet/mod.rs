@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{join_all, select_ok};
+use goplug_pconf_schema::manifest::MANIFEST_NAME;
 use goplug_pconf_schema::wire::event::Position;
 use goplug_registry::admin::{
-    Activation, CallbackList, DeadLetter, EventKind, MethodList, Ping, PluginDetail, PluginSummary, RegistryEvent,
-    Unloaded, Why,
+    Activation, CallbackList, DeadLetter, EventKind, Installation, MethodList, Ping, PluginDetail, PluginSummary,
+    RegistryEvent, Removal, Unloaded, Why,
 };
 use goplug_registry::{Answer, CallOptions, Code, Error, Feed, PluginId, Registry, Unload, Wait};
 use tokio::sync::Semaphore;
@@ -253,10 +254,15 @@ impl Fleet {
         merge::why(answers.await).ok_or_else(|| Error::new(Code::NotFound, "there is no plugin directory"))
     }
 
-    /// A file is looked at only when it lies directly in a plugin directory: no request makes us read any other.
+    /// A file is looked at only when it lies directly in a plugin directory, or is a manifest in one of its folders: no
+    /// request makes us read any other.
     async fn why_file(&self, file: &Path) -> Result<Why, Error> {
         let members = self.members();
-        let inside = |member: &&Arc<Member>| file.parent() == Some(&member.directory) && file.file_name().is_some();
+        let is_manifest = file.file_name().is_some_and(|name| name == MANIFEST_NAME);
+        let inside = |member: &&Arc<Member>| {
+            let above = |level| file.ancestors().nth(level) == Some(&*member.directory);
+            file.file_name().is_some() && (above(1) || (is_manifest && (above(2) || above(3))))
+        };
         let Some(member) = members.iter().find(inside) else {
             let known: Vec<_> = self.directories().iter().map(|directory| directory.display().to_string()).collect();
             let shown = goplug_pconf_schema::printable(&file.to_string_lossy());
@@ -270,6 +276,18 @@ impl Fleet {
             merge::shadow(&mut why, &winner.directory.display().to_string());
         }
         Ok(why)
+    }
+
+    /// Copies a plugin's folder into the first directory.
+    pub(crate) async fn install(&self, source: &Path, dry_run: bool) -> Result<Installation, Error> {
+        let members = self.members();
+        let none = || Error::new(Code::WrongState, "there is no plugin directory to install to");
+        members.first().ok_or_else(none)?.registry.install(source, dry_run).await
+    }
+
+    /// Takes an installed plugin out of its directory.
+    pub(crate) async fn remove(&self, plugin: &PluginId, dry_run: bool) -> Result<Removal, Error> {
+        self.ask(plugin, async |registry| registry.remove(plugin.as_str(), dry_run).await).await
     }
 
     /// Loads a plugin.

@@ -8,7 +8,7 @@ mod why;
 pub use event::{EventKind, RegistryEvent};
 pub use pattern::NamePattern;
 pub use plugin::{
-    Activation, CallbackList, DaemonStatus, DeadLetter, MethodList, Notification, Ping, PluginDetail, PluginSummary,
-    State, Transport, Unloaded,
+    Activation, CallbackList, DaemonStatus, DeadLetter, Installation, InstalledDetail, MethodList, Notification, Ping,
+    PluginDetail, PluginSummary, Removal, State, Transport, Unloaded,
 };
 pub use why::{Link, LinkState, Why};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::PluginId;
+use crate::manifest::{ManifestWire, SourceMode};
 use crate::wire::event::CallbackStatus;
 use crate::wire::hello::{CallbackInfo, InterfaceInfo, Limits, MethodInfo};
 use crate::wire::life::HealthStatus;
@@ -24,7 +25,7 @@ pub enum State {
     Loaded,
     /// Takes no new calls; those under way may finish.
     Draining,
-    /// Told to stop, and gone; its `.pconf` is still there.
+    /// No process of it runs: it was told to stop, or is installed and was not started.
     Stopped,
     /// Could not be reached; tried again by itself.
     Backoff,
@@ -124,8 +125,11 @@ pub struct PluginSummary {
     pub pid: Option<u32>,
     /// The socket's absolute path.
     pub socket: Option<String>,
-    /// The file's absolute path.
+    /// The file's absolute path; `null` for a plugin that is installed and has no process.
     pub pconf: Option<String>,
+    /// The manifest's absolute path, of a plugin that is installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
     /// Names of its methods; `null` while nobody knows.
     pub methods: Option<Vec<String>>,
     /// 0 for the original GoPlug, else the protocol's number; `null` while nobody knows.
@@ -184,6 +188,33 @@ pub struct PluginDetail {
     pub in_flight: u64,
     /// Calls finished since it was loaded.
     pub calls: u64,
+    /// What its manifest says, if it is installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installed: Option<InstalledDetail>,
+}
+
+/// What the manifest of an installed plugin says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InstalledDetail {
+    /// Its version; the process that runs may be of another one.
+    pub version: String,
+    /// Its folder.
+    pub folder: String,
+    /// What it is made of.
+    pub source: SourceMode,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// What it speaks.
+    pub wire: ManifestWire,
+    /// Plugins that must run before it, as `NAMESPACE/NAME@RANGE`.
+    pub requires: Vec<String>,
+    /// What it implements, as `NAME@VERSION`.
+    pub interfaces: Vec<String>,
+    /// Who to ask.
+    pub maintainers: Vec<String>,
+    /// Where to read more.
+    pub home: Option<String>,
 }
 
 /// Answer of `methods`.
@@ -233,6 +264,38 @@ pub struct Unloaded {
     pub unacknowledged: u64,
     /// What the stopper returned, in base64.
     pub output_base64: String,
+}
+
+/// Answer of `install`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Installation {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// Its version.
+    pub version: String,
+    /// Its folder in the plugin directory.
+    pub folder: String,
+    /// Files and folders in it.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Nothing was done: this is what would be.
+    pub dry_run: bool,
+}
+
+/// Answer of `remove`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Removal {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// The version that was installed.
+    pub version: String,
+    /// The folder that it had.
+    pub folder: String,
+    /// Nothing was done: this is what would be.
+    pub dry_run: bool,
 }
 
 /// Answer of one `ping`.

@@ -60,7 +60,7 @@ pub(super) fn lint(pconf: &Pconf) -> Vec<String> {
     found
 }
 
-fn is_plain_name(text: &str) -> bool {
+pub(crate) fn is_plain_name(text: &str) -> bool {
     let mut bytes = text.bytes();
     let first = bytes.next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     first && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
@@ -222,11 +222,11 @@ impl Fields<'_> {
 }
 
 /// Why a value that is JSON by its shape has no meaning.
-fn unreadable(raw: &str) -> &'static str {
+pub(crate) fn unreadable(raw: &str) -> &'static str {
     if raw.contains('"') { "a `\\u` escape stands for half a character" } else { "the number is out of range" }
 }
 
-fn shape(value: &Value) -> String {
+pub(crate) fn shape(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
         Value::Bool(_) => "a boolean".into(),

@@ -12,42 +12,42 @@ use crate::wire::MAX_JSON_DEPTH;
 use super::{MAX_PCONF_BYTES, PconfProblem};
 
 /// One `"key": value` of the object, in the order of the text; keys may repeat.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) key: String,
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
     /// Where the key begins.
-    pub(super) key_at: usize,
+    pub(crate) key_at: usize,
     /// The value's own text, comments taken out.
-    pub(super) value: String,
+    pub(crate) value: String,
     /// Where the value begins.
-    pub(super) at: usize,
+    pub(crate) at: usize,
 }
 
 /// What could be read of a file. Offsets count from behind a byte order mark.
 #[derive(Debug, Default)]
-pub(super) struct Document {
-    pub(super) entries: Vec<Entry>,
+pub(crate) struct Document {
+    pub(crate) entries: Vec<Entry>,
     /// Where the object begins.
-    pub(super) start: usize,
+    pub(crate) start: usize,
     /// Where text begins that follows the object, if there is any but comments.
-    pub(super) tail: Option<usize>,
+    pub(crate) tail: Option<usize>,
     /// Problems and their offsets; when there are some, entries may be missing.
-    pub(super) problems: Vec<(usize, String)>,
+    pub(crate) problems: Vec<(usize, String)>,
 }
 
 /// The text without its byte order mark: what offsets refer to.
-pub(super) fn without_mark(bytes: &[u8]) -> &[u8] {
+pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
 /// The problem `message` at `offset` of `text`.
-pub(super) fn problem(text: &[u8], offset: usize, message: String) -> PconfProblem {
+pub(crate) fn problem(text: &[u8], offset: usize, message: String) -> PconfProblem {
     let (line, column) = line_and_column(text, offset);
     PconfProblem { line, column, message }
 }
 
 /// Reads the first JSON value of the file `bytes`, which must be an object.
-pub(super) fn read(bytes: &[u8]) -> Document {
+pub(crate) fn read(bytes: &[u8]) -> Document {
     let mut document = Document::default();
     if bytes.len() > MAX_PCONF_BYTES {
         document.problems.push((0, format!("the file is {} bytes, the limit is {MAX_PCONF_BYTES}", bytes.len())));
@@ -89,6 +89,29 @@ pub(super) fn read(bytes: &[u8]) -> Document {
         Err(error) => document.problems.push(syntax_problem(plain, broken_at, &error)),
     }
     document
+}
+
+/// The entries of an object that is the value of `entry`; none if it is no object.
+pub(crate) fn entries_of(entry: &Entry) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let object = Object { text: &entry.value, entries: &mut entries };
+    // The value was read before, as part of the whole: so it is JSON.
+    _ = object.deserialize(&mut serde_json::Deserializer::from_str(&entry.value));
+    for inner in &mut entries {
+        (inner.at, inner.key_at) = (inner.at + entry.at, inner.key_at + entry.at);
+    }
+    entries
+}
+
+/// The elements of an array that is the value of `entry`, each under the key of the array; none if it is no array.
+pub(crate) fn elements_of(entry: &Entry) -> Vec<Entry> {
+    let elements: Vec<&RawValue> = serde_json::from_str(&entry.value).unwrap_or_default();
+    let offset = |raw: &RawValue| (raw.get().as_ptr() as usize).saturating_sub(entry.value.as_ptr() as usize);
+    let element = |raw: &&RawValue| {
+        let at = entry.at + offset(raw);
+        Entry { key: entry.key.clone(), key_at: at, value: raw.get().to_owned(), at }
+    };
+    elements.iter().map(element).collect()
 }
 
 /// The text with comments and trailing commas turned into spaces, so that every byte keeps its offset.
@@ -174,5 +197,24 @@ impl<'de> Visitor<'de> for Object<'_, 'de> {
             });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod inner_tests {
+    use super::*;
+
+    #[test]
+    fn what_is_inside_of_a_value_has_its_place_in_the_whole_text() {
+        let text = "{ \"a\": /* x */ {\"b\" : [1, \"ä\", {}]} }";
+        let document = read(text.as_bytes());
+        let inner = entries_of(&document.entries[0]);
+        assert_eq!((inner.len(), inner[0].key.as_str(), inner[0].key_at), (1, "b", text.find("\"b").unwrap()));
+        let elements = elements_of(&inner[0]);
+        let found: Vec<_> = elements.iter().map(|element| (element.value.as_str(), element.at)).collect();
+        assert_eq!(
+            found,
+            [("1", text.find("1,").unwrap()), ("\"ä\"", text.find("\"ä").unwrap()), ("{}", text.find("{}").unwrap())]
+        );
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! `json` turns the bytes into entries with their places, `fields` turns the entries into a [`Pconf`].
 
-mod fields;
-mod json;
+pub(crate) mod fields;
+pub(crate) mod json;
 mod socket;
 
 use std::collections::BTreeMap;

@@ -9,6 +9,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use crate::admin;
+use crate::manifest::document::ManifestDocument;
 use crate::pconf::PconfDocument;
 use crate::settings::Settings;
 use crate::wire::fault::ProblemDocument;
@@ -21,6 +22,7 @@ pub use errors::error_table;
 /// Schemas of what others write say what is accepted; those of our own answers say what is always there.
 pub fn schemas() -> Vec<(&'static str, Value)> {
     let mut all = vec![
+        ("manifest", accepted::<ManifestDocument>()),
         ("pconf", accepted::<PconfDocument>()),
         ("settings", accepted::<Settings>()),
         ("hello", accepted::<hello::Hello>()),
@@ -40,6 +42,8 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("admin-callbacks", answered::<admin::CallbackList>()),
         ("admin-activation", answered::<admin::Activation>()),
         ("admin-unloaded", answered::<admin::Unloaded>()),
+        ("admin-installation", answered::<admin::Installation>()),
+        ("admin-removal", answered::<admin::Removal>()),
         ("admin-ping", answered::<admin::Ping>()),
         ("admin-notification", answered::<admin::Notification>()),
         ("admin-dead-letters", answered::<Vec<admin::DeadLetter>>()),

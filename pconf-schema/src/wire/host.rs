@@ -48,6 +48,9 @@ pub struct HostSpec {
     pub limits: ProcessLimits,
     /// Where it is going to listen; only written down.
     pub socket: PathBuf,
+    /// What the registry wants to find in the record again, such as the plugin's name; only written down.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Where the record and the control socket lie: a folder of mode 0700, made if it is missing.
     pub folder: PathBuf,
     /// What is kept of its output.
@@ -114,6 +117,7 @@ impl HostSpec {
             workdir: PathBuf::from("/"),
             limits: ProcessLimits::default(),
             socket: socket.to_owned(),
+            labels: BTreeMap::new(),
             folder: folder.to_owned(),
             output: OutputLimits::default(),
             linger_ms: default_linger_ms(),
@@ -214,6 +218,9 @@ pub struct Record {
     pub program: PathBuf,
     /// Where the plugin listens.
     pub socket: PathBuf,
+    /// As in the specification.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Milliseconds since 1970.
     pub started_at_ms: u64,
     /// How the plugin ended.

@@ -29,9 +29,9 @@ pub(crate) use frames::Frames;
 pub(crate) use judge::{Verdict, problem as read_problem, v0 as judge_v0, v1 as judge_v1};
 pub(crate) use places::Places;
 pub(crate) use pool::Pool;
-pub(crate) use probe::{health, is_hung, ping, request};
+pub(crate) use probe::{answers_ping, health, is_hung, listeners, ping, request};
 
-use crate::options::CallDefaults;
+use crate::options::{CallDefaults, LONGEST};
 use crate::supervisor::{Live, Slot, Wire};
 use attempt::Outgoing;
 use retry::Repeat;
@@ -84,11 +84,20 @@ pub(crate) async fn execute(
     waiting: Waiting,
 ) -> Result<Answer, Fault> {
     let started = Instant::now();
-    let (mut now, mut repeats) = (started, 0);
+    let (mut now, mut repeats, mut was_woken) = (started, 0, false);
     let mut first_fault: Option<Fault> = None;
     loop {
         let (live, place, deadline) = match prepare(slot, defaults, method, &body, options, started, now) {
             Ok(prepared) => prepared,
+            // Stopped because nobody called it: this call starts it.
+            Err(_) if !was_woken && slot.is_asleep() => {
+                was_woken = true;
+                let until = started + options.deadline.unwrap_or(defaults.deadline).min(LONGEST);
+                // On the heap: every call would otherwise carry the room for this one about.
+                _ = Box::pin(slot.wake(until)).await;
+                now = Instant::now();
+                continue;
+            }
             // The fault that made us ask again says more than "there is nobody now".
             Err(fault) => return Err(first_fault.filter(|first| first.ran != Ran::No).unwrap_or(fault)),
         };

@@ -34,6 +34,11 @@ pub(crate) enum PoolError {
 }
 
 impl Pool {
+    /// Where its connections lead.
+    pub(crate) fn socket(&self) -> &std::path::Path {
+        &self.socket
+    }
+
     pub(crate) fn new(socket: PathBuf, peer: Peer) -> Self {
         let (closed, sweeping) = (AtomicBool::new(false), AtomicBool::new(false));
         Self { socket, peer, idle: Mutex::default(), closed, sweeping, sweep: Notify::new() }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use goplug_pconf_schema::admin::Ping;
 use goplug_pconf_schema::wire::call::{CALL_ID, EPOCH, HOST, PING_MS, path};
+use goplug_pconf_schema::wire::event::CallbackStatus;
 use goplug_pconf_schema::wire::fault::MAX_PROBLEM_BYTES;
+use goplug_pconf_schema::wire::hello::MAX_HELLO_BYTES;
 use goplug_pconf_schema::wire::life::{Health, HealthStatus};
 use goplug_pconf_schema::{Code, Fault};
 use goplug_transport::Request;
@@ -51,6 +53,21 @@ pub(crate) async fn is_hung(live: &Live) -> bool {
         }
     }
     true
+}
+
+/// Whether it answers a ping within `limit`, or says that it cannot: then it runs.
+pub(crate) async fn answers_ping(live: &Live, limit: Duration) -> bool {
+    let echo = request(live, "POST", path::PING, PING, limit, MAX_PROBLEM_BYTES).await;
+    !matches!(echo, Err(fault) if fault.code == Code::DeadlineExceeded)
+}
+
+/// Subscriptions and observers that are attached to its callbacks, whoever they belong to; of a plugin that does not answer
+/// none.
+pub(crate) async fn listeners(live: &Live) -> u64 {
+    let limit = Duration::from_millis(PING_MS);
+    let Ok(body) = request(live, "GET", path::CALLBACKS, b"", limit, MAX_HELLO_BYTES).await else { return 0 };
+    let Ok(callbacks) = serde_json::from_slice::<Vec<CallbackStatus>>(&body) else { return 0 };
+    callbacks.iter().map(|callback| callback.observers + callback.subscriptions.len() as u64).sum()
 }
 
 /// The author's verdict, when there is one to be had at once.

@@ -10,18 +10,18 @@ use std::time::Instant;
 
 use goplug_pconf_schema::PluginId;
 
-use super::{Entry, Found, HALF_WRITTEN, Refusal, Snapshot, Stamp};
+use super::{Entry, Found, HALF_WRITTEN, Installed, Refusal, Snapshot, Stamp};
 
 /// One difference. Within one answer the order is: directory, settled, removed, replaced or changed, appeared, invalid,
 /// conflict.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Change {
+pub(crate) enum Change<F = Found> {
     /// A pair that was not there.
-    Appeared { id: PluginId, found: Arc<Found>, file: PathBuf },
+    Appeared { id: PluginId, found: Arc<F>, file: PathBuf },
     /// Another socket or another epoch: another process.
-    Replaced { id: PluginId, found: Arc<Found>, file: PathBuf },
+    Replaced { id: PluginId, found: Arc<F>, file: PathBuf },
     /// The same process; other keys, or the name of the file, are new.
-    Changed { id: PluginId, found: Arc<Found>, file: PathBuf },
+    Changed { id: PluginId, found: Arc<F>, file: PathBuf },
     /// The same words were written again: a v0 plugin that was started again looks so, and is worth trying at once.
     Rewritten { id: PluginId },
     /// No file claims the pair any more.
@@ -38,24 +38,93 @@ pub(crate) enum Change {
     DirectoryBack,
 }
 
-/// What was applied. The default is empty: start-up is a diff from it. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct View(Arc<Inner>);
+/// What makes a file speak for a plugin: a `.pconf` for a process, a manifest for what is installed.
+pub(crate) trait Claim: PartialEq {
+    /// The pair.
+    fn id(&self) -> &PluginId;
+    /// Whether nothing but what is shown differs between this and `after`, the same file later.
+    fn is_same(&self, after: &Self) -> bool;
+}
 
-#[derive(Debug, Clone, Default)]
-struct Inner {
-    files: BTreeMap<Arc<Path>, FileView>,
+impl Claim for Found {
+    fn id(&self) -> &PluginId {
+        &self.pconf.id
+    }
+
+    /// Other keys only change what is shown.
+    fn is_same(&self, after: &Self) -> bool {
+        self.socket == after.socket && self.pconf.epoch == after.pconf.epoch
+    }
+}
+
+impl Claim for Installed {
+    fn id(&self) -> &PluginId {
+        &self.manifest.id
+    }
+
+    fn is_same(&self, after: &Self) -> bool {
+        self.folder == after.folder && self.manifest == after.manifest
+    }
+}
+
+/// What was applied. The default is empty: start-up is a diff from it. Cheap to clone.
+#[derive(Debug)]
+pub(crate) struct View<F = Found>(Arc<Inner<F>>);
+
+#[derive(Debug)]
+struct Inner<F> {
+    files: BTreeMap<Arc<Path>, FileView<F>>,
     pairs: BTreeMap<PluginId, Pair>,
     lost: Option<String>,
     next_look: Option<Instant>,
     /// What `files` was made from, to see at once that nothing changed.
-    source: Option<Arc<BTreeMap<Arc<Path>, Entry>>>,
+    source: Option<Arc<BTreeMap<Arc<Path>, Entry<F>>>>,
 }
 
-#[derive(Debug, Clone)]
-enum FileView {
-    Claim { found: Arc<Found>, stamp: Stamp },
+#[derive(Debug)]
+enum FileView<F> {
+    Claim { found: Arc<F>, stamp: Stamp },
     Invalid(Arc<Refusal>),
+}
+
+// By hand, since what the references lead to need be neither cloned nor made.
+impl<F> Clone for View<F> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<F> Default for View<F> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<F> Default for Inner<F> {
+    fn default() -> Self {
+        Self { files: BTreeMap::new(), pairs: BTreeMap::new(), lost: None, next_look: None, source: None }
+    }
+}
+
+impl<F> Clone for Inner<F> {
+    fn clone(&self) -> Self {
+        Self {
+            files: self.files.clone(),
+            pairs: self.pairs.clone(),
+            lost: self.lost.clone(),
+            next_look: self.next_look,
+            source: self.source.clone(),
+        }
+    }
+}
+
+impl<F> Clone for FileView<F> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Claim { found, stamp } => Self::Claim { found: Arc::clone(found), stamp: *stamp },
+            Self::Invalid(refusal) => Self::Invalid(Arc::clone(refusal)),
+        }
+    }
 }
 
 /// The files of one pair; never empty.
@@ -72,8 +141,26 @@ struct Pair {
 
 /// Compares `snapshot` with `view`; the new view, and what to do to get there.
 pub(crate) fn diff(view: &View, snapshot: &Snapshot, now: Instant) -> (View, Vec<Change>) {
+    diff_of(view, &snapshot.directory, &snapshot.entries, now)
+}
+
+/// The same for the manifests.
+pub(crate) fn diff_manifests(
+    view: &View<Installed>,
+    snapshot: &Snapshot,
+    now: Instant,
+) -> (View<Installed>, Vec<Change<Installed>>) {
+    diff_of(view, &snapshot.directory, &snapshot.manifests, now)
+}
+
+fn diff_of<F: Claim>(
+    view: &View<F>,
+    directory: &Result<(), String>,
+    entries: &Arc<BTreeMap<Arc<Path>, Entry<F>>>,
+    now: Instant,
+) -> (View<F>, Vec<Change<F>>) {
     let old = &*view.0;
-    if let Err(reason) = &snapshot.directory {
+    if let Err(reason) = directory {
         let news = old.lost.is_none();
         let lost = Inner { lost: Some(reason.clone()), ..old.clone() };
         return (
@@ -81,11 +168,11 @@ pub(crate) fn diff(view: &View, snapshot: &Snapshot, now: Instant) -> (View, Vec
             news.then(|| Change::DirectoryLost { reason: reason.clone() }).into_iter().collect(),
         );
     }
-    let same = old.source.as_ref().is_some_and(|source| Arc::ptr_eq(source, &snapshot.entries));
+    let same = old.source.as_ref().is_some_and(|source| Arc::ptr_eq(source, entries));
     if same && old.lost.is_none() && old.next_look.is_none_or(|due| due > now) {
         return (view.clone(), Vec::new());
     }
-    let new = read_view(old, snapshot, now);
+    let new = read_view(old, entries, now);
     let mut changes = Vec::new();
     if old.lost.is_some() {
         changes.push(Change::DirectoryBack);
@@ -94,7 +181,7 @@ pub(crate) fn diff(view: &View, snapshot: &Snapshot, now: Instant) -> (View, Vec
     (View(Arc::new(new)), changes)
 }
 
-impl View {
+impl<F: Claim> View<F> {
     /// When to scan again although nothing happens, because a half-written file will have stood long enough.
     pub(crate) fn next_look(&self) -> Option<Instant> {
         self.0.next_look
@@ -106,18 +193,17 @@ impl View {
     }
 
     /// The file of the pair that is used, and what it says.
-    pub(crate) fn winner(&self, id: &PluginId) -> Option<(&Path, &Arc<Found>)> {
+    pub(crate) fn winner(&self, id: &PluginId) -> Option<(&Path, &Arc<F>)> {
         self.0.winner(id).map(|(file, found, _)| (&**file, found))
     }
 
     /// What `file` says, if it is a claim, whether or not it is used.
-    pub(crate) fn found(&self, file: &Path) -> Option<&Arc<Found>> {
+    pub(crate) fn found(&self, file: &Path) -> Option<&Arc<F>> {
         self.0.claim(file).map(|(found, _)| found)
     }
 
     /// Every pair with the file that is used.
-    #[cfg(test)]
-    pub(crate) fn plugins(&self) -> impl Iterator<Item = (&PluginId, &Path, &Arc<Found>)> {
+    pub(crate) fn plugins(&self) -> impl Iterator<Item = (&PluginId, &Path, &Arc<F>)> {
         self.0.pairs.keys().filter_map(|id| self.winner(id).map(|(file, found)| (id, file, found)))
     }
 
@@ -145,7 +231,7 @@ impl View {
 
     /// Uses `file` for the pair although it is not the lowest name: nobody answers at those before it, and somebody does
     /// here. Holds until a file before it is written again. No changes if `file` does not claim the pair.
-    pub(crate) fn promote(&self, id: &PluginId, file: &Path) -> (View, Vec<Change>) {
+    pub(crate) fn promote(&self, id: &PluginId, file: &Path) -> (Self, Vec<Change<F>>) {
         let mut new = Inner::clone(&self.0);
         let winner = new.pairs.get(id).and_then(|pair| pair.files.iter().position(|candidate| **candidate == *file));
         if let (Some(winner), Some(pair)) = (winner, new.pairs.get_mut(id)) {
@@ -158,15 +244,15 @@ impl View {
     }
 }
 
-impl Inner {
-    fn claim(&self, file: &Path) -> Option<(&Arc<Found>, Stamp)> {
+impl<F> Inner<F> {
+    fn claim(&self, file: &Path) -> Option<(&Arc<F>, Stamp)> {
         match self.files.get(file)? {
             FileView::Claim { found, stamp } => Some((found, *stamp)),
             FileView::Invalid(_) => None,
         }
     }
 
-    fn winner(&self, id: &PluginId) -> Option<(&Arc<Path>, &Arc<Found>, Stamp)> {
+    fn winner(&self, id: &PluginId) -> Option<(&Arc<Path>, &Arc<F>, Stamp)> {
         let pair = self.pairs.get(id)?;
         let file = &pair.files[pair.winner];
         self.claim(file).map(|(found, stamp)| (file, found, stamp))
@@ -179,9 +265,9 @@ impl Pair {
     }
 }
 
-fn read_view(old: &Inner, snapshot: &Snapshot, now: Instant) -> Inner {
-    let mut new = Inner { source: Some(Arc::clone(&snapshot.entries)), ..Inner::default() };
-    for (file, entry) in &*snapshot.entries {
+fn read_view<F: Claim>(old: &Inner<F>, entries: &Arc<BTreeMap<Arc<Path>, Entry<F>>>, now: Instant) -> Inner<F> {
+    let mut new = Inner { source: Some(Arc::clone(entries)), ..Inner::default() };
+    for (file, entry) in &**entries {
         let seen = match &entry.read {
             Ok(found) => Some(FileView::Claim { found: Arc::clone(found), stamp: entry.stamp }),
             Err(refusal) if refusal.may_be_half_written() && now < refusal.since + HALF_WRITTEN => {
@@ -194,8 +280,8 @@ fn read_view(old: &Inner, snapshot: &Snapshot, now: Instant) -> Inner {
         };
         let Some(seen) = seen else { continue };
         if let FileView::Claim { found, .. } = &seen {
-            // Entries come by path, and all lie in one folder: so `files` is by name.
-            new.pairs.entry(found.pconf.id.clone()).or_default().files.push(Arc::clone(file));
+            // Entries come by path, so `files` is by path too.
+            new.pairs.entry(found.id().clone()).or_default().files.push(Arc::clone(file));
         }
         new.files.insert(Arc::clone(file), seen);
     }
@@ -203,7 +289,7 @@ fn read_view(old: &Inner, snapshot: &Snapshot, now: Instant) -> Inner {
     new
 }
 
-fn keep_promotions(old: &Inner, new: &mut Inner) {
+fn keep_promotions<F>(old: &Inner<F>, new: &mut Inner<F>) {
     for (id, before) in old.pairs.iter().filter(|(_, pair)| pair.winner > 0) {
         let Some(pair) = new.pairs.get(id) else { continue };
         let Some(winner) = pair.files.iter().position(|file| *file == before.files[before.winner]) else { continue };
@@ -220,7 +306,7 @@ fn keep_promotions(old: &Inner, new: &mut Inner) {
     }
 }
 
-fn compare(old: &Inner, new: &Inner) -> Vec<Change> {
+fn compare<F: Claim>(old: &Inner<F>, new: &Inner<F>) -> Vec<Change<F>> {
     let mut changes = Vec::new();
     let (old_conflicts, new_conflicts) = (conflicts(old), conflicts(new));
     for (file, trouble) in troubles(old, &old_conflicts) {
@@ -241,7 +327,7 @@ fn compare(old: &Inner, new: &Inner) -> Vec<Change> {
         let (id, found, path) = (id.clone(), Arc::clone(found), file.to_path_buf());
         match old.winner(&id) {
             None => appeared.push(Change::Appeared { id, found, file: path }),
-            Some((_, before, _)) if !is_same_process(before, &found) => {
+            Some((_, before, _)) if !before.is_same(&found) => {
                 changes.push(Change::Replaced { id, found, file: path });
             }
             Some((before_file, before, _)) if before_file != file || *before != found => {
@@ -268,11 +354,6 @@ fn compare(old: &Inner, new: &Inner) -> Vec<Change> {
     changes
 }
 
-/// Other keys only change what is shown.
-fn is_same_process(before: &Found, after: &Found) -> bool {
-    before.socket == after.socket && before.pconf.epoch == after.pconf.epoch
-}
-
 /// From the loser to its pair and the winner.
 type Conflicts<'a> = BTreeMap<&'a Path, (&'a PluginId, &'a Path)>;
 
@@ -282,7 +363,7 @@ enum Trouble<'a> {
     Conflict((&'a PluginId, &'a Path)),
 }
 
-fn conflicts(view: &Inner) -> Conflicts<'_> {
+fn conflicts<F>(view: &Inner<F>) -> Conflicts<'_> {
     let pairs = view.pairs.iter().filter(|(_, pair)| pair.files.len() > 1);
     pairs
         .flat_map(|(id, pair)| {
@@ -293,7 +374,7 @@ fn conflicts(view: &Inner) -> Conflicts<'_> {
 }
 
 /// Every file in trouble: the invalid ones by name, then those in conflict by name.
-fn troubles<'a>(view: &'a Inner, conflicts: &'a Conflicts<'a>) -> impl Iterator<Item = (&'a Path, Trouble<'a>)> {
+fn troubles<'a, F>(view: &'a Inner<F>, conflicts: &'a Conflicts<'a>) -> impl Iterator<Item = (&'a Path, Trouble<'a>)> {
     let invalid = view.files.iter().filter_map(|(file, seen)| match seen {
         FileView::Invalid(refusal) => Some((&**file, Trouble::Invalid(refusal))),
         FileView::Claim { .. } => None,
@@ -301,7 +382,7 @@ fn troubles<'a>(view: &'a Inner, conflicts: &'a Conflicts<'a>) -> impl Iterator<
     invalid.chain(conflicts.iter().map(|(file, conflict)| (*file, Trouble::Conflict(*conflict))))
 }
 
-fn trouble_of<'a>(view: &'a Inner, conflicts: &'a Conflicts<'a>, file: &Path) -> Option<Trouble<'a>> {
+fn trouble_of<'a, F>(view: &'a Inner<F>, conflicts: &'a Conflicts<'a>, file: &Path) -> Option<Trouble<'a>> {
     match view.files.get(file)? {
         FileView::Invalid(refusal) => Some(Trouble::Invalid(refusal)),
         FileView::Claim { .. } => conflicts.get(file).map(|conflict| Trouble::Conflict(*conflict)),

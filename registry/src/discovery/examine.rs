@@ -11,19 +11,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use goplug_pconf_schema::{MAX_PCONF_BYTES, Pconf, PluginId};
+use goplug_pconf_schema::manifest::{Folder, MANIFEST_NAME};
+use goplug_pconf_schema::{MAX_PCONF_BYTES, Manifest, Pconf, PluginId};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::{Confinement, Flaw, Found, Refusal, RefusalKind, Stamp};
+use super::{Confinement, Flaw, Found, Installed, Refusal, RefusalKind, Stamp};
 
 /// What was found out about one file.
 #[derive(Debug)]
-pub(crate) struct Examined {
+pub(crate) struct Examined<F = Found> {
     /// As it was before it was read; empty if it is to be read again in any case.
     pub(crate) stamp: Stamp,
     /// What it says, or why it is not used.
-    pub(crate) read: Result<Arc<Found>, Arc<Refusal>>,
+    pub(crate) read: Result<Arc<F>, Arc<Refusal>>,
 }
 
 /// Examines the file at `path`, whatever its name; `None` if there is none. Blocking.
@@ -34,6 +35,16 @@ pub(crate) fn examine(path: &Path, confinement: &Confinement) -> Option<Examined
     let handle = rustix::fs::open(&folder, flags, Mode::empty()).ok()?;
     let status = status_of(handle.as_fd(), path.file_name()?.as_ref()).ok()?;
     Some(examine_at(handle.as_fd(), &folder, path.file_name()?.as_ref(), &status, confinement))
+}
+
+/// Examines the manifest at `path` as one in that folder, whatever lies above; `None` if there is none. Blocking.
+pub(crate) fn examine_manifest(path: &Path) -> Option<Examined<Installed>> {
+    let path = std::path::absolute(path).ok()?;
+    let folder = path.parent()?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let handle = rustix::fs::open(folder, flags, Mode::empty()).ok()?;
+    let status = status_of(handle.as_fd(), MANIFEST_NAME.as_ref()).ok()?;
+    Some(examine_manifest_at(handle.as_fd(), folder, None, &status))
 }
 
 /// The status of `name` itself, not of what it links to.
@@ -49,11 +60,35 @@ pub(super) fn examine_at(
     status: &Stat,
     confinement: &Confinement,
 ) -> Examined {
+    examine_as(A_PCONF, handle, name, status, |bytes, status| understand(bytes, status, folder, confinement))
+}
+
+/// Examines the manifest in the folder `handle`, whose absolute path is `folder`, and whose status was just read.
+/// `namespace`: the name of the folder above, if it is that of a namespace.
+pub(super) fn examine_manifest_at(
+    handle: BorrowedFd<'_>,
+    folder: &Path,
+    namespace: Option<&str>,
+    status: &Stat,
+) -> Examined<Installed> {
+    examine_as(A_MANIFEST, handle, MANIFEST_NAME.as_ref(), status, |bytes, status| {
+        understand_manifest(bytes, status, folder, namespace)
+    })
+}
+
+/// `what`: the kind of file, for people.
+fn examine_as<F>(
+    what: &str,
+    handle: BorrowedFd<'_>,
+    name: &Path,
+    status: &Stat,
+    understand: impl FnOnce(&[u8], &Stat) -> Result<F, Refusal>,
+) -> Examined<F> {
     let stamp = stamp_of(status);
-    let (stamp, read) = match flaws_of(status).into_iter().next() {
+    let (stamp, read) = match flaws_of(what, status).into_iter().next() {
         Some((flaw, reason)) => (stamp, Err(refuse(flaw, reason))),
-        None => match open_and_read(handle, name, Trust::Checked) {
-            Ok((status, bytes)) => (stamp_of(&status), understand(&bytes, &status, folder, confinement)),
+        None => match open_and_read(what, handle, name, Trust::Checked) {
+            Ok((status, bytes)) => (stamp_of(&status), understand(&bytes, &status)),
             Err((flaw, reason)) => {
                 // What failed this time is tried again at the next scan, whatever the stamp says.
                 let stamp = if flaw == Flaw::Unreadable { Stamp::default() } else { stamp };
@@ -70,9 +105,10 @@ pub(crate) type Distrust = (Flaw, String);
 /// Every reason why the file at `path` is not to be trusted, and its text all the same if it has one: for those who ask
 /// what is wrong with it. `None` if there is no such file. Blocking.
 pub(crate) fn read_anyway(path: &Path) -> Option<(Vec<Distrust>, Option<Vec<u8>>)> {
+    let what = if path.file_name().is_some_and(|name| name == MANIFEST_NAME) { A_MANIFEST } else { A_PCONF };
     let status = status_of(rustix::fs::CWD, path).ok()?;
-    let mut flaws = flaws_of(&status);
-    match open_and_read(rustix::fs::CWD, path, Trust::Any) {
+    let mut flaws = flaws_of(what, &status);
+    match open_and_read(what, rustix::fs::CWD, path, Trust::Any) {
         Ok((_, bytes)) => Some((flaws, Some(bytes))),
         Err((flaw, reason)) => {
             if flaws.iter().all(|(known, _)| *known != flaw) {
@@ -92,7 +128,12 @@ enum Trust {
     Any,
 }
 
-fn open_and_read(handle: BorrowedFd<'_>, name: &Path, trust: Trust) -> Result<(Stat, Vec<u8>), (Flaw, String)> {
+fn open_and_read(
+    what: &str,
+    handle: BorrowedFd<'_>,
+    name: &Path,
+    trust: Trust,
+) -> Result<(Stat, Vec<u8>), (Flaw, String)> {
     // Looked at before it is opened too: opening a device may act on it.
     let regular = |status: &Stat| FileType::from_raw_mode(status.st_mode) == FileType::RegularFile;
     if trust == Trust::Any && !status_of(handle, name).is_ok_and(|status| regular(&status)) {
@@ -101,7 +142,7 @@ fn open_and_read(handle: BorrowedFd<'_>, name: &Path, trust: Trust) -> Result<(S
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let file = match rustix::fs::openat(handle, name, flags, Mode::empty()) {
         Ok(file) => File::from(file),
-        Err(Errno::LOOP) => return Err((Flaw::Symlink, SYMLINK.into())),
+        Err(Errno::LOOP) => return Err((Flaw::Symlink, symlink(what))),
         Err(error @ (Errno::ACCESS | Errno::PERM)) => return Err((Flaw::Closed, format!("cannot be opened: {error}"))),
         Err(error) => return Err((Flaw::Unreadable, format!("cannot be opened now: {error}"))),
     };
@@ -111,7 +152,7 @@ fn open_and_read(handle: BorrowedFd<'_>, name: &Path, trust: Trust) -> Result<(S
         return Err((Flaw::Unreadable, "was removed while it was opened".into()));
     }
     let excused = |flaw: &Flaw| trust == Trust::Any && matches!(flaw, Flaw::Owner(_) | Flaw::Mode(_) | Flaw::Links(_));
-    if let Some(flaw) = flaws_of(&status).into_iter().find(|(flaw, _)| !excused(flaw)) {
+    if let Some(flaw) = flaws_of(what, &status).into_iter().find(|(flaw, _)| !excused(flaw)) {
         return Err(flaw);
     }
     // One byte more than allowed tells that the file grew; memory grows with what is there, not with what it declares.
@@ -145,23 +186,60 @@ fn group_warning(status: &Stat) -> Option<String> {
     (status.st_mode & 0o020 != 0).then(text)
 }
 
-const SYMLINK: &str = "is a symbolic link: a .pconf must be a regular file";
+/// How the kinds of files are called.
+const A_PCONF: &str = "a .pconf";
+const A_MANIFEST: &str = "a plugin.json";
+
+fn symlink(what: &str) -> String {
+    format!("is a symbolic link: {what} must be a regular file")
+}
+
+fn understand_manifest(
+    bytes: &[u8],
+    status: &Stat,
+    folder: &Path,
+    namespace: Option<&str>,
+) -> Result<Installed, Refusal> {
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+    let place = Folder { name: name.as_deref(), namespace };
+    let manifest = Manifest::parse(bytes, place).map_err(|error| {
+        let mut refusal = refuse(Flaw::Text, error.to_string());
+        refusal.problems = error.problems;
+        refusal
+    })?;
+    let mut warnings = manifest.warnings.clone();
+    warnings.extend(group_warning(status));
+    Ok(Installed { manifest: Arc::new(manifest), folder: folder.to_owned(), warnings })
+}
+
+/// What makes a folder, in which a manifest lies, one that is not trusted: others could put another program there.
+pub(super) fn folder_flaw(status: &Stat) -> Option<Refusal> {
+    let us = rustix::process::geteuid().as_raw();
+    let reason = if status.st_uid != us && status.st_uid != 0 {
+        format!("lies in a folder of uid {}: chown it to {us}", status.st_uid)
+    } else if status.st_mode & 0o002 != 0 {
+        format!("lies in a folder that may be written by everybody (mode {:04o}): chmod o-w it", mode_of(status))
+    } else {
+        return None;
+    };
+    Some(refuse(Flaw::Folder, reason))
+}
 
 /// What is wrong with the file before a byte of it is read, the worst first.
-fn flaws_of(status: &Stat) -> Vec<(Flaw, String)> {
+fn flaws_of(kind: &str, status: &Stat) -> Vec<(Flaw, String)> {
     let what = match FileType::from_raw_mode(status.st_mode) {
-        FileType::RegularFile => return flaws_of_regular(status),
-        FileType::Symlink => return vec![(Flaw::Symlink, SYMLINK.into())],
+        FileType::RegularFile => return flaws_of_regular(kind, status),
+        FileType::Symlink => return vec![(Flaw::Symlink, symlink(kind))],
         FileType::Directory => "folder",
         FileType::Fifo => "FIFO",
         FileType::Socket => "socket",
         FileType::CharacterDevice | FileType::BlockDevice => "device",
         FileType::Unknown => "special file",
     };
-    vec![(Flaw::NotRegular(what), format!("is a {what}: a .pconf must be a regular file"))]
+    vec![(Flaw::NotRegular(what), format!("is a {what}: {kind} must be a regular file"))]
 }
 
-fn flaws_of_regular(status: &Stat) -> Vec<(Flaw, String)> {
+fn flaws_of_regular(kind: &str, status: &Stat) -> Vec<(Flaw, String)> {
     let mut flaws = Vec::new();
     let us = rustix::process::geteuid().as_raw();
     if status.st_uid != us && status.st_uid != 0 {
@@ -175,7 +253,7 @@ fn flaws_of_regular(status: &Stat) -> Vec<(Flaw, String)> {
     }
     if status.st_nlink != 1 {
         let links = status.st_nlink;
-        flaws.push((Flaw::Links(links), format!("has {links} links: a .pconf must have one name only")));
+        flaws.push((Flaw::Links(links), format!("has {links} links: {kind} must have one name only")));
     }
     let size = u64::try_from(status.st_size).unwrap_or(u64::MAX);
     if size > MAX_PCONF_BYTES as u64 {
@@ -186,9 +264,13 @@ fn flaws_of_regular(status: &Stat) -> Vec<(Flaw, String)> {
 
 fn refuse(flaw: Flaw, reason: String) -> Refusal {
     let kind = match flaw {
-        Flaw::Owner(_) | Flaw::Mode(_) | Flaw::Links(_) | Flaw::Symlink | Flaw::Closed | Flaw::SocketOutside => {
-            RefusalKind::Denied
-        }
+        Flaw::Owner(_)
+        | Flaw::Mode(_)
+        | Flaw::Links(_)
+        | Flaw::Symlink
+        | Flaw::Closed
+        | Flaw::SocketOutside
+        | Flaw::Folder => RefusalKind::Denied,
         Flaw::NotRegular(_) | Flaw::Size(_) | Flaw::Unreadable | Flaw::Text | Flaw::SocketPath => RefusalKind::Invalid,
     };
     Refusal { kind, flaw, reason, problems: Vec::new(), since: Instant::now(), id: None }

@@ -2,12 +2,15 @@
 //!
 //! Level-triggered: [`scan`] reads the directory, [`diff`] compares what was read with what was applied, [`watch`] only
 //! says "look again". A lost event costs time (until the next periodic scan), never truth; start-up is a diff from the
-//! empty [`View`]. In reading order: this file (what is found), `scan` (the directory), `examine` (one file), `confine`
-//! (where a socket may lie), `diff` (what changed), `watch` (when to look).
+//! empty [`View`]. In reading order: this file (what is found), `scan` (the directory), `folders` (its folders, for manifests),
+//! `examine` (one file), `confine` (where a socket may lie), `program` (what a manifest runs), `diff` (what changed), `watch`
+//! (when to look).
 
 mod confine;
 mod diff;
 mod examine;
+mod folders;
+mod program;
 mod scan;
 mod watch;
 
@@ -17,11 +20,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use goplug_pconf_schema::admin::State;
-use goplug_pconf_schema::{Pconf, PconfProblem, PluginId};
+use goplug_pconf_schema::{Manifest, Pconf, PconfProblem, PluginId};
 
 pub(crate) use confine::{Confinement, runtime_folder};
-pub(crate) use diff::{Change, View, diff};
-pub(crate) use examine::{Examined, examine, read_anyway};
+pub(crate) use diff::{Change, View, diff, diff_manifests};
+pub(crate) use examine::{Examined, examine, examine_manifest, read_anyway};
+pub(crate) use program::check_program;
 pub(crate) use scan::{DirectoryFacts, directory_facts, is_candidate, scan};
 pub(crate) use watch::{Watch, WatchSignals};
 
@@ -37,7 +41,7 @@ pub(crate) struct ScanOptions {
     pub(crate) extension: String,
     /// Folders in which sockets may lie besides the plugin directory and the runtime folder.
     pub(crate) socket_dirs: Vec<PathBuf>,
-    /// The most files that are looked at.
+    /// The most files, and the most folders, that are looked at.
     pub(crate) max_plugins: usize,
 }
 
@@ -48,6 +52,10 @@ pub(crate) struct Snapshot {
     pub(crate) directory: Result<(), String>,
     /// The files with the right extension, by absolute path. The same `Arc` as in the snapshot before if nothing changed.
     pub(crate) entries: Arc<BTreeMap<Arc<Path>, Entry>>,
+    /// The manifests in its folders, by absolute path; the same `Arc` as before if nothing changed.
+    pub(crate) manifests: Arc<BTreeMap<Arc<Path>, Entry<Installed>>>,
+    /// The folders in which a manifest is, or may appear.
+    pub(crate) folders: Arc<Vec<PathBuf>>,
     /// There are more than `max_plugins` files; those known before are kept, then the lowest names.
     pub(crate) truncated: bool,
     /// What is worth a look about the directory itself.
@@ -56,11 +64,11 @@ pub(crate) struct Snapshot {
 
 /// One file at one moment.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Entry {
+pub(crate) struct Entry<F = Found> {
     /// As the file was before it was read: if it changed meanwhile, the next scan sees another stamp.
     pub(crate) stamp: Stamp,
     /// What it says, or why it is not used.
-    pub(crate) read: Result<Arc<Found>, Arc<Refusal>>,
+    pub(crate) read: Result<Arc<F>, Arc<Refusal>>,
     /// When this stamp was seen first.
     pub(crate) first_read: Instant,
     /// It was read again, with the same result, after the kernel's clock must have ticked: an equal stamp now means an
@@ -94,6 +102,17 @@ pub(crate) struct Found {
     pub(crate) socket: PathBuf,
     /// Owner of the file.
     pub(crate) file_uid: u32,
+    /// What `lint` would mention about the file, the content's own warnings first.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A manifest that can be used: an installed plugin.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Installed {
+    /// What it says.
+    pub(crate) manifest: Arc<Manifest>,
+    /// Its folder.
+    pub(crate) folder: PathBuf,
     /// What `lint` would mention about the file, the content's own warnings first.
     pub(crate) warnings: Vec<String>,
 }
@@ -171,6 +190,8 @@ pub(crate) enum Flaw {
     SocketPath,
     /// The socket lies outside of the allowed folders.
     SocketOutside,
+    /// The folder that it lies in is not to be trusted.
+    Folder,
 }
 
 #[cfg(test)]

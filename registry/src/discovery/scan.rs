@@ -12,23 +12,27 @@ use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::examine::{examine_at, stamp_of, status_of};
-use super::{Confinement, Entry, Examined, Flaw, HALF_WRITTEN, Refusal, ScanOptions, Snapshot, Stamp};
+use super::folders::{may_be_folder, read_folders};
+use super::{Confinement, Entry, Examined, Flaw, HALF_WRITTEN, Installed, Refusal, ScanOptions, Snapshot, Stamp};
 use crate::words::show;
 
 /// Longer than a tick of the clock that stamps files on any kernel: two writes within one tick may have equal stamps.
 const TICK: Duration = Duration::from_millis(20);
 
 type Entries = BTreeMap<Arc<Path>, Entry>;
+type Manifests = BTreeMap<Arc<Path>, Entry<Installed>>;
 
 /// Reads the directory as it is now. Blocking; 10,000 files that did not change since `previous` cost a `readdir` and an
 /// `fstatat` each.
 pub(crate) fn scan(options: &ScanOptions, previous: Option<&Snapshot>) -> Snapshot {
     let before = previous.map(|snapshot| Arc::clone(&snapshot.entries)).unwrap_or_default();
-    match read_directory(options, &before) {
+    let manifests = previous.map(|snapshot| Arc::clone(&snapshot.manifests)).unwrap_or_default();
+    match read_directory(options, &before, &manifests) {
         Ok(snapshot) => snapshot,
         Err(reason) => {
             let truncated = previous.is_some_and(|snapshot| snapshot.truncated);
-            Snapshot { directory: Err(reason), entries: before, truncated, warnings: Vec::new() }
+            let folders = previous.map(|snapshot| Arc::clone(&snapshot.folders)).unwrap_or_default();
+            Snapshot { directory: Err(reason), entries: before, manifests, folders, truncated, warnings: Vec::new() }
         }
     }
 }
@@ -71,14 +75,21 @@ fn open_directory(directory: &Path) -> Result<(OwnedFd, DirectoryFacts), String>
     Ok((handle, DirectoryFacts { uid: status.st_uid, mode: status.st_mode & 0o7777 }))
 }
 
-fn read_directory(options: &ScanOptions, before: &Arc<Entries>) -> Result<Snapshot, String> {
+fn read_directory(
+    options: &ScanOptions,
+    before: &Arc<Entries>,
+    manifests_before: &Arc<Manifests>,
+) -> Result<Snapshot, String> {
     let in_directory = |reason: String| format!("directory {} {reason}", show(&options.directory));
     let folder = std::path::absolute(&options.directory).map_err(|error| in_directory(error.to_string()))?;
     let (handle, facts) = open_directory(&folder).map_err(in_directory)?;
-    let (names, truncated) = list(&handle, options, &folder, before).map_err(|error| {
-        // Half a list is not the truth.
-        in_directory(format!("cannot be read: {error}"))
-    })?;
+    // Half a list is not the truth.
+    let unreadable = |error| in_directory(format!("cannot be read: {error}"));
+    let Listed { files: names, folders, mut truncated } =
+        list(&handle, options, &folder, before).map_err(unreadable)?;
+    let folders =
+        read_folders(handle.as_fd(), &folder, folders, options.max_plugins, manifests_before).map_err(unreadable)?;
+    truncated |= folders.truncated;
     let confinement = Confinement::new(&folder, &options.socket_dirs);
     let mut entries = Vec::with_capacity(names.len());
     let mut all_reused = names.len() == before.len();
@@ -107,23 +118,32 @@ fn read_directory(options: &ScanOptions, before: &Arc<Entries>) -> Result<Snapsh
         entries.push((Arc::from(folder.join(&name)), succeed(old.map(|(_, entry)| entry), examined)));
     }
     let entries = if all_reused { Arc::clone(before) } else { Arc::new(entries.into_iter().collect()) };
-    Ok(Snapshot { directory: Ok(()), entries, truncated, warnings: directory_warnings(&facts) })
+    let (manifests, folders) = (folders.manifests, Arc::new(folders.folders));
+    Ok(Snapshot { directory: Ok(()), entries, manifests, folders, truncated, warnings: directory_warnings(&facts) })
+}
+
+/// The names in the directory that matter.
+struct Listed {
+    files: BTreeSet<OsString>,
+    folders: BTreeSet<OsString>,
+    truncated: bool,
 }
 
 /// The names that are looked at, at most `max_plugins`: those known before stay, so that a flood of new files does not push
 /// out plugins that work; of the new ones the lowest.
-fn list(
-    handle: &OwnedFd,
-    options: &ScanOptions,
-    folder: &Path,
-    before: &Entries,
-) -> Result<(BTreeSet<OsString>, bool), Errno> {
+fn list(handle: &OwnedFd, options: &ScanOptions, folder: &Path, before: &Entries) -> Result<Listed, Errno> {
+    let mut folders = BTreeSet::new();
     let is_known = |name: &OsStr| !before.is_empty() && before.contains_key(folder.join(name).as_path());
     let (mut known, mut new, mut truncated) = (BTreeSet::<OsString>::new(), BTreeSet::<OsString>::new(), false);
+    let mut truncated_folders = false;
     for entry in Dir::read_from(handle)? {
         let entry = entry?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if !is_candidate(name, &options.extension) {
+            if may_be_folder(&entry) && folders.insert(name.to_owned()) && folders.len() > options.max_plugins {
+                folders.pop_last();
+                truncated_folders = true;
+            }
             continue;
         }
         // Who was known matters only once there are too many.
@@ -137,16 +157,16 @@ fn list(
         }
     }
     known.append(&mut new);
-    Ok((known, truncated))
+    Ok(Listed { files: known, folders, truncated: truncated || truncated_folders })
 }
 
 /// Whether an entry must be read once more although its stamp is the same.
-fn must_confirm(entry: &Entry) -> bool {
+pub(super) fn must_confirm<F>(entry: &Entry<F>) -> bool {
     !entry.confirmed && entry.first_read.elapsed() >= TICK
 }
 
 /// The entry that follows `old`: what did not change keeps its age.
-fn succeed(old: Option<&Entry>, examined: Examined) -> Entry {
+pub(super) fn succeed<F: PartialEq + Clone>(old: Option<&Entry<F>>, examined: Examined<F>) -> Entry<F> {
     let now = Instant::now();
     let Some(old) = old else {
         let read = examined.read.map_err(|refusal| aged(refusal, &examined.stamp));

@@ -5,6 +5,7 @@
 //! a file, which a scan does itself (ignored, else every scan would cause the next); its thread can die (noticed by the
 //! drop of its handler), after which using or dropping the watcher panics (so it is forgotten then).
 
+use std::collections::BTreeSet;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use notify::event::{AccessKind, AccessMode, EventKind};
+use goplug_pconf_schema::manifest::MANIFEST_NAME;
+use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RemoveKind};
 use notify::{ErrorKind, Event, EventHandler, RecommendedWatcher, RecursiveMode, Watcher};
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 use tokio::sync::Notify;
@@ -23,6 +25,10 @@ use super::scan::is_candidate;
 const RETRY: Duration = Duration::from_secs(10);
 /// A watcher that dies sooner than this is not replaced at once: its end sets the dirty flag, which leads back here.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
+
+/// Folders of the directory that are watched; of more, changes are found by the periodic scan. The kernel's own limit per
+/// user is 8,192 on small machines, and shared with everybody else.
+const MAX_FOLDERS: usize = 1_024;
 
 /// A watch on one directory, which may be missing, vanish and come back.
 #[derive(Debug)]
@@ -37,6 +43,8 @@ pub(crate) struct Watch {
 #[derive(Debug)]
 struct Armed {
     watcher: Option<RecommendedWatcher>,
+    /// The folders that are watched besides, each with what it was.
+    folders: BTreeSet<(PathBuf, Identity)>,
     identity: Identity,
     since: Instant,
     dead: Arc<AtomicBool>,
@@ -44,7 +52,7 @@ struct Armed {
 
 /// What tells a directory from another one at the same path. Inode numbers are used again at once; the time of birth
 /// tells such two apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Identity {
     device: (u32, u32),
     inode: u64,
@@ -104,6 +112,32 @@ impl Watch {
         self.shared.dirty.notify_one();
     }
 
+    /// To be called with every scan: watches `folders` of the directory, the first [`MAX_FOLDERS`] of them, and no others. A
+    /// new one sets the dirty flag, since nobody saw what happened in it before. Blocking, shortly.
+    pub(crate) fn folders(&mut self, folders: &[PathBuf]) {
+        let Some(armed) = self.armed.as_mut().filter(|armed| !armed.dead.load(Ordering::Acquire)) else { return };
+        let Some(watcher) = &mut armed.watcher else { return };
+        let identified = |folder: &PathBuf| Some((folder.clone(), identity(folder)?));
+        let wanted: BTreeSet<_> = folders.iter().take(MAX_FOLDERS).filter_map(identified).collect();
+        if wanted == armed.folders {
+            return;
+        }
+        // All of it panics, instead of failing, when the watcher's thread dies meanwhile; a folder that cannot be watched is
+        // left to the periodic scan.
+        let changed = catch_unwind(AssertUnwindSafe(|| {
+            for (old, _) in armed.folders.difference(&wanted) {
+                // One that was removed is watched no more.
+                _ = watcher.unwatch(old);
+            }
+            let new = wanted.difference(&armed.folders);
+            new.filter(|(folder, _)| watcher.watch(folder, RecursiveMode::NonRecursive).is_ok()).count()
+        }));
+        armed.folders = wanted;
+        if changed.is_ok_and(|new| new > 0) {
+            self.shared.dirty.notify_one();
+        }
+    }
+
     fn arm(&self, present: Identity) -> Result<Armed, String> {
         let dead = Arc::new(AtomicBool::new(false));
         let handler = Handler {
@@ -112,7 +146,8 @@ impl Watch {
             shared: Arc::clone(&self.shared),
             dead: Arc::clone(&dead),
         };
-        let mut armed = Armed { watcher: None, identity: present, since: Instant::now(), dead };
+        let mut armed =
+            Armed { watcher: None, folders: BTreeSet::new(), identity: present, since: Instant::now(), dead };
         // Both panic, instead of failing, when the watcher's thread could not be started.
         catch_unwind(AssertUnwindSafe(|| {
             let watcher = armed.watcher.insert(RecommendedWatcher::new(handler, notify::Config::default())?);
@@ -194,9 +229,21 @@ impl Handler {
             EventKind::Access(_) => return false,
             _ => {}
         }
+        // A folder came, went or was renamed: of what was renamed nobody says what it is.
+        let may_be_folder = matches!(
+            event.kind,
+            EventKind::Create(CreateKind::Folder)
+                | EventKind::Remove(RemoveKind::Folder)
+                | EventKind::Modify(ModifyKind::Name(_))
+        );
         // A log or a socket in the same folder must not cause a scan at every write.
         let is_ours = |path: &PathBuf| match path.file_name() {
-            Some(name) => is_candidate(name, &self.extension) || *path == self.directory,
+            Some(name) => {
+                is_candidate(name, &self.extension)
+                    || name == MANIFEST_NAME
+                    || *path == self.directory
+                    || (may_be_folder && !name.as_encoded_bytes().starts_with(b"."))
+            }
             None => true,
         };
         event.paths.is_empty() || event.paths.iter().any(is_ours)

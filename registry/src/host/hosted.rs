@@ -85,7 +85,7 @@ impl Hosted {
         self.open_logs(after, true).await
     }
 
-    async fn open_logs(&self, after: u64, follow: bool) -> Result<Follow, Fault> {
+    pub(crate) async fn open_logs(&self, after: u64, follow: bool) -> Result<Follow, Fault> {
         let mut talk = self.connect().await?;
         talk.send(&Request::Logs { after, follow }).await?;
         Ok(Follow { talk, is_done: false })

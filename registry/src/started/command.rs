@@ -29,8 +29,8 @@ pub struct Command {
     env: BTreeMap<OsString, Option<OsString>>,
     workdir: Option<PathBuf>,
     limits: ProcessLimits,
-    pub(super) plugin: Option<PluginId>,
-    pub(super) ready_within: Duration,
+    pub(crate) plugin: Option<PluginId>,
+    pub(crate) ready_within: Duration,
 }
 
 impl Command {
@@ -82,6 +82,11 @@ impl Command {
         self
     }
 
+    /// What it may use as it is now.
+    pub(crate) fn process_limits(&self) -> ProcessLimits {
+        self.limits
+    }
+
     /// Its name (default: what it says in its hello; of a v0 plugin, which says none, the program's).
     #[must_use]
     pub fn plugin(mut self, id: PluginId) -> Self {
@@ -97,7 +102,7 @@ impl Command {
     }
 
     /// The absolute path of the program.
-    pub(super) fn program(&self) -> Result<PathBuf, Fault> {
+    pub(crate) fn program(&self) -> Result<PathBuf, Fault> {
         let shown = self.program.display();
         let failed = |error: std::io::Error| Fault::new(Code::InvalidArgument, format!("the program {shown}: {error}"));
         if self.program.components().count() > 1 || self.program.is_absolute() {
@@ -109,7 +114,7 @@ impl Command {
         std::path::absolute(found.ok_or_else(missing)?).map_err(failed)
     }
 
-    pub(super) fn spec(&self, instance: &str, socket: &Path, folder: PathBuf) -> Result<HostSpec, Fault> {
+    pub(crate) fn spec(&self, instance: &str, socket: &Path, folder: PathBuf) -> Result<HostSpec, Fault> {
         let text = |what: &OsString| {
             what.clone().into_string().map_err(|what| {
                 let text = format!("`{}` is no UTF-8: arguments and variables must be", what.to_string_lossy());

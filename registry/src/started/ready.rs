@@ -18,15 +18,15 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_m
 const QUOTED_LINES: usize = 5;
 
 /// A process that was started and that nobody has yet: dropped, it is ended.
-pub(super) struct Unready(Option<Hosted>);
+pub(crate) struct Unready(Option<Hosted>);
 
 impl Unready {
-    pub(super) fn new(hosted: Hosted) -> Self {
+    pub(crate) fn new(hosted: Hosted) -> Self {
         Self(Some(hosted))
     }
 
     /// It is somebody's now.
-    pub(super) fn release(mut self) {
+    pub(crate) fn release(mut self) {
         self.0 = None;
     }
 }
@@ -45,7 +45,7 @@ impl Drop for Unready {
 }
 
 /// Makes room for a plugin: removes the socket file of a dead predecessor, which many plugins cannot do by themselves.
-pub(super) async fn clear(socket: &Path) -> Result<(), Fault> {
+pub(crate) async fn clear(socket: &Path) -> Result<(), Fault> {
     let conflict = |why: &str| Err(Fault::new(Code::Conflict, format!("the socket {} {why}", socket.display())));
     match std::fs::symlink_metadata(socket) {
         Err(_) => return Ok(()),
@@ -71,7 +71,7 @@ pub(super) async fn clear(socket: &Path) -> Result<(), Fault> {
 }
 
 /// Waits until something answers on the socket.
-pub(super) async fn wait(hosted: &Hosted, socket: &Path, limit: Duration) -> Result<(), Fault> {
+pub(crate) async fn wait(hosted: &Hosted, socket: &Path, limit: Duration) -> Result<(), Fault> {
     let answers = async {
         let mut pause = PAUSES.0;
         while hello(socket).await.is_err() {
@@ -102,7 +102,7 @@ pub(super) async fn wait(hosted: &Hosted, socket: &Path, limit: Duration) -> Res
 }
 
 /// Asks for the name: `None` of who answers something else than a hello, and so is of v0.
-pub(super) async fn hello(socket: &Path) -> Result<Option<PluginId>, Fault> {
+pub(crate) async fn hello(socket: &Path) -> Result<Option<PluginId>, Fault> {
     let failed = |why: String| Fault::new(Code::Unavailable, why);
     let deadline = Instant::now() + Duration::from_millis(HELLO_MS);
     let mut connection = Connection::connect(socket, deadline).await.map_err(|error| failed(error.to_string()))?;

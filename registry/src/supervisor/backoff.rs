@@ -10,8 +10,13 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// 100 ms, doubled with each failure in a row up to 30 s, and up to a fifth shorter as `jitter` (0 to 1000) says, so that
 /// plugins that failed together do not come back together.
 pub(crate) fn pause(failures: u32, jitter: u32) -> Duration {
-    let doubled = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    let whole = doubled.min(LONGEST);
+    pause_between(FIRST, LONGEST, failures, jitter)
+}
+
+/// As [`pause`], from `first` up to `longest`.
+pub(crate) fn pause_between(first: Duration, longest: Duration, failures: u32, jitter: u32) -> Duration {
+    let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    let whole = doubled.min(longest);
     whole - whole / 5 * jitter.min(1000) / 1000
 }
 

@@ -144,6 +144,11 @@ impl Live {
         }
     }
 
+    /// Calls that have ended, and calls under way.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.calls.load(Ordering::Relaxed), self.in_flight())
+    }
+
     /// Whether the two are one process: of v1 by what it says, of v0 by what the kernel says.
     pub(crate) fn is_same_process(&self, other: &Self) -> bool {
         match (self.wire, other.wire) {

@@ -3,7 +3,7 @@
 //! In reading order: `state` (all that can happen, pure), `task` (carries it out), `introduce` and `part` (how a process
 //! is met and left), `live` (a process that serves), `backoff` (pauses, pure).
 
-mod backoff;
+pub(crate) mod backoff;
 mod introduce;
 mod live;
 mod part;
@@ -11,7 +11,7 @@ mod state;
 mod task;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -22,9 +22,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 pub(crate) use live::{Doubt, Live, Method, Wire};
+pub(crate) use state::Down;
 pub(crate) use task::{Shared, spawn};
 
 use crate::discovery::Found;
+use crate::program::{self, Program};
 
 /// Messages that may wait for a supervisor.
 const MAX_COMMANDS: usize = 64;
@@ -40,6 +42,8 @@ pub(crate) struct Slot {
     live: ArcSwapOption<Live>,
     view: watch::Sender<Arc<View>>,
     commands: mpsc::Sender<Command>,
+    /// The keeper of its process, if the registry has started one.
+    program: OnceLock<Weak<Program>>,
 }
 
 /// What a supervisor publishes.
@@ -96,6 +100,11 @@ pub(crate) enum FileNews {
     /// The same words were written again.
     Rewritten,
     Removed,
+    /// Of a plugin that the registry starts: there is no process.
+    Down {
+        down: Down,
+        why: Option<Fault>,
+    },
 }
 
 impl Slot {
@@ -129,6 +138,31 @@ impl Slot {
         let gone = || Fault::new(Code::NotFound, format!("plugin `{}` is gone", self.id));
         self.commands.send(command(reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())
+    }
+
+    /// Its process is kept by `program` from now on.
+    pub(crate) fn set_program(&self, program: &Arc<Program>) {
+        // A plugin that was removed and installed again has a new slot.
+        _ = self.program.set(Arc::downgrade(program));
+    }
+
+    /// Whether its process was stopped because nobody called it: a call starts it.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.program.get().and_then(Weak::upgrade).is_some_and(|program| program.view().is_asleep)
+    }
+
+    /// Starts the process that was stopped because nobody called it, and waits until the plugin serves, at most until
+    /// `until`; false if it does not.
+    pub(crate) async fn wake(&self, until: Instant) -> bool {
+        let Some(program) = self.program.get().and_then(Weak::upgrade) else { return false };
+        let wake = async {
+            program.ask(program::Command::Start).await?;
+            match self.ask(Command::Load).await? {
+                Err(fault) if fault.code == Code::Conflict => Ok(()),
+                loaded => loaded.map(drop),
+            }
+        };
+        matches!(tokio::time::timeout_at(until, wake).await, Ok(Ok(())))
     }
 
     /// Tells what became of the file.

@@ -6,6 +6,7 @@
 //!                        starting|loaded --lost--> backoff --timer--> starting
 //! loaded --another process in the file--> loaded, its successor starting; then the new one serves, the old one retires
 //! any --file removed--> gone          discovered --a look finds it active--> loaded
+//! any --its process is not there--> down --another process--> discovered | starting   (of plugins that the registry starts)
 //! ```
 //! A plugin is *wanted* when its file says so (auto-discover, not lazy) or when somebody asked for it; an unload ends
 //! that until somebody asks again or the file changes.
@@ -43,7 +44,24 @@ pub(crate) enum Phase {
     },
     Failed,
     Denied,
+    /// Of a plugin that the registry starts: there is no process, and its keeper says why.
+    Down(Down),
     Gone,
+}
+
+/// Why a plugin that the registry starts has no process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Down {
+    /// It was stopped, or was never started.
+    Stopped,
+    /// It is being started, and does not answer yet.
+    Starting,
+    /// It ended, and is started again soon.
+    Backoff,
+    /// It cannot be started.
+    Failed,
+    /// The operator wants it off.
+    Disabled,
 }
 
 /// What is known of the process that will take a loaded plugin's place.
@@ -81,6 +99,8 @@ pub(crate) enum Input {
     Inactive,
     /// The drain ended; `stopped`: the process is leaving.
     Drained { stopped: bool },
+    /// There is no process to connect to.
+    Down(Down),
     /// The time that was asked for has come.
     Timer,
 }
@@ -129,6 +149,11 @@ impl Machine {
             Phase::Backoff { .. } => State::Backoff,
             Phase::Failed => State::Failed,
             Phase::Denied => State::Denied,
+            Phase::Down(Down::Stopped) => State::Stopped,
+            Phase::Down(Down::Starting) => State::Starting,
+            Phase::Down(Down::Backoff) => State::Backoff,
+            Phase::Down(Down::Failed) => State::Failed,
+            Phase::Down(Down::Disabled) => State::Disabled,
             Phase::Gone => State::Gone,
         }
     }
@@ -157,6 +182,19 @@ pub(crate) fn step(machine: Machine, input: Input, now: Instant, jitter: u32) ->
             Phase::Loaded(_) => (machine.to(Phase::Gone), vec![Drop]),
             _ => (machine.to(Phase::Gone), Vec::new()),
         },
+
+        (phase, Input::Down(down)) => {
+            let effects = match phase {
+                Phase::Starting => vec![AbandonStart],
+                Phase::Loaded(Successor::Starting) => vec![AbandonStart, Drop],
+                Phase::Loaded(_) | Phase::Draining { .. } => vec![Drop],
+                _ => Vec::new(),
+            };
+            (machine.to(Phase::Down(down)), effects)
+        }
+        (Phase::Down(_), Input::Load) => (machine.wanted(true), Vec::new()),
+        (Phase::Down(_), Input::Unload) => (machine.wanted(false), Vec::new()),
+        (Phase::Down(_), Input::Reload) => stay(),
 
         // Whoever asked for a reload gets it, of the process that the file names by then.
         (Phase::Draining { reload: true, .. }, Input::Replaced { .. }) => stay(),

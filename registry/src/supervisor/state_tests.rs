@@ -19,6 +19,7 @@ fn phases(now: Instant) -> Vec<Phase> {
         Phase::Backoff { until: later },
         Phase::Failed,
         Phase::Denied,
+        Phase::Down(Down::Backoff),
         Phase::Gone,
     ]
 }
@@ -40,6 +41,7 @@ fn every_pair_of_phase_and_input_has_its_answer() {
         Input::Lost,
         Input::Inactive,
         Input::Drained { stopped: false },
+        Input::Down(Down::Stopped),
         Input::Timer,
     ];
     let mut lines = String::new();
@@ -75,6 +77,7 @@ fn name(phase: Phase) -> &'static str {
         Phase::Backoff { .. } => "back",
         Phase::Failed => "fail",
         Phase::Denied => "deny",
+        Phase::Down(_) => "down",
         Phase::Gone => "gone",
     }
 }
@@ -102,7 +105,7 @@ fn a_long_random_life_never_contradicts_itself() {
         for _ in 0..500 {
             now += Duration::from_millis(random(5_000));
             let auto = random(2) == 0;
-            let input = match random(12) {
+            let input = match random(13) {
                 0 => Input::Found { auto },
                 1 => Input::Replaced { auto },
                 2 if random(20) == 0 => Input::Removed,
@@ -115,12 +118,14 @@ fn a_long_random_life_never_contradicts_itself() {
                 }
                 9 if world.serving && !world.draining => Input::Lost,
                 10 if world.draining => Input::Drained { stopped: auto },
+                11 => Input::Down([Down::Stopped, Down::Backoff, Down::Failed][random(3) as usize]),
                 _ => Input::Timer,
             };
             if matches!(input, Input::Up | Input::NotUp(_)) {
                 world.starting = false;
             }
-            if matches!(input, Input::Drained { .. }) {
+            // Of a process that is not there nobody waits for a drain.
+            if matches!(input, Input::Drained { .. } | Input::Down(_)) {
                 world.draining = false;
             }
             let (next, effects) = step(machine, input, now, random(1001) as u32);

@@ -5,7 +5,7 @@ use std::future::{Future, pending};
 use std::hash::{BuildHasher, Hasher};
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -24,7 +24,7 @@ use super::{Command, FileNews, MAX_COMMANDS, Seen, Slot, View};
 use crate::call::is_hung;
 use crate::discovery::Found;
 use crate::event::{EventLog, now_text};
-use crate::options::{Builder, MAX_CONCURRENT_STARTS, Options, POOL_IDLE};
+use crate::options::{Builder, MAX_CONCURRENT_LAUNCHES, MAX_CONCURRENT_STARTS, Options, POOL_IDLE};
 use crate::tasks::Tasks;
 
 /// Callers that may wait for one start.
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub events: Arc<EventLog>,
     /// Bounds how many plugins are met at once.
     starts: Semaphore,
+    /// Bounds how many processes are started at once.
+    pub launches: Semaphore,
     pub tasks: Tasks,
     /// True once the registry is closed.
     pub closed: watch::Sender<bool>,
@@ -51,6 +53,7 @@ impl Shared {
             options: Options::new(options),
             events,
             starts,
+            launches: Semaphore::new(MAX_CONCURRENT_LAUNCHES),
             tasks: Tasks::default(),
             closed: watch::Sender::new(false),
             dead_ends,
@@ -71,7 +74,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, id: PluginId, file: PathBuf, found: Ar
         retry_at: None,
         unloaded: false,
     };
-    let slot = Slot { id, live: ArcSwapOption::empty(), view: watch::Sender::new(Arc::new(view.clone())), commands };
+    let slot = Slot { id, live: ArcSwapOption::empty(), view: watch::Sender::new(Arc::new(view.clone())), commands, program: OnceLock::new() };
     let slot = Arc::new(slot);
     // The task must not keep its own inbox open: it ends when the registry lets go of the slot.
     let weak = Arc::downgrade(&slot);
@@ -240,6 +243,10 @@ impl Task {
                 _ => Input::Replaced { auto: self.auto() },
             },
             FileNews::Removed => Input::Removed,
+            FileNews::Down { down, why } => {
+                self.view.last_error = why;
+                Input::Down(down)
+            }
         };
         self.feed(input);
         // One that waits to be asked for is looked at once, so that lists can say what it is; nothing is activated by that.
@@ -257,6 +264,7 @@ impl Task {
         let refusal = match self.machine.phase {
             Phase::Loaded(_) => Some(Fault::new(Code::Conflict, format!("plugin `{}` is loaded already", self.id))),
             Phase::Draining { .. } => Some(Fault::new(Code::Unavailable, format!("plugin `{}` is draining", self.id))),
+            Phase::Down(_) => Some(self.no_process()),
             _ if self.loading.len() == MAX_WAITING => {
                 let text = format!("{MAX_WAITING} callers wait for plugin `{}` already", self.id);
                 Some(Fault::new(Code::Overloaded, text))
@@ -272,7 +280,17 @@ impl Task {
         self.feed(Input::Load);
     }
 
+    fn no_process(&self) -> Fault {
+        let because = self.view.last_error.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
+        let text = format!("plugin `{}` is {}, no process of it runs{because}", self.id, self.machine.state());
+        Fault::new(Code::WrongState, text)
+    }
+
     fn reload(&mut self, reply: oneshot::Sender<Result<Activation, Fault>>) {
+        if let Phase::Down(_) = self.machine.phase {
+            _ = reply.send(Err(self.no_process()));
+            return;
+        }
         if self.loading.len() == MAX_WAITING || matches!(self.machine.phase, Phase::Draining { .. } | Phase::Starting) {
             let text = format!("plugin `{}` is {}", self.id, self.machine.state());
             _ = reply.send(Err(Fault::new(Code::Unavailable, text)));
@@ -288,7 +306,7 @@ impl Task {
         let state = self.machine.state();
         let refusal = match self.machine.phase {
             Phase::Loaded(_) | Phase::Backoff { .. } | Phase::Failed | Phase::Denied => None,
-            Phase::Discovered | Phase::Stopped | Phase::Gone => Some(Code::WrongState),
+            Phase::Discovered | Phase::Stopped | Phase::Down(_) | Phase::Gone => Some(Code::WrongState),
             Phase::Starting | Phase::Draining { .. } => Some(Code::Unavailable),
         };
         if let Some(code) = refusal {

@@ -13,7 +13,7 @@ const LINKS: [&str; 8] = ["directory", "file", "content", "pair", "socket", "pee
 const MAX_NEAR: usize = 5;
 
 /// What became of one link.
-enum Finding {
+pub(super) enum Finding {
     Ok(String),
     Warning(String),
     /// What is wrong, and the command that mends it.
@@ -54,7 +54,10 @@ fn plugin(findings: &Findings) -> Option<PluginId> {
         FileFinding::There { read: Ok(found), .. } => Some(found.pconf.id.clone()),
         FileFinding::There { read: Err(refusal), .. } => refusal.id.clone(),
         FileFinding::NotNamed { id, .. } => id.clone(),
-        FileFinding::BadName(_) | FileFinding::Ambiguous(_) | FileFinding::Missing { .. } => None,
+        FileFinding::BadName(_)
+        | FileFinding::Ambiguous(_)
+        | FileFinding::Missing { .. }
+        | FileFinding::Installed { .. } => None,
     }
 }
 
@@ -83,7 +86,7 @@ fn look(name: &str, findings: &Findings, plugin: Option<&PluginId>) -> Finding {
     }
 }
 
-fn directory(findings: &Findings) -> Finding {
+pub(super) fn directory(findings: &Findings) -> Finding {
     let directory = &findings.directory;
     let path = show(&directory.path);
     if let Err(reason) = &directory.read {
@@ -116,6 +119,8 @@ fn file(findings: &Findings) -> Finding {
         FileFinding::Missing { path, near } => {
             nearby(&format!("{} does not exist", show(path)), near, findings, "start the plugin that writes it")
         }
+        // Has a chain of its own.
+        FileFinding::Installed { path, .. } => Fine(show(path)),
         FileFinding::There { path, place, read, .. } => match place {
             Place::Seen => at_its_place(path, read.as_ref().err().map(|refusal| &**refusal)),
             place => Broken(format!("{} {}", show(path), misplaced(*place, findings)), Some(put_right(path, findings))),

@@ -5,11 +5,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use goplug_pconf_schema::manifest::MANIFEST_NAME;
 use goplug_pconf_schema::{PluginId, nearest};
 
 use super::{DirectoryFinding, FileFinding, Findings, Near, Place};
+use crate::desired;
 use crate::discovery::{
-    Confinement, Entry, Flaw, Found, Refusal, ScanOptions, Snapshot, View, examine, is_candidate, read_anyway, scan,
+    Confinement, Entry, Flaw, Found, Installed, Refusal, ScanOptions, Snapshot, View, check_program, examine,
+    examine_manifest, is_candidate, read_anyway, scan,
 };
 
 /// The most files outside of the view that are opened in search of a name.
@@ -27,9 +30,11 @@ pub(crate) fn gather(subject: &str, options: &ScanOptions, view: &View, previous
         view,
         directory,
     };
-    let file = match search.as_file(subject) {
-        Some(path) => search.file(path),
-        None => search.plugin(subject),
+    let manifest = search.as_manifest(subject).and_then(|path| search.manifest(path));
+    let file = match (manifest, search.as_file(subject)) {
+        (Some(found), _) => found,
+        (None, Some(path)) => search.file(path),
+        (None, None) => search.plugin(subject),
     };
     let rivals = match &file {
         FileFinding::There { path, read: Ok(found), .. } => search.others(&found.pconf.id, path),
@@ -78,6 +83,55 @@ impl Search<'_> {
         }
     }
 
+    /// Whether a subject is a manifest: by its name, or a folder that has one.
+    fn as_manifest(&self, subject: &str) -> Option<PathBuf> {
+        let is_path = subject.starts_with(['/', '.']) || subject.ends_with(MANIFEST_NAME);
+        let path = match (is_path, subject.starts_with('/')) {
+            (false, _) => return None,
+            (true, true) => PathBuf::from(subject),
+            (true, false) => self.directory.join(subject),
+        };
+        let file = if path.ends_with(MANIFEST_NAME) { path } else { path.join(MANIFEST_NAME) };
+        std::fs::symlink_metadata(&file).is_ok().then_some(file)
+    }
+
+    fn manifest(&self, path: PathBuf) -> Option<FileFinding> {
+        let entry = self.snapshot.manifests.get(path.as_path());
+        let read = match entry {
+            Some(entry) => entry.read.clone(),
+            None => examine_manifest(&path)?.read,
+        };
+        let winner = match &read {
+            Ok(found) => self.manifests_of(&found.manifest.id).next().filter(|winner| **winner != *path),
+            Err(_) => None,
+        };
+        let program = read.as_ref().map(|found| check_program(&found.manifest, &found.folder)).unwrap_or_default();
+        let desired = desired::load(&self.directory).unwrap_or_default();
+        let disabled = read.as_ref().is_ok_and(|found| desired.of(&found.manifest.id).disabled);
+        let winner = winner.map(Path::to_owned);
+        Some(FileFinding::Installed { path, read, program, outside: entry.is_none(), winner, disabled })
+    }
+
+    /// The manifests of a pair, by path: the first is used.
+    fn manifests_of(&self, id: &PluginId) -> impl Iterator<Item = &Path> {
+        let names = move |entry: &Entry<Installed>| entry.read.as_ref().is_ok_and(|found| found.manifest.id == *id);
+        self.snapshot.manifests.iter().filter(move |(_, entry)| names(entry)).map(|(path, _)| &**path)
+    }
+
+    /// The manifest of a plugin of which no `.pconf` is there, or of a folder of that name that cannot be used.
+    fn installed(&self, subject: &str) -> Option<FileFinding> {
+        let fits = |path: &Path, entry: &Entry<Installed>| match &entry.read {
+            Ok(found) if subject.contains('/') => PluginId::parse(subject).is_ok_and(|id| id == found.manifest.id),
+            Ok(found) => found.manifest.id.name() == subject,
+            Err(_) => {
+                let folder = path.parent().and_then(|folder| folder.strip_prefix(&self.directory).ok());
+                folder.is_some_and(|folder| folder == Path::new(subject) || folder.ends_with(subject))
+            }
+        };
+        let (path, _) = self.snapshot.manifests.iter().find(|(path, entry)| fits(path, entry))?;
+        self.manifest(path.to_path_buf())
+    }
+
     fn file(&self, path: PathBuf) -> FileFinding {
         let Some(examined) = examine(&path, &self.confinement) else {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -102,8 +156,15 @@ impl Search<'_> {
             self.ids().filter(|other| if bare { other.name() == id.name() } else { **other == id }).collect();
         ids.sort();
         ids.dedup();
+        let installed = if bare { self.same_name(id.name(), &ids) } else { Vec::new() };
+        if !installed.is_empty() && installed.len() + ids.len() > 1 {
+            return FileFinding::Ambiguous(ids.into_iter().cloned().chain(installed).collect());
+        }
         match ids.as_slice() {
             [] => {
+                if let Some(found) = self.installed(subject) {
+                    return found;
+                }
                 let near =
                     self.nearby(&if bare { Wanted::Name(id.name().to_owned()) } else { Wanted::Pair(id.clone()) });
                 FileFinding::NotNamed { id: (!bare).then_some(id), near }
@@ -111,6 +172,16 @@ impl Search<'_> {
             [only] => self.used_file(only),
             several => FileFinding::Ambiguous(several.iter().map(|id| (*id).clone()).collect()),
         }
+    }
+
+    /// Installed plugins of that name that are none of `ids`.
+    fn same_name(&self, name: &str, ids: &[&PluginId]) -> Vec<PluginId> {
+        let usable = self.snapshot.manifests.values().filter_map(|entry| entry.read.as_ref().ok());
+        let mut found: Vec<_> = usable.map(|found| found.manifest.id.clone()).collect();
+        found.retain(|id| id.name() == name && !ids.contains(&id));
+        found.sort();
+        found.dedup();
+        found
     }
 
     /// The file by which a pair that is there is known.

@@ -62,7 +62,7 @@ fn end_host(hosted: &Hosted) {
     }
 }
 
-fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     let pid = Pid::from_raw(pid.cast_signed()).unwrap();
     if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) {
         let _ = pidfd_send_signal(pidfd, Signal::KILL);

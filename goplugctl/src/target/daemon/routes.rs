@@ -1,5 +1,6 @@
 //! Which route of the daemon's API each verb asks.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,14 +8,15 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::StreamExt;
 use goplug_pconf_schema::admin::{
-    Activation, CallbackList, DaemonStatus, MethodList, Notification, Ping, PluginDetail, PluginSummary, RegistryEvent,
-    Unloaded, Why,
+    Activation, CallbackList, DaemonStatus, Installation, MethodList, Notification, Ping, PluginDetail, PluginSummary,
+    RegistryEvent, Removal, Unloaded, Why,
 };
 use goplug_pconf_schema::wire::call::{MAX_DEADLINE_MS, escape};
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::wire::life::{DEFAULT_DRAIN_MS, STOP_GRACE_MS};
 use goplug_pconf_schema::wire::sse::SseEvent;
 use goplug_pconf_schema::{Code, Fault, PluginId};
+use hyper::Method;
 
 use super::{Ask, Daemon, GRACE, MAX_DOCUMENT_BYTES, MAX_REPLY_BYTES, PATIENCE, milliseconds};
 use crate::notification;
@@ -51,6 +53,26 @@ impl Target for Daemon {
 
     fn why<'a>(&'a self, subject: &'a str) -> Answer<'a, Why> {
         self.document(Ask::get(format!("/v1/why?subject={}", escape(subject)))).boxed()
+    }
+
+    fn install<'a>(&'a self, source: &'a Path, dry_run: bool) -> Answer<'a, Installation> {
+        let Some(source) = source.to_str() else {
+            let text = format!("{} is no UTF-8, which a daemon can be told", source.display());
+            return std::future::ready(Err(Fault::new(Code::InvalidArgument, text))).boxed();
+        };
+        self.document(Ask {
+            body: serde_json::json!({ "source": source, "dryRun": dry_run }).to_string().into(),
+            content_type: Some("application/json"),
+            // Gigabytes may have to be copied and synced.
+            patience: 10 * PATIENCE,
+            ..Ask::post("/v1/plugins")
+        })
+        .boxed()
+    }
+
+    fn remove<'a>(&'a self, plugin: &'a PluginId, dry_run: bool) -> Answer<'a, Removal> {
+        let query = if dry_run { "?dryRun=true" } else { "" };
+        self.document(Ask { method: Method::DELETE, patience: 10 * PATIENCE, ..Ask::get(path(plugin, query)) }).boxed()
     }
 
     fn load<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Activation> {

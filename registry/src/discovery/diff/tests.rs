@@ -48,7 +48,14 @@ fn snapshot(files: &[File], now: Instant) -> Snapshot {
         };
         (path, Entry { stamp, read, first_read: now, confirmed: true })
     });
-    Snapshot { directory: Ok(()), entries: Arc::new(entries.collect()), truncated: false, warnings: Vec::new() }
+    Snapshot {
+        directory: Ok(()),
+        entries: Arc::new(entries.collect()),
+        manifests: Arc::default(),
+        folders: Arc::default(),
+        truncated: false,
+        warnings: Vec::new(),
+    }
 }
 
 /// A change in one word and its names.
@@ -249,4 +256,44 @@ fn a_new_lower_file_ends_a_promotion() {
     let three = [vec![File("a.pconf", a("u", "3"))], two.to_vec()].concat();
     let (view, _) = diff(&view, &snapshot(&three, now), now);
     assert_eq!(view.winner(&id()).unwrap().0, Path::new("/p/a.pconf"));
+}
+
+/// One manifest: its folder, its version and its description.
+fn installed(folders: &[(&str, &str, &str)], now: Instant) -> Snapshot {
+    let entries = folders.iter().map(|(folder, version, description)| {
+        let folder = Path::new("/p").join(folder);
+        let name = folder.file_name().unwrap().to_str().unwrap();
+        let text = format!(
+            r#"{{"name":"{name}","version":"{version}","description":"{description}","exec":{{"command":"./x"}}}}"#
+        );
+        let manifest = goplug_pconf_schema::Manifest::parse(text.as_bytes(), Default::default()).unwrap();
+        let found = Installed { manifest: Arc::new(manifest), folder: folder.clone(), warnings: Vec::new() };
+        let path: Arc<Path> = folder.join("plugin.json").into();
+        (path, Entry { stamp: Stamp::default(), read: Ok(Arc::new(found)), first_read: now, confirmed: true })
+    });
+    Snapshot { manifests: Arc::new(entries.collect()), ..snapshot(&[], now) }
+}
+
+#[test]
+fn manifests_are_compared_by_the_same_rules() {
+    let now = Instant::now();
+    let mut view = View::default();
+    let mut step = |folders: &[(&str, &str, &str)]| {
+        let (next, changes) = diff_manifests(&view, &installed(folders, now), now);
+        view = next;
+        let words = changes.into_iter().map(|change| match change {
+            Change::Appeared { id, file, .. } => format!("appeared {id} {}", file.display()),
+            Change::Replaced { id, found, .. } => format!("replaced {id} {}", found.manifest.version),
+            Change::Removed { id } => format!("removed {id}"),
+            Change::Conflict { id, loser, .. } => format!("conflict {id} {}", loser.display()),
+            other => format!("{other:?}"),
+        });
+        words.collect::<Vec<_>>()
+    };
+    assert_eq!(step(&[("a", "1.0.0", "")]), ["appeared -/a /p/a/plugin.json"]);
+    assert_eq!(step(&[("a", "1.0.0", "")]), [""; 0]);
+    assert_eq!(step(&[("a", "1.1.0", "")]), ["replaced -/a 1.1.0"]);
+    assert_eq!(step(&[("a", "1.1.0", ""), ("b/a", "2.0.0", "")]), ["conflict -/a /p/b/a/plugin.json"]);
+    assert_eq!(step(&[("b/a", "2.0.0", "")]).last().unwrap(), "replaced -/a 2.0.0");
+    assert_eq!(step(&[]), ["removed -/a"]);
 }

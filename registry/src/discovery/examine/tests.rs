@@ -84,7 +84,9 @@ fn a_file_that_is_exchanged_after_it_was_looked_at_is_refused_too() {
     for (name, flaw) in [("link", Flaw::Symlink), ("fifo", Flaw::NotRegular("FIFO"))] {
         let path = folder.path(name);
         let (answer, wait) = std::sync::mpsc::channel();
-        std::thread::spawn(move || answer.send(open_and_read(rustix::fs::CWD, &path, Trust::Checked).map(|_| ())));
+        std::thread::spawn(move || {
+            answer.send(open_and_read(A_PCONF, rustix::fs::CWD, &path, Trust::Checked).map(|_| ()))
+        });
         let opened = wait.recv_timeout(Duration::from_secs(10)).expect("opening a file never blocks");
         assert_eq!(opened.unwrap_err().0, flaw, "{name}");
     }

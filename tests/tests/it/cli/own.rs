@@ -7,7 +7,7 @@ use goplug_tests::{LONG, PluginDir, Process, Ready, http, wait_until};
 
 use super::transcript::{Answer, run};
 use super::{Transcript, broken_file, the_fixture};
-use crate::support::{GOPLUGCTL, command, goplugctl, socket_in};
+use crate::support::{GOPLUGCTL, command, fixture, goplugctl, socket_in};
 
 fn said(dir: &PluginDir, words: &[&str]) -> Answer {
     run(words.iter().map(|word| word.replace("{dir}", dir.text())), b"", &[(dir.text().to_owned(), "[DIR]")])
@@ -52,6 +52,95 @@ fn lint_reads_files_and_touches_nothing() {
     both.same("lint {dir}/none.pconf");
     both.same("lint");
     both.is("lint");
+}
+
+/// A plugin's folder beside the plugin directory, which no scan sees.
+fn sources(dir: &PluginDir) -> Vec<Process> {
+    let put = |folder: &str, manifest: &str| {
+        let path = dir.join(folder);
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::write(path.join("plugin.json"), manifest).unwrap();
+        std::fs::write(path.join("run"), "#!/bin/sh\n").unwrap();
+        std::fs::set_permissions(path.join("run"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    put(
+        ".sources/clock",
+        r#"{"name":"clock","namespace":"test","version":"1.2.3","description":"tells the time","maintainers":["Ada"],
+            "home":"https://example.org","source":{"mode":"local_exec","path":"run"},"exec":{"args":["--utc"]},
+            "lazy_load":true,"requires":["test/base@^2"],"interfaces":["clock@1.0.0"],"extra":1}"#,
+    );
+    put(
+        ".sources/bad",
+        "{\"name\": \"b/d\", \"version\": \"1.0\",\n \"source\": {\"mode\": \"local_exe\", \"path\": \"../x\"}}",
+    );
+    std::os::unix::fs::symlink("/etc/passwd", dir.join(".sources/bad/link")).unwrap();
+    put(".sources/shared", r#"{"name":"shared","version":"3.0.0","source":{"mode":"local_so","path":"run.so"}}"#);
+    std::fs::rename(dir.join(".sources/shared/run"), dir.join(".sources/shared/run.so")).unwrap();
+    Vec::new()
+}
+
+#[test]
+fn install_and_remove() {
+    let mut both = Transcript::quiet(sources);
+    both.same_in_both_forms("install {dir}/.sources/clock --dry-run");
+    both.same("list");
+    both.same_in_both_forms("install {dir}/.sources/clock");
+    both.same("install {dir}/.sources/clock/plugin.json");
+    both.same("install {dir}/.sources/bad");
+    both.same("install {dir}/.sources/none");
+    both.same("install {dir}/.sources/shared -q");
+    both.same_in_both_forms("list");
+    both.same_in_both_forms("inspect test/clock");
+    both.same_in_both_forms("why test/clock");
+    both.same("why shared");
+    both.same("why {dir}/shared/plugin.json");
+    both.same("cat shared");
+    both.same("is-discovered test/clock");
+    both.same("is-loaded test/clock");
+    both.same("execute test/clock Now");
+    both.same("load test/clock");
+    both.same("lint {dir}");
+    both.same("remove none");
+    both.same_in_both_forms("remove test/clock --dry-run");
+    both.same("remove test/clock");
+    both.same("rm shared -o json");
+    both.same("list");
+    for target in both.each() {
+        assert_eq!(target.dir.names(), [".goplug", ".sources"]);
+    }
+    both.is("install");
+}
+
+/// What runs is not taken away under it.
+#[test]
+fn a_plugin_that_runs_is_not_removed() {
+    let mut both = Transcript::quiet(|dir: &PluginDir| {
+        sources(dir);
+        let folder = dir.join("fixture");
+        std::fs::rename(dir.join(".sources/shared"), &folder).unwrap();
+        let manifest =
+            r#"{"name":"fixture","namespace":"Test","version":"7.0.0","source":{"mode":"local_so","path":"run.so"}}"#;
+        std::fs::write(folder.join("plugin.json"), manifest).unwrap();
+        vec![fixture(dir, &["Test/fixture"])]
+    });
+    both.same("remove Test/fixture");
+    for plugins in &mut both.plugins {
+        plugins[0].terminate();
+        plugins[0].wait(LONG);
+    }
+    both.unseen("rescan");
+    both.same("remove Test/fixture");
+    both.is("remove_running");
+}
+
+#[test]
+fn lint_of_manifests() {
+    let mut both = Transcript::quiet(sources);
+    both.same_in_both_forms("lint {dir}/.sources/clock");
+    both.same("lint {dir}/.sources/bad");
+    both.same("lint {dir}/.sources/bad/plugin.json -o name");
+    both.same("lint {dir}/.sources");
+    both.is("lint_manifests");
 }
 
 /// `daemon run`, `status`, `stop`: the life of a daemon from the command line; plugins outlive it.

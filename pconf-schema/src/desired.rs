@@ -1,0 +1,171 @@
+//! What the operator wants of each plugin, whatever runs at the moment: `state.json`.
+//!
+//! The file is ours alone. It carries a checksum of what it says, so that a bit that flipped is found and never obeyed.
+
+use std::collections::BTreeMap;
+
+use semver::Version;
+use serde::{Deserialize, Serialize};
+
+use crate::{PluginId, printable};
+
+/// The largest state file that is read: some 100,000 plugins.
+pub const MAX_DESIRED_BYTES: usize = 16 * 1024 * 1024;
+/// The format that is written, and the newest that is read.
+const FORMAT: u32 = 1;
+
+/// What is wanted of one plugin.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Desired {
+    /// It is not to run, and not to be called.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
+    /// Only this version is to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<Version>,
+}
+
+/// What is wanted of every plugin; one that is not named is enabled, in its current version.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DesiredState {
+    plugins: BTreeMap<PluginId, Desired>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    format: u32,
+    checksum: String,
+    plugins: BTreeMap<PluginId, Desired>,
+}
+
+/// Only this is read first: what a later format says besides is not ours to judge.
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+}
+
+impl DesiredState {
+    /// What is wanted of `plugin`.
+    pub fn of(&self, plugin: &PluginId) -> Desired {
+        self.plugins.get(plugin).cloned().unwrap_or_default()
+    }
+
+    /// Wants `desired` of `plugin` from now on; whether that is something new.
+    pub fn set(&mut self, plugin: &PluginId, desired: Desired) -> bool {
+        let before = match desired == Desired::default() {
+            true => self.plugins.remove(plugin),
+            false => self.plugins.insert(plugin.clone(), desired.clone()),
+        };
+        before.unwrap_or_default() != desired
+    }
+
+    /// Every plugin of which something is wanted.
+    pub fn iter(&self) -> impl Iterator<Item = (&PluginId, &Desired)> {
+        self.plugins.iter()
+    }
+
+    /// Reads a state file of at most [`MAX_DESIRED_BYTES`].
+    ///
+    /// # Errors
+    /// Says why it cannot be obeyed: it is too large, empty, no JSON, of a later format, or not what was written.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.len() > MAX_DESIRED_BYTES {
+            return Err(format!("is {} bytes, the limit is {MAX_DESIRED_BYTES}", bytes.len()));
+        }
+        if bytes.is_empty() {
+            return Err("is empty".into());
+        }
+        let unreadable = |error: serde_json::Error| format!("cannot be read: {}", printable(&error.to_string()));
+        let head: Head = serde_json::from_slice(bytes).map_err(unreadable)?;
+        if head.format != FORMAT {
+            return Err(format!("has format {}, this version reads {FORMAT}", head.format));
+        }
+        let document: Document = serde_json::from_slice(bytes).map_err(unreadable)?;
+        let (expected, found) = (checksum(&document.plugins), printable(&document.checksum));
+        if document.checksum != expected {
+            return Err(format!("is not what was written: its checksum is {expected}, it says {found}"));
+        }
+        Ok(Self { plugins: document.plugins })
+    }
+
+    /// The file's text.
+    pub fn to_json(&self) -> Vec<u8> {
+        let document = Document { format: FORMAT, checksum: checksum(&self.plugins), plugins: self.plugins.clone() };
+        let mut json = serde_json::to_vec_pretty(&document).expect("strings, numbers and booleans are always JSON");
+        json.push(b'\n');
+        json
+    }
+}
+
+/// FNV-1a of what the plugins are written as, without the spaces that mean nothing. It guards against accidents, not
+/// against people: whoever may write the file may write the sum.
+fn checksum(plugins: &BTreeMap<PluginId, Desired>) -> String {
+    let text = serde_json::to_vec(plugins).expect("strings, numbers and booleans are always JSON");
+    let sum =
+        text.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+    format!("{sum:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some() -> DesiredState {
+        let mut state = DesiredState::default();
+        for n in 0..5 {
+            let id = PluginId::new("Test", &format!("plugin-{n}")).unwrap();
+            let desired = Desired { disabled: n % 2 == 0, pinned: (n > 2).then(|| Version::new(1, n, 0)) };
+            assert_eq!(state.set(&id, desired.clone()), desired != Desired::default());
+            assert_eq!(state.of(&id), desired);
+        }
+        state
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_the_default_is_not_written() {
+        let mut state = some();
+        assert_eq!(DesiredState::parse(&state.to_json()).unwrap(), state);
+        let id = PluginId::new("Test", "plugin-0").unwrap();
+        assert!(state.set(&id, Desired::default()) && !state.set(&id, Desired::default()));
+        assert!(!String::from_utf8(state.to_json()).unwrap().contains("plugin-0"));
+        assert_eq!(DesiredState::parse(&DesiredState::default().to_json()).unwrap(), DesiredState::default());
+    }
+
+    #[test]
+    fn what_cannot_be_obeyed_is_refused_with_the_reason() {
+        let huge = vec![b' '; MAX_DESIRED_BYTES + 1];
+        let written = String::from_utf8(some().to_json()).unwrap();
+        let cases: [(&[u8], &str); 7] = [
+            (b"", "is empty"),
+            (b"{", "cannot be read"),
+            (b"\0\0\0\0", "cannot be read"),
+            (b"{\"format\": 2, \"anything\": []}", "has format 2, this version reads 1"),
+            (b"{\"format\": 1, \"checksum\": \"\", \"plugins\": {}, \"more\": 1}", "cannot be read"),
+            (&huge, "the limit is 16777216"),
+            (&written.replacen("true", "false", 1).into_bytes(), "its checksum is"),
+        ];
+        for (bytes, reason) in cases {
+            let error = DesiredState::parse(bytes).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    /// F83: whichever bit flips, the answer is the old state or a refusal, never another state.
+    #[test]
+    fn a_flipped_bit_is_never_obeyed() {
+        let state = some();
+        let bytes = state.to_json();
+        let mut refused = 0;
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            match DesiredState::parse(&flipped) {
+                Ok(read) => assert_eq!(read, state, "bit {bit}"),
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(bytes.len() * 8 > 1_000 && refused > 1_000, "{refused} of {} flips", bytes.len() * 8);
+    }
+}

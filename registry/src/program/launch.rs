@@ -1,0 +1,188 @@
+//! Starting the process of an installed plugin: what it gets, and when it is ready.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use goplug_pconf_schema::manifest::{DEFAULT_READY, ManifestWire};
+use goplug_pconf_schema::{Code, Fault, Pconf, PluginId};
+use tokio::time::{Instant, timeout};
+
+use crate::discovery::{Found, Installed};
+use crate::host::{self, HostSpec, Hosted, ProcessLimits, Record};
+use crate::options::Builder;
+use crate::started::{Command, Unready, forget, wait_ready};
+
+/// What the record of a process is labelled with, so that a later registry knows whose it is.
+pub(crate) const LABEL_DIRECTORY: &str = "directory";
+pub(crate) const LABEL_PLUGIN: &str = "plugin";
+pub(crate) const LABEL_VERSION: &str = "version";
+
+/// How long a hook may take; then it is ended, and has failed.
+const HOOK_LIMIT: Duration = Duration::from_secs(10);
+/// How much of a plugin's name its files are called after.
+const MAX_STEM: usize = 24;
+
+/// A process that answers, and what is known of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Process {
+    pub hosted: Hosted,
+    pub found: Arc<Found>,
+    pub installed: Arc<Installed>,
+    /// When it answered first.
+    pub since: Instant,
+}
+
+/// One start: its name and its socket are known before its process is.
+#[derive(Debug, Clone)]
+pub(crate) struct Instance {
+    pub name: String,
+    pub socket: PathBuf,
+}
+
+impl Instance {
+    /// A new one of `plugin`, whose files lie in `folder`.
+    pub(crate) fn new(plugin: &str, folder: &Path) -> Self {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        let stem: String = plugin.to_lowercase().chars().filter(|c| fits(*c)).take(MAX_STEM).collect();
+        let mut random = [0; 4];
+        // Without a random number the name may be taken, and the start says so.
+        _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+        let name = format!("{}-{:08x}", if stem.is_empty() { "plugin" } else { &stem }, u32::from_ne_bytes(random));
+        let socket = folder.join(format!("{name}.plugin"));
+        Self { name, socket }
+    }
+}
+
+/// Starts a process and waits until it answers on its socket; with its hooks.
+///
+/// # Errors
+/// `not_found`, `denied` or `invalid_argument` when it can never run so; else why it did not come up.
+///
+/// # Cancel safety
+/// Dropping the future ends the process.
+pub(crate) async fn launch(options: &Builder, installed: Arc<Installed>, instance: Instance) -> Result<Process, Fault> {
+    let program = options.host_program.clone().map_or_else(host::find, Ok)?;
+    hook(&program, options, &installed, &installed.manifest.hooks.pre_start, "pre_start").await?;
+    let spec = spec(options, &installed, &instance)?;
+    let hosted = host::launch(&program, &spec).await?;
+    let guard = Unready::new(hosted.clone());
+    wait_ready(&hosted, &instance.socket, DEFAULT_READY).await?;
+    hook(&program, options, &installed, &installed.manifest.hooks.post_start, "post_start").await?;
+    guard.release();
+    Ok(process(hosted, installed))
+}
+
+/// What is known of a process that runs.
+pub(crate) fn process(hosted: Hosted, installed: Arc<Installed>) -> Process {
+    let (manifest, socket) = (&installed.manifest, hosted.record().socket.clone());
+    let pconf = Pconf {
+        lazy_load: manifest.lazy_load,
+        protocol: (manifest.wire == ManifestWire::V1).then_some(goplug_pconf_schema::wire::PROTOCOL),
+        version: Some(hosted.record().labels.get(LABEL_VERSION).cloned().unwrap_or_else(|| manifest.version.to_string())),
+        description: manifest.description.clone(),
+        ..Pconf::new(manifest.id.clone(), socket.to_string_lossy())
+    };
+    let found = Found {
+        pconf: Arc::new(pconf),
+        socket,
+        file_uid: rustix::process::geteuid().as_raw(),
+        warnings: installed.warnings.clone(),
+    };
+    Process { hosted, found: Arc::new(found), installed, since: Instant::now() }
+}
+
+/// Runs a hook of the manifest, if there is one, and waits for its end.
+///
+/// # Errors
+/// Why it failed: it could not be run, did not end in time, or did not return 0.
+pub(crate) async fn hook(
+    program: &Path,
+    options: &Builder,
+    installed: &Installed,
+    words: &[String],
+    name: &str,
+) -> Result<(), Fault> {
+    let Some((first, rest)) = words.split_first() else { return Ok(()) };
+    let folder = options.hosts();
+    let instance = Instance::new(&format!("hook-{}", installed.manifest.id.name()), &folder);
+    let command = command(installed, first).args(rest);
+    let mut spec = command.spec(&instance.name, &instance.socket, folder)?;
+    spec.linger_ms = 0;
+    let hosted = host::launch(program, &spec).await?;
+    let guard = Unready::new(hosted.clone());
+    let exit = timeout(HOOK_LIMIT, hosted.exited()).await;
+    guard.release();
+    let failed = |text: String| Fault::new(Code::Unavailable, format!("its hook `{name}` {text}"));
+    match exit {
+        Ok(exit) => {
+            forget(&hosted).await;
+            match exit {
+                Some(exit) if exit.code == Some(0) => Ok(()),
+                Some(exit) => Err(failed(format!("failed: {exit}{}", last_words(&exit.stderr)))),
+                None => Err(failed("was lost with its host".into())),
+            }
+        }
+        Err(_) => {
+            // Whatever cannot be ended now is found by its record.
+            _ = hosted.stop(Duration::ZERO, Duration::ZERO).await;
+            forget(&hosted).await;
+            Err(failed(format!("did not end within {HOOK_LIMIT:?}, and was ended")))
+        }
+    }
+}
+
+/// The last lines that a process wrote, as they are quoted.
+pub(crate) fn last_words(stderr: &[String]) -> String {
+    const QUOTED: usize = 5;
+    let lines: Vec<_> =
+        stderr.iter().rev().take(QUOTED).rev().map(|line| goplug_pconf_schema::printable(line)).collect();
+    if lines.is_empty() { String::new() } else { format!(": {}", lines.join(" | ")) }
+}
+
+fn spec(options: &Builder, installed: &Installed, instance: &Instance) -> Result<HostSpec, Fault> {
+    let manifest = &installed.manifest;
+    let command = command(installed, &manifest.exec.command).args(&manifest.exec.args);
+    let mut spec = command.spec(&instance.name, &instance.socket, options.hosts())?;
+    spec.labels = [
+        (LABEL_DIRECTORY, absolute(&options.directory)),
+        (LABEL_PLUGIN, manifest.id.to_string()),
+        (LABEL_VERSION, manifest.version.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    Ok(spec)
+}
+
+/// A program of the plugin with everything that its processes get.
+fn command(installed: &Installed, program: &str) -> Command {
+    let (manifest, folder) = (&installed.manifest, &installed.folder);
+    // A name without a slash is looked for in PATH.
+    let path = if program.contains('/') { folder.join(program) } else { PathBuf::from(program) };
+    let limits = &manifest.limits;
+    let mut command = Command::new(path)
+        .workdir(manifest.exec.workdir.as_ref().map_or_else(|| folder.clone(), |workdir| folder.join(workdir)))
+        .plugin(manifest.id.clone())
+        .env("GOPLUG_PLUGIN_NAME", manifest.id.name())
+        .env("GOPLUG_PLUGIN_NAMESPACE", manifest.id.namespace())
+        .env("GOPLUG_PLUGIN_VERSION", manifest.version.to_string());
+    let usual = command.process_limits();
+    command = command.limits(ProcessLimits {
+        open_files: limits.open_files.or(usual.open_files),
+        memory_bytes: limits.memory,
+        processes: limits.processes,
+        ..usual
+    });
+    manifest.exec.env.iter().fold(command, |command, (name, value)| command.env(name, value))
+}
+
+fn absolute(directory: &Path) -> String {
+    std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned()).to_string_lossy().into_owned()
+}
+
+/// Which plugin a record belongs to, of those that `directory` holds.
+pub(crate) fn labelled(record: &Record, directory: &Path) -> Option<PluginId> {
+    let labels = &record.labels;
+    let here = labels.get(LABEL_DIRECTORY).is_some_and(|label| *label == absolute(directory));
+    here.then(|| labels.get(LABEL_PLUGIN)).flatten().and_then(|id| PluginId::parse(id).ok())
+}

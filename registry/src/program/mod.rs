@@ -1,0 +1,173 @@
+//! Plugins that the registry starts: one task keeps the process of each installed plugin, the others send it messages and read
+//! what it publishes.
+//!
+//! In reading order: `state` (all that can happen, pure), `task` (carries it out), `launch` (how a process is started), `leave`
+//! (how it is stopped, and how one follows another), `needs` (what has to run before it). Decisions, all pure: `restart` (again,
+//! or never again?), `order` (what first?), `idle` (still needed?), `health` (does it still answer?).
+//!
+//! A keeper does not call anybody: when its process answers, it tells the supervisor of the plugin where, as a `.pconf` would.
+
+mod health;
+mod idle;
+mod launch;
+mod leave;
+mod needs;
+mod order;
+mod restart;
+mod state;
+mod task;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use goplug_pconf_schema::admin::State;
+use goplug_pconf_schema::{Code, Fault, PluginId};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::discovery::Installed;
+use crate::host::{Exit, Hosted};
+
+pub(crate) use launch::{LABEL_VERSION, labelled};
+pub(crate) use leave::end_orphan;
+pub(crate) use task::{Keeping, keep};
+
+/// Messages that may wait for a keeper.
+const MAX_COMMANDS: usize = 64;
+
+/// Sockets of processes that are gone which are remembered.
+const MAX_PAST: usize = 8;
+
+/// The keepers of one registry.
+#[derive(Debug, Default)]
+pub(crate) struct Programs {
+    all: Mutex<BTreeMap<PluginId, Arc<Program>>>,
+    /// Processes that an earlier registry started, until their keepers take them.
+    adopted: Mutex<BTreeMap<PluginId, Hosted>>,
+}
+
+/// One installed plugin, as everybody but its keeper sees it.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub id: PluginId,
+    view: watch::Sender<Arc<View>>,
+    commands: mpsc::Sender<Command>,
+}
+
+/// What a keeper publishes.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    /// The state of the process; [`State::Discovered`] when it runs.
+    pub state: State,
+    pub last_error: Option<Fault>,
+    /// How its last process ended.
+    pub last_exit: Option<Exit>,
+    /// The process that runs, or whose output is still there.
+    pub hosted: Option<Hosted>,
+    /// Where a process of it serves, or is going to: its `.pconf` is the same plugin.
+    pub sockets: Vec<PathBuf>,
+    /// Where processes of it served that are gone: a `.pconf` that still names one says nothing.
+    pub past: VecDeque<PathBuf>,
+    /// Stopped because nobody called it, and not loaded again since: a call starts it.
+    pub is_asleep: bool,
+    /// Processes that were started since the registry was opened.
+    pub starts: u64,
+}
+
+/// What a keeper is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// The manifest says something else now.
+    Changed { file: PathBuf, installed: Arc<Installed> },
+    Removed,
+    /// Answered when a process runs, or the start has failed.
+    Start(Reply),
+    /// Answered when nothing of the process is left.
+    Stop(Reply),
+    /// Answered as a start.
+    Restart(Reply),
+    /// Answered as a stop.
+    Disable(Reply),
+    /// Answered at once.
+    Enable(Reply),
+    /// Plugins may be started by themselves from now on.
+    Awake,
+}
+
+type Reply = oneshot::Sender<Result<(), Fault>>;
+
+impl Programs {
+    pub(crate) fn get(&self, id: &PluginId) -> Option<Arc<Program>> {
+        lock(&self.all).get(id).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Program>> {
+        lock(&self.all).values().cloned().collect()
+    }
+
+    /// Whether `socket` is where a process of the plugin serves: then a `.pconf` that names it says nothing new.
+    pub(crate) fn owns(&self, id: &PluginId, socket: &Path) -> bool {
+        self.get(id).is_some_and(|program| {
+            let view = program.view();
+            view.sockets.iter().chain(&view.past).any(|own| own == socket)
+        })
+    }
+
+    /// Whether a process of the plugin runs that we started.
+    pub(crate) fn runs(&self, id: &PluginId) -> bool {
+        self.get(id).is_some_and(|program| !program.view().sockets.is_empty())
+    }
+
+    pub(crate) fn put_adopted(&self, id: PluginId, hosted: Hosted) {
+        lock(&self.adopted).insert(id, hosted);
+    }
+
+    pub(crate) fn take_adopted(&self, id: &PluginId) -> Option<Hosted> {
+        lock(&self.adopted).remove(id)
+    }
+
+    /// Processes that nobody has taken: their manifests are gone.
+    pub(crate) fn take_orphans(&self) -> BTreeMap<PluginId, Hosted> {
+        std::mem::take(&mut *lock(&self.adopted))
+    }
+
+    fn insert(&self, program: &Arc<Program>) {
+        lock(&self.all).insert(program.id.clone(), Arc::clone(program));
+    }
+
+    pub(crate) fn remove(&self, id: &PluginId) -> Option<Arc<Program>> {
+        lock(&self.all).remove(id)
+    }
+}
+
+impl Program {
+    pub(crate) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    pub(crate) fn follow(&self) -> watch::Receiver<Arc<View>> {
+        self.view.subscribe()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.view().state == State::Discovered
+    }
+
+    /// Sends a command and waits for what becomes of it. A keeper that has ended says that the plugin is gone.
+    pub(crate) async fn ask(&self, command: impl FnOnce(Reply) -> Command) -> Result<(), Fault> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Fault::new(Code::NotFound, format!("plugin `{}` is gone", self.id));
+        self.commands.send(command(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Tells what became of the manifest.
+    pub(crate) async fn tell(&self, command: Command) {
+        // A keeper that has ended needs no news.
+        _ = self.commands.send(command).await;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

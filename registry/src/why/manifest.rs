@@ -1,0 +1,94 @@
+//! The chain of a plugin that is installed and has no process: values in, links out.
+
+use goplug_pconf_schema::admin::{Link, LinkState, State, Why};
+use goplug_pconf_schema::printable;
+
+use super::chain::{Finding, directory};
+use super::{FileFinding, Findings};
+use crate::discovery::Flaw;
+use crate::words::{mend, show, word};
+
+use Finding::{Broken, Ok as Fine, Skipped, Warning};
+
+/// The answer, if the subject is such a plugin.
+pub(super) fn explain(findings: &Findings) -> Option<Why> {
+    let FileFinding::Installed { path, read, program, outside, winner, disabled } = &findings.file else { return None };
+    let found = read.as_ref().ok();
+    let plugin = match read {
+        Ok(found) => Some(found.manifest.id.clone()),
+        Err(refusal) => refusal.id.clone(),
+    };
+    let state = match read {
+        _ if *outside || winner.is_some() => None,
+        Ok(_) if *disabled => Some(State::Disabled),
+        Ok(_) => Some(State::Stopped),
+        Err(refusal) => Some(refusal.kind.state()),
+    };
+    let mut chain = Chain::default();
+    chain.link("directory", || directory(findings));
+    chain.link("manifest", || match read {
+        _ if *outside => Broken(
+            format!("{} is not looked at: it is no plugin of {}", show(path), show(&findings.directory.path)),
+            None,
+        ),
+        Err(refusal) if refusal.flaw != Flaw::Text => {
+            Broken(format!("{} {}", show(path), refusal.reason), Some(mend(path, refusal)))
+        }
+        _ => Fine(show(path)),
+    });
+    chain.link("content", || match (found, read) {
+        (Some(found), _) => {
+            let text = format!("names `{}`, version {}", printable(found.manifest.id.as_str()), found.manifest.version);
+            let warnings = &found.warnings;
+            if warnings.is_empty() { Fine(text) } else { Warning(format!("{text}; {}", warnings.join("; "))) }
+        }
+        (None, Err(refusal)) => Broken(refusal.reason.clone(), Some(mend(path, refusal))),
+        (None, Ok(_)) => Skipped("not reached".into()),
+    });
+    chain.link("pair", || match winner {
+        Some(winner) => Broken(
+            format!("{} claims the same pair and is used: the lower path wins", show(winner)),
+            Some(format!("rm -r {}", word(path.parent().unwrap_or(path)))),
+        ),
+        None => Fine("no other manifest claims it".into()),
+    });
+    chain.link("program", || match found.and_then(|found| found.manifest.not_runnable()) {
+        Some(reason) => Broken(reason, None),
+        None if program.is_empty() => Fine(found.map(|found| command(&found.manifest)).unwrap_or_default()),
+        None => Broken(program.join("; "), Some(format!("goplugctl lint {}", word(path)))),
+    });
+    chain.link("process", || {
+        let off = if *disabled { "it is disabled" } else { "it was not started" };
+        Broken(format!("no file *{} names it, so no process of it runs: {off}", findings.extension), None)
+    });
+    let Chain { links, fix, .. } = chain;
+    Some(Why { subject: findings.subject.clone(), plugin, state, callable: false, links, fix })
+}
+
+#[derive(Default)]
+struct Chain {
+    links: Vec<Link>,
+    fix: Option<String>,
+    broken: bool,
+}
+
+impl Chain {
+    fn link(&mut self, name: &str, look: impl FnOnce() -> Finding) {
+        let finding = if self.broken { Skipped("not reached".into()) } else { look() };
+        let (state, detail) = match finding {
+            Fine(detail) => (LinkState::Ok, detail),
+            Warning(detail) => (LinkState::Warning, detail),
+            Skipped(detail) => (LinkState::Skipped, detail),
+            Broken(detail, fix) => {
+                (self.broken, self.fix) = (true, fix);
+                (LinkState::Broken, detail)
+            }
+        };
+        self.links.push(Link { name: name.to_owned(), state, detail });
+    }
+}
+
+fn command(manifest: &goplug_pconf_schema::Manifest) -> String {
+    let words = std::iter::once(&manifest.exec.command).chain(&manifest.exec.args);
+    words.map(|word| crate::words::quote(word)).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,101 @@
+//! Killed at every system call: an installation, a removal, and the file of what the operator wants, leave the old or the new.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use goplug_tests::{PluginDir, fast, note, skip};
+
+use crate::support::GOPLUGCTL;
+
+/// The system calls that change something, and those between them.
+const CALLS: [&str; 9] =
+    ["mkdirat", "mkdir", "openat", "write", "copy_file_range", "fchmod", "fsync", "renameat2", "unlinkat"];
+/// More than any of them is made once the work has begun.
+const MOST: u32 = 400;
+
+fn source(dir: &PluginDir) -> std::path::PathBuf {
+    let folder = dir.join(".source");
+    std::fs::create_dir_all(folder.join("data")).unwrap();
+    let manifest = r#"{"name":"do","namespace":"test","version":"1.2.3","source":{"mode":"local_so","path":"a.so"}}"#;
+    for (name, text) in [("plugin.json", manifest), ("a.so", "elf"), ("data/x", "xxx")] {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+    folder
+}
+
+/// Everything in the folder of the plugin, or nothing.
+fn whole(folder: &Path) -> Option<bool> {
+    let names = ["plugin.json", "a.so", "data/x"].map(|name| std::fs::read(folder.join(name)).ok());
+    match names {
+        [None, None, None] if !folder.exists() => Some(false),
+        [Some(_), Some(_), Some(text)] if text == b"xxx" => Some(true),
+        _ => None,
+    }
+}
+
+/// Runs the verb under strace, which kills it at the `nth` call; whether it was killed.
+fn killed(dir: &PluginDir, words: &[&str], call: &str, nth: u32) -> bool {
+    let inject = format!("inject={call}:signal=KILL:when={nth}");
+    let status = Command::new("strace")
+        .args([
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            &format!("trace={call}"),
+            "-e",
+            &inject,
+            GOPLUGCTL,
+            "--dir",
+            dir.text(),
+        ])
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    !status.success()
+}
+
+#[test]
+fn killed_at_every_system_call_there_is_the_old_or_the_new() {
+    let probe = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
+    if !probe.is_ok_and(|status| status.success()) {
+        return skip("killed at every system call", "strace is not there or may not trace");
+    }
+    let (mut kills, mut old, mut new) = (0, 0, 0);
+    // Many calls are made before the work begins, when the program is loaded.
+    let step = if fast() { 7 } else { 1 };
+    for call in CALLS {
+        for verb in ["install", "remove"] {
+            for nth in (1..MOST).step_by(step) {
+                let dir = PluginDir::new();
+                let source = source(&dir);
+                if verb == "remove" {
+                    assert!(
+                        crate::support::goplugctl(&["--dir", dir.text(), "install", source.to_str().unwrap()]).code
+                            == 0
+                    );
+                }
+                let words =
+                    if verb == "install" { ["install", source.to_str().unwrap()] } else { ["remove", "test/do"] };
+                let was_killed = killed(&dir, &words, call, nth);
+                let is_there = whole(&dir.join("test/do"));
+                let is_there = is_there.unwrap_or_else(|| panic!("a mixture after {verb}, killed at {call} {nth}"));
+                if !was_killed {
+                    break;
+                }
+                kills += 1;
+                *if is_there { &mut new } else { &mut old } += 1;
+                // The next one is not hindered, and tidies up.
+                let again = crate::support::goplugctl(&["--dir", dir.text(), "install", source.to_str().unwrap()]);
+                assert_eq!(again.code, if is_there { 9 } else { 0 }, "after {verb}, killed at {call} {nth}: {again:?}");
+                assert_eq!(whole(&dir.join("test/do")), Some(true));
+            }
+        }
+    }
+    note("killed_at_system_calls", format_args!("{kills} kills: {old} without the plugin, {new} with all of it"));
+    assert!(kills > 20 && old > 0 && new > 0);
+}
