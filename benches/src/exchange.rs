@@ -69,6 +69,11 @@ impl Answering {
         Self { work, payload: if work == Work::Download { payload(size) } else { Bytes::new() } }
     }
 
+    /// What a download answers.
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
     /// The reply to `request`; copies nothing.
     pub fn answer(&self, request: Bytes) -> Bytes {
         match self.work {

@@ -1,13 +1,16 @@
 //! Example plugins and applications, one idea each; the tests run them all.
 //!
 //! Each is one file with a `run` that takes the plugin directory: `cargo run -p goplug-examples --bin do_plugin -- DIR`.
-//! Plugins: [`do_plugin`], [`typed`], [`notifier`], [`lazy`]. Applications: [`do_app`], [`embed`].
+//! Plugins: [`do_plugin`], [`typed`], [`notifier`], [`lazy`], [`shout`]. Applications:
+//! [`do_app`], [`embed`], [`pipe`].
 
 pub mod do_app;
 pub mod do_plugin;
 pub mod embed;
 pub mod lazy;
 pub mod notifier;
+pub mod pipe;
+pub mod shout;
 pub mod typed;
 
 /// The first argument: the plugin directory, by default `plugins`.

@@ -1,12 +1,14 @@
 //! One call, from its admission to its reply: the deadline, the turn of a `serial` method, panics, and the end of a drain.
 
+mod reading;
+
 use std::any::Any;
 use std::future::{Future, poll_fn, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 use goplug_pconf_schema::{Code, Fault, Ran};
@@ -39,15 +41,29 @@ pub(crate) async fn call(
 
 /// A call that was let in. Dropping it cancels its context and lets the next one in.
 pub(crate) struct Admitted {
-    held: Held,
-    cancel: CancelOnDrop,
+    /// Of a serial method whose turn it is already. Dropped first: whoever waits for the end of all calls waits for those
+    /// who wait for their turn.
+    turn: Option<Turn>,
+    ending: Ending,
+}
+
+type Turn = tokio::sync::OwnedMutexGuard<()>;
+
+/// What became of a call that was begun where its request was read.
+pub(crate) enum Begun {
+    /// It is done. Its place is still taken: see [`Service::release`].
+    Done(Result<Bytes, Fault>),
+    /// An async method has to wait.
+    Waits(Admitted, Running<Bytes>),
+    /// It may take long, or has to wait for its turn: it was not begun.
+    NotHere(Admitted, Bytes),
 }
 
 impl Admitted {
     /// Lets a call in, if there is time left at `now`.
     pub(crate) fn new(
         service: &Arc<Service>,
-        entry: &Arc<Entry>,
+        entry: &Entry,
         deadline: Instant,
         now: Instant,
         origin: Origin,
@@ -57,85 +73,119 @@ impl Admitted {
         }
         // Counted before the admission: a drain that ends in between must cut this call off too.
         let cuts = service.cuts();
-        let held = Held { turn: None, _permit: service.admit()? };
-        let cx = Context::new(Arc::clone(service), Arc::clone(entry), deadline.into_std(), cuts, origin);
-        Ok(Self { held, cancel: CancelOnDrop(cx) })
+        service.admit()?;
+        let cx = Context::new(Arc::clone(service), entry.place, deadline.into_std(), cuts, origin);
+        Ok(Self { turn: None, ending: Ending { cx, is_inside: true } })
     }
 
     pub(crate) fn context(&self) -> &Context {
-        &self.cancel.0
+        &self.ending.cx
     }
 
     /// Waits for the turn of a `serial` method, calls the method and waits for its reply, or for the first piece of it.
-    pub(crate) async fn run(self, body: Bytes) -> Result<Reply, Fault> {
-        let Self { mut held, cancel } = self;
-        let entry = cancel.0.entry();
-        if let Some(turn) = &entry.turn {
-            let mut limits = Limits::of(&cancel.0);
-            held.turn = tokio::select! {
-                biased;
-                end = limits.pass() => return Err(end.fault(&limits.method, Ran::No)),
-                turn = Arc::clone(turn).lock_owned() => Some(turn),
-            };
-        }
+    pub(crate) async fn run(mut self, body: Bytes) -> Result<Reply, Fault> {
+        self.wait_turn().await?;
+        let entry = self.ending.cx.entry();
         match &entry.function {
             Function::Blocking(function) => {
-                let limits = Limits::of(&cancel.0);
-                let (function, cx) = (Arc::clone(function), cancel.0.clone());
+                let limits = Limits::of(&self.ending.cx);
+                let (function, cx) = (Arc::clone(function), self.ending.cx.clone());
                 let timed = move || {
                     let begin = std::time::Instant::now();
                     let reply = function(&cx, body);
                     cx.entry().pace.took(begin.elapsed());
                     reply
                 };
+                let held = self.held();
                 blocking(limits, held, timed).await.map(Reply::Whole)
             }
             Function::Async(function) => {
-                let mut run = pin!(caught(&entry.name, || function(cancel.0.clone(), body)));
-                // Many are done at once: then nobody has to look at the clock.
-                let reply = match poll_once(run.as_mut()).await {
-                    Some(reply) => reply,
-                    None => {
-                        let mut limits = Limits::of(&cancel.0);
-                        tokio::select! {
-                            biased;
-                            reply = run => reply,
-                            end = limits.pass() => Err(end.fault(&limits.method, Ran::Unknown)),
-                        }
-                    }
-                };
-                reply.map(Reply::Whole)
+                let run = begin(&entry.name, || function(self.ending.cx.clone(), body));
+                self.finish(run).await.map(Reply::Whole)
             }
             Function::Streaming(function) => {
-                let limits = Limits::of(&cancel.0);
+                let limits = Limits::of(&self.ending.cx);
                 let (out, pieces) = ReplyStream::new();
-                let (function, cx) = (Arc::clone(function), cancel.0.clone());
-                streaming(limits, held, cancel, out, pieces, move |out| function(cx, body, out)).await
+                let (function, cx) = (Arc::clone(function), self.ending.cx.clone());
+                let held = self.held();
+                let run = move |out| function(cx, body, out);
+                streaming(limits, held, self.ending, out, pieces, run).await
+            }
+            Function::Reading(_) | Function::ReadingBlocking(_) | Function::Duplex(_) => {
+                Err(Fault::new(Code::Internal, "a whole body went to a method that reads it"))
             }
         }
     }
 
-    /// Whether the method may be run on a thread that has other things to do: a blocking one that is quick, and whose
-    /// turn it is.
-    pub(crate) fn is_quick(&mut self) -> bool {
-        let entry = self.cancel.0.entry();
-        if !matches!(entry.function, Function::Blocking(_)) || entry.pace.is_slow() {
-            return false;
-        }
-        let Some(turn) = &entry.turn else { return true };
-        self.held.turn = Arc::clone(turn).try_lock_owned().ok();
-        self.held.turn.is_some()
+    /// Waits for the turn of a `serial` method, unless it has come.
+    async fn wait_turn(&mut self) -> Result<(), Fault> {
+        let Some(turn) = self.ending.cx.entry().turn.as_ref().filter(|_| self.turn.is_none()) else { return Ok(()) };
+        let mut limits = Limits::of(&self.ending.cx);
+        let turn = tokio::select! {
+            biased;
+            end = limits.pass() => return Err(end.fault(&limits.method, Ran::No)),
+            turn = Arc::clone(turn).lock_owned() => turn,
+        };
+        self.turn = Some(turn);
+        Ok(())
     }
 
-    /// Runs a method that [`Admitted::is_quick`] to its end. `began` is now.
-    pub(crate) fn run_here(&self, body: Bytes, began: std::time::Instant) -> Result<Bytes, Fault> {
-        let cx = &self.cancel.0;
-        let Function::Blocking(function) = &cx.entry().function else {
-            return Err(Fault::new(Code::Internal, "the call went to the wrong thread"));
+    /// Waits for the reply of an async method that was begun.
+    pub(crate) async fn finish(self, run: Running<Bytes>) -> Result<Bytes, Fault> {
+        let mut run = pin!(caught(&self.ending.cx.entry().name, run));
+        // Many are done at once: then nobody has to look at the clock.
+        if let Some(reply) = poll_once(run.as_mut()).await {
+            return reply;
+        }
+        let mut limits = Limits::of(&self.ending.cx);
+        tokio::select! {
+            biased;
+            reply = run => reply,
+            end = limits.pass() => Err(end.fault(&limits.method, Ran::Unknown)),
+        }
+    }
+
+    /// Runs a method on a thread that has other things to do: a plain one that is quick to its end, an async one until it
+    /// has to wait; both only if it is their turn. `now` is now.
+    pub(crate) fn begin_here(mut self, body: Bytes, now: std::time::Instant) -> Begun {
+        let entry = self.ending.cx.entry();
+        let is_here = match entry.function {
+            Function::Blocking(_) => !entry.pace.is_slow(),
+            Function::Async(_) => true,
+            Function::Streaming(_) | Function::Reading(_) | Function::ReadingBlocking(_) | Function::Duplex(_) => false,
         };
-        let reply = catch_unwind(AssertUnwindSafe(|| function(cx, body)));
-        cx.entry().pace.took(began.elapsed());
-        reply.unwrap_or_else(|panic| Err(panicked(&format!("method `{}`", cx.method()), &*panic)))
+        if !is_here {
+            return Begun::NotHere(self, body);
+        }
+        if let Some(turn) = &entry.turn {
+            let Ok(turn) = Arc::clone(turn).try_lock_owned() else { return Begun::NotHere(self, body) };
+            self.turn = Some(turn);
+        }
+        let (cx, entry) = (&self.ending.cx, self.ending.cx.entry());
+        let reply = match &entry.function {
+            Function::Blocking(function) => {
+                let reply = catch_unwind(AssertUnwindSafe(|| function(cx, body)));
+                entry.pace.took(now.elapsed());
+                reply.unwrap_or_else(|panic| Err(it_panicked(&entry.name, &*panic)))
+            }
+            Function::Async(function) => {
+                let mut run = begin(&entry.name, || function(cx.clone(), body));
+                let mut task = std::task::Context::from_waker(Waker::noop());
+                match poll_caught(&entry.name, &mut run, &mut task) {
+                    Poll::Ready(reply) => reply,
+                    Poll::Pending => return Begun::Waits(self, run),
+                }
+            }
+            _ => Err(Fault::new(Code::Internal, "the call went to the wrong thread")),
+        };
+        self.ending.is_inside = false;
+        Begun::Done(reply)
+    }
+
+    /// What it occupies, for a thread or a task that goes on without this.
+    fn held(&mut self) -> Held {
+        self.ending.is_inside = false;
+        Held { _turn: self.turn.take(), _permit: self.ending.cx.service().permit() }
     }
 }
 
@@ -148,15 +198,23 @@ pub(crate) async fn must_end(cx: &Context) -> Fault {
 /// What a running call occupies; a blocking method keeps it until its thread is done, so that threads stay bounded and a
 /// serial method never runs twice at once.
 struct Held {
-    turn: Option<tokio::sync::OwnedMutexGuard<()>>,
+    _turn: Option<Turn>,
     _permit: Permit,
 }
 
-struct CancelOnDrop(Context);
+/// Dropped at the end of a call: its context is cancelled.
+struct Ending {
+    cx: Context,
+    /// Whether its place is given back then, too.
+    is_inside: bool,
+}
 
-impl Drop for CancelOnDrop {
+impl Drop for Ending {
     fn drop(&mut self) {
-        self.0.end();
+        self.cx.end();
+        if self.is_inside {
+            self.cx.service().release();
+        }
     }
 }
 
@@ -262,7 +320,7 @@ async fn blocking(
 async fn streaming(
     mut limits: Limits,
     held: Held,
-    cancel: CancelOnDrop,
+    ending: Ending,
     out: ReplyStream,
     pieces: mpsc::Receiver<Result<Bytes, ()>>,
     run: impl FnOnce(ReplyStream) -> Running<()> + Send + 'static,
@@ -273,11 +331,11 @@ async fn streaming(
         let method = Arc::clone(&limits.method);
         let result = tokio::select! {
             biased;
-            result = caught(&method, || run(out)) => result,
+            result = caught(&method, begin(&method, || run(out))) => result,
             () = control.closed() => return,
             end = limits.pass() => Err(end.fault(&method, Ran::Unknown)),
         };
-        drop((held, cancel));
+        drop((held, ending));
         let has_failed = result.is_err();
         // The receiver is gone when the reply has begun: the failure is shown by the abort.
         _ = ended.send(result);
@@ -298,16 +356,23 @@ async fn streaming(
 }
 
 /// The author's future, its panics turned into faults.
-fn caught<T: Send + 'static>(
-    method: &str,
-    make: impl FnOnce() -> Running<T>,
-) -> impl Future<Output = Result<T, Fault>> {
-    let fault = move |panic: Box<dyn Any + Send>| panicked(&format!("method `{method}`"), &*panic);
-    let mut future = catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| Box::pin(ready(Err(fault(panic)))));
-    poll_fn(move |task| {
-        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(task)));
-        polled.unwrap_or_else(|panic| Poll::Ready(Err(fault(panic))))
-    })
+fn caught<T>(method: &str, mut run: Running<T>) -> impl Future<Output = Result<T, Fault>> {
+    poll_fn(move |task| poll_caught(method, &mut run, task))
+}
+
+/// What the author's function makes.
+fn begin<T: Send + 'static>(method: &str, make: impl FnOnce() -> Running<T>) -> Running<T> {
+    let made = catch_unwind(AssertUnwindSafe(make));
+    made.unwrap_or_else(|panic| Box::pin(ready(Err(it_panicked(method, &*panic)))))
+}
+
+fn poll_caught<T>(method: &str, run: &mut Running<T>, task: &mut std::task::Context<'_>) -> Poll<Result<T, Fault>> {
+    let polled = catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(task)));
+    polled.unwrap_or_else(|panic| Poll::Ready(Err(it_panicked(method, &*panic))))
+}
+
+fn it_panicked(method: &str, panic: &(dyn Any + Send)) -> Fault {
+    panicked(&format!("method `{method}`"), panic)
 }
 
 /// What the future answers at once, if it does.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use goplug_transport as transport;
@@ -35,7 +35,8 @@ pub struct Context {
 
 struct Inner {
     service: Arc<Service>,
-    entry: Arc<Entry>,
+    /// Where its method is in the service.
+    place: usize,
     deadline: Instant,
     /// How many drains had been over when the call was let in.
     cuts: u64,
@@ -45,16 +46,26 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Cancel {
-    is_cancelled: AtomicBool,
-    /// The call has its answer, or nobody wants one.
-    is_over: AtomicBool,
+    /// Any of [`CANCELLED`], [`OVER`] and [`AWAITED`].
+    state: AtomicU8,
     wake: Notify,
 }
 
+const CANCELLED: u8 = 1;
+/// The call has its answer, or nobody wants one.
+const OVER: u8 = 2;
+/// Somebody waits, or did, until it is cancelled: most calls end without.
+const AWAITED: u8 = 4;
+
 impl Cancel {
-    fn tell(&self) {
-        self.is_cancelled.store(true, Ordering::Release);
-        self.wake.notify_waiters();
+    fn tell(&self, what: u8) {
+        if self.state.fetch_or(what, Ordering::AcqRel) & AWAITED != 0 {
+            self.wake.notify_waiters();
+        }
+    }
+
+    fn has(&self, what: u8) -> bool {
+        self.state.load(Ordering::Acquire) & what != 0
     }
 }
 
@@ -68,13 +79,13 @@ pub(crate) struct Origin {
 
 impl Context {
     /// `cuts` is [`Service::cuts`] before the call was let in.
-    pub(crate) fn new(service: Arc<Service>, entry: Arc<Entry>, deadline: Instant, cuts: u64, origin: Origin) -> Self {
-        Self { inner: Arc::new(Inner { service, entry, deadline, cuts, origin, cancel: Cancel::default() }) }
+    pub(crate) fn new(service: Arc<Service>, place: usize, deadline: Instant, cuts: u64, origin: Origin) -> Self {
+        Self { inner: Arc::new(Inner { service, place, deadline, cuts, origin, cancel: Cancel::default() }) }
     }
 
     /// The name of the method, for a function that serves several.
     pub fn method(&self) -> &str {
-        &self.inner.entry.name
+        &self.entry().name
     }
 
     /// When the caller stops waiting. The call is then answered `deadline_exceeded`, and what the method returns later
@@ -112,7 +123,7 @@ impl Context {
     /// deactivated and its drain is over.
     pub fn is_cancelled(&self) -> bool {
         // A method that is called where its request was read has nobody beside it who looks at the clock.
-        self.inner.cancel.is_cancelled.load(Ordering::Acquire) || self.deadline() <= Instant::now()
+        self.inner.cancel.has(CANCELLED) || self.deadline() <= Instant::now()
     }
 
     /// Returns once [`Context::is_cancelled`].
@@ -122,29 +133,28 @@ impl Context {
     pub async fn cancelled(&self) {
         let woken = self.inner.cancel.wake.notified();
         tokio::pin!(woken);
-        // Enabled before the flag is read: a cancel in between must not be missed.
+        // Enabled before the step: a cancel that comes after it sees that somebody waits, and one that came before is seen.
         woken.as_mut().enable();
-        if !self.inner.cancel.is_cancelled.load(Ordering::Acquire) {
+        if self.inner.cancel.state.fetch_or(AWAITED, Ordering::AcqRel) & CANCELLED == 0 {
             woken.await;
         }
     }
 
     pub(crate) fn cancel(&self) {
-        self.inner.cancel.tell();
+        self.inner.cancel.tell(CANCELLED);
     }
 
     /// The call is over: whoever works for it may stop.
     pub(crate) fn end(&self) {
-        self.inner.cancel.is_over.store(true, Ordering::Release);
-        self.inner.cancel.tell();
+        self.inner.cancel.tell(CANCELLED | OVER);
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.inner.cancel.is_over.load(Ordering::Acquire)
+        self.inner.cancel.has(OVER)
     }
 
     pub(crate) fn entry(&self) -> &Arc<Entry> {
-        &self.inner.entry
+        self.inner.service.entry(self.inner.place)
     }
 
     /// Whom to tell when the caller of a method that runs where its request was read waits no longer.
@@ -163,7 +173,7 @@ impl Context {
 
 impl transport::Cancel for Inner {
     fn cancel(&self) {
-        self.cancel.tell();
+        self.cancel.tell(CANCELLED);
     }
 
     fn overrun(self: Arc<Self>, late: transport::Late) {
@@ -173,9 +183,9 @@ impl transport::Cancel for Inner {
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { entry, deadline, origin, cancel, .. } = &*self.inner;
+        let Inner { deadline, origin, cancel, .. } = &*self.inner;
         let mut debug = f.debug_struct("Context");
-        debug.field("method", &entry.name).field("deadline", deadline).field("origin", origin);
+        debug.field("method", &self.entry().name).field("deadline", deadline).field("origin", origin);
         debug.field("cancel", cancel).finish_non_exhaustive()
     }
 }

@@ -4,7 +4,7 @@
 //! and call. [`Plugin::builder`] makes one of functions, [`Plugin::run_blocking`] runs it until it is told to stop.
 //! Whoever speaks HTTP over that socket can call it, `curl` and the original GoPlug included.
 //!
-//! In reading order: [`Plugin`] (build and run), [`Method`] and [`Context`] (calls), [`Callback`] and [`Notifier`]
+//! In reading order: [`Plugin`] (build and run), [`Method`] and [`Context`] (calls), [`Body`] and [`ReplyStream`] (large ones), [`Callback`] and [`Notifier`]
 //! (notifications), [`Error`] (failures), [`Running`] (a plugin inside a larger program), [`testing`] (an author's own
 //! tests).
 //!
@@ -30,6 +30,7 @@
 //! # }
 //! ```
 
+mod body;
 mod call;
 mod callback;
 mod context;
@@ -44,6 +45,7 @@ mod server;
 mod service;
 pub mod testing;
 
+pub use body::{BlockingBody, Body};
 pub use callback::Callback;
 pub use context::Context;
 pub use error::{Code, Error, Fault, Ran};

@@ -1,11 +1,17 @@
 //! Whether the plugin is active, and how many calls are under way. PURE: values in, decisions out; [`crate::service`]
 //! carries them out.
 //!
+//! A call passes a gate, one word with the count of those inside, in one step, and leaves it with another. Only the state
+//! behind it has a lock; whoever changes the state opens and shuts the gate under it.
+//!
 //! ```text
 //! inactive --activate--> activating --ok--> active --deactivate--> draining --> inactive
 //!                        activating --failed--> inactive
 //! inactive | active --stop--> stopping --> stopped
 //! ```
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use goplug_pconf_schema::{Code, Fault};
@@ -17,10 +23,13 @@ mod tests;
 /// The life of one plugin process.
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
-    state: State,
-    in_flight: u32,
+    state: Mutex<State>,
+    /// The calls under way, and [`OPEN`] exactly while the plugin is active.
+    gate: AtomicU64,
     max_concurrent_calls: u32,
 }
+
+const OPEN: u64 = 1 << 63;
 
 #[derive(Debug, Clone, PartialEq)]
 enum State {
@@ -62,18 +71,19 @@ pub(crate) enum Drain {
 impl Lifecycle {
     /// An inactive plugin.
     pub(crate) fn new(max_concurrent_calls: u32) -> Self {
-        Self { state: State::Inactive, in_flight: 0, max_concurrent_calls }
+        Self { state: Mutex::new(State::Inactive), gate: AtomicU64::new(0), max_concurrent_calls }
     }
 
     pub(crate) fn is_active(&self) -> bool {
-        matches!(self.state, State::Active { .. })
+        self.gate.load(Ordering::Acquire) & OPEN != 0
     }
 
     /// Asks for an activation with `settings`.
-    pub(crate) fn activate(&mut self, settings: &Value) -> Activate {
-        match &self.state {
+    pub(crate) fn activate(&self, settings: &Value) -> Activate {
+        let mut state = self.state();
+        match &*state {
             State::Inactive => {
-                self.state = State::Activating { settings: settings.clone() };
+                *state = State::Activating { settings: settings.clone() };
                 Activate::Run
             }
             State::Active { settings: ours, reply } if ours == settings => Activate::Done(reply.clone()),
@@ -87,32 +97,39 @@ impl Lifecycle {
     }
 
     /// Tells how the activator ended.
-    pub(crate) fn activated(&mut self, result: &Result<Bytes, Fault>) {
-        if let State::Activating { settings } = &mut self.state {
-            self.state = match result {
+    pub(crate) fn activated(&self, result: &Result<Bytes, Fault>) {
+        let mut state = self.state();
+        if let State::Activating { settings } = &mut *state {
+            *state = match result {
                 Ok(reply) => State::Active { settings: settings.take(), reply: reply.clone() },
                 Err(_) => State::Inactive,
             };
+            if result.is_ok() {
+                self.gate.fetch_or(OPEN, Ordering::AcqRel);
+            }
         }
     }
 
     /// Asks for the end of the activation, and with `stop` for the end of the plugin.
-    pub(crate) fn drain(&mut self, stop: bool) -> Drain {
-        let was_active = self.is_active();
-        match &self.state {
+    pub(crate) fn drain(&self, stop: bool) -> Drain {
+        let mut state = self.state();
+        let was_active = matches!(*state, State::Active { .. });
+        match &*state {
             State::Activating { .. } | State::Draining | State::Stopping => Drain::Wait,
             State::Stopped => Drain::Nothing,
             State::Inactive if !stop => Drain::Nothing,
             State::Inactive | State::Active { .. } => {
-                self.state = if stop { State::Stopping } else { State::Draining };
+                self.gate.fetch_and(!OPEN, Ordering::AcqRel);
+                *state = if stop { State::Stopping } else { State::Draining };
                 Drain::Begin { was_active }
             }
         }
     }
 
     /// Tells that the drain is over and the stopper has run.
-    pub(crate) fn drained(&mut self) {
-        self.state = match &self.state {
+    pub(crate) fn drained(&self) {
+        let mut state = self.state();
+        *state = match &*state {
             State::Draining => State::Inactive,
             State::Stopping | State::Stopped => State::Stopped,
             State::Inactive | State::Activating { .. } | State::Active { .. } => return,
@@ -120,33 +137,55 @@ impl Lifecycle {
     }
 
     /// Lets a call in, or says why not; [`Lifecycle::release`] must follow.
-    pub(crate) fn admit(&mut self) -> Result<(), Fault> {
-        match &self.state {
-            State::Active { .. } => {}
-            State::Inactive => {
-                let text = "the plugin is not active; activate it first, by loading it or by POST /_goplug/activate";
-                return Err(Fault::new(Code::WrongState, text));
+    pub(crate) fn admit(&self) -> Result<(), Fault> {
+        let mut gate = self.gate.load(Ordering::Acquire);
+        loop {
+            if gate & OPEN == 0 {
+                match self.refusal() {
+                    Some(fault) => return Err(fault),
+                    // It has been opened meanwhile.
+                    None => gate = self.gate.load(Ordering::Acquire),
+                }
+            } else if gate & !OPEN >= u64::from(self.max_concurrent_calls) {
+                let limit = self.max_concurrent_calls;
+                let text = format!("{limit} calls are under way, the limit of the plugin");
+                return Err(Fault::new(Code::Overloaded, text));
+            } else {
+                match self.gate.compare_exchange_weak(gate, gate + 1, Ordering::AcqRel, Ordering::Acquire) {
+                    Ok(_) => return Ok(()),
+                    Err(other) => gate = other,
+                }
             }
-            State::Activating { .. } => return Err(Fault::new(Code::Unavailable, "the plugin is being activated")),
-            State::Draining | State::Stopping | State::Stopped => return Err(leaving()),
         }
-        if self.in_flight >= self.max_concurrent_calls {
-            let limit = self.max_concurrent_calls;
-            return Err(Fault::new(Code::Overloaded, format!("{limit} calls are under way, the limit of the plugin")));
-        }
-        self.in_flight += 1;
-        Ok(())
     }
 
     /// Tells that an admitted call is over; true when it was the last one.
-    pub(crate) fn release(&mut self) -> bool {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        self.in_flight == 0
+    pub(crate) fn release(&self) -> bool {
+        self.gate.fetch_sub(1, Ordering::AcqRel) & !OPEN == 1
     }
 
-    /// Calls under way.
+    /// Calls under way. A step of the gate, too: either it comes before that of the last call, which then sees what was done
+    /// before this, or it sees that the call is over.
     pub(crate) fn in_flight(&self) -> u32 {
-        self.in_flight
+        u32::try_from(self.gate.fetch_add(0, Ordering::AcqRel) & !OPEN).unwrap_or(u32::MAX)
+    }
+
+    /// Why no call is let in; `None` when it is.
+    fn refusal(&self) -> Option<Fault> {
+        match &*self.state() {
+            State::Active { .. } => None,
+            State::Inactive => {
+                let text = "the plugin is not active; activate it first, by loading it or by POST /_goplug/activate";
+                Some(Fault::new(Code::WrongState, text))
+            }
+            State::Activating { .. } => Some(Fault::new(Code::Unavailable, "the plugin is being activated")),
+            State::Draining | State::Stopping | State::Stopped => Some(leaving()),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // It is never left half-changed: nothing under the lock can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

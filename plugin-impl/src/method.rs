@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{SetOnce, mpsc};
 
+use crate::body::{BlockingBody, Body};
 use crate::context::Context;
 
 /// A method's name and what callers may rely on. A plain `&str` is a method with every default.
@@ -151,6 +152,9 @@ pub(crate) type Running<T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Sen
 type Blocking = dyn Fn(&Context, Bytes) -> Result<Bytes, Fault> + Send + Sync;
 type Async = dyn Fn(Context, Bytes) -> Running<Bytes> + Send + Sync;
 type Streaming = dyn Fn(Context, Bytes, ReplyStream) -> Running<()> + Send + Sync;
+type Reading = dyn Fn(Context, Body) -> Running<Bytes> + Send + Sync;
+type ReadingBlocking = dyn Fn(&Context, BlockingBody) -> Result<Bytes, Fault> + Send + Sync;
+type Duplex = dyn Fn(Context, Body, ReplyStream) -> Running<()> + Send + Sync;
 
 /// The author's function, without its type.
 #[derive(Clone)]
@@ -158,6 +162,9 @@ pub(crate) enum Function {
     Blocking(Arc<Blocking>),
     Async(Arc<Async>),
     Streaming(Arc<Streaming>),
+    Reading(Arc<Reading>),
+    ReadingBlocking(Arc<ReadingBlocking>),
+    Duplex(Arc<Duplex>),
 }
 
 impl Function {
@@ -190,6 +197,42 @@ impl Function {
             let reply = function(cx, body, out);
             Box::pin(async move { reply.await.map_err(it_ran) })
         }))
+    }
+
+    pub(crate) fn reading<F, A, R>(function: F) -> Self
+    where
+        F: Fn(Context, Body) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<R, Fault>> + Send + 'static,
+        R: Into<Bytes>,
+    {
+        Self::Reading(Arc::new(move |cx, body| {
+            let reply = function(cx, body);
+            Box::pin(async move { reply.await.map(Into::into).map_err(it_ran) })
+        }))
+    }
+
+    pub(crate) fn reading_blocking<F, R>(function: F) -> Self
+    where
+        F: Fn(&Context, BlockingBody) -> Result<R, Fault> + Send + Sync + 'static,
+        R: Into<Bytes>,
+    {
+        Self::ReadingBlocking(Arc::new(move |cx, body| function(cx, body).map(Into::into).map_err(it_ran)))
+    }
+
+    pub(crate) fn duplex<F, A>(function: F) -> Self
+    where
+        F: Fn(Context, Body, ReplyStream) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<(), Fault>> + Send + 'static,
+    {
+        Self::Duplex(Arc::new(move |cx, body, out| {
+            let reply = function(cx, body, out);
+            Box::pin(async move { reply.await.map_err(it_ran) })
+        }))
+    }
+
+    /// Whether it is called before the body of its request has come.
+    pub(crate) fn reads_its_body(&self) -> bool {
+        matches!(self, Self::Reading(_) | Self::ReadingBlocking(_) | Self::Duplex(_))
     }
 }
 

@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::body::{BlockingBody, Body};
 use crate::callback::Callback;
 use crate::context::Context;
 use crate::method::{Function, Method, ReplyStream, typed};
@@ -207,6 +208,42 @@ impl PluginBuilder {
         self.add(method.into().info, Function::streaming(function))
     }
 
+    /// An async method that reads its body while it comes, for bodies that need not fit into memory.
+    ///
+    /// It is called with the first bytes of the request, and dropped when nobody waits for it any more. The whole body may
+    /// have [`PluginBuilder::max_request_bytes`]: a call that goes beyond ends with `too_large`, `ran` `yes`. To a caller that
+    /// sends its body whole it is a method as any other.
+    #[must_use]
+    pub fn method_body<F, A, R>(self, method: impl Into<Method>, function: F) -> Self
+    where
+        F: Fn(Context, Body) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<R, Fault>> + Send + 'static,
+        R: Into<Bytes>,
+    {
+        self.add(method.into().info, Function::reading(function))
+    }
+
+    /// As [`PluginBuilder::method_body`], for a function that blocks; it runs on a thread of its own.
+    #[must_use]
+    pub fn method_body_blocking<F, R>(self, method: impl Into<Method>, function: F) -> Self
+    where
+        F: Fn(&Context, BlockingBody) -> Result<R, Fault> + Send + Sync + 'static,
+        R: Into<Bytes>,
+    {
+        self.add(method.into().info, Function::reading_blocking(function))
+    }
+
+    /// An async method that reads its body while it comes and sends its reply piece by piece: [`PluginBuilder::method_body`]
+    /// and [`PluginBuilder::method_stream`] in one. A caller that only sends, or only reads, can hold it up until the deadline.
+    #[must_use]
+    pub fn method_duplex<F, A>(self, method: impl Into<Method>, function: F) -> Self
+    where
+        F: Fn(Context, Body, ReplyStream) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<(), Fault>> + Send + 'static,
+    {
+        self.add(method.into().info, Function::duplex(function))
+    }
+
     /// A method on JSON, whose schemas are published. It may block as [`PluginBuilder::method`]. A body that is not the
     /// JSON it takes is `invalid_argument`; an empty body reads as `null`.
     #[must_use]
@@ -294,7 +331,8 @@ impl PluginBuilder {
             return Err(refused(&[format!("the hello is {size} bytes, the limit is {MAX_HELLO_BYTES}")]));
         }
         let notifier = Notifier::new(self.callbacks, &Arc::from(epoch));
-        let entries = self.methods.into_iter().map(|(info, function)| Entry {
+        let entries = self.methods.into_iter().zip(0..).map(|((info, function), place)| Entry {
+            place,
             name: info.name.as_str().into(),
             turn: info.serial.then(Arc::default),
             info,

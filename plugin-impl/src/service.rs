@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +36,8 @@ pub(crate) type HealthCheck = dyn Fn() -> Health + Send + Sync;
 
 /// One method and what its calls share.
 pub(crate) struct Entry {
+    /// Where it is in the hello.
+    pub(crate) place: usize,
     pub(crate) name: Arc<str>,
     pub(crate) info: MethodInfo,
     pub(crate) function: Function,
@@ -85,7 +87,7 @@ pub(crate) struct Service {
     notifier: Notifier,
     hooks: Hooks,
     pub(crate) latency: Latency,
-    life: Mutex<Lifecycle>,
+    life: Lifecycle,
     /// Changes with the state, and when the last call is over.
     changed: watch::Sender<()>,
     /// Counts the drains that are over: calls still under way are cut off.
@@ -119,11 +121,7 @@ pub(crate) struct Permit(Arc<Service>);
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        // Whoever waits for this subscribed before it looked at the calls: if none is seen here, it saw none of ours. To
-        // tell nobody would cost every lone call a fifth of its time.
-        if self.0.life().release() && self.0.changed.receiver_count() > 0 {
-            self.0.changed.send_replace(());
-        }
+        self.0.release();
     }
 }
 
@@ -140,7 +138,7 @@ impl Service {
     pub(crate) fn new(hello: Hello, entries: Vec<Entry>, notifier: Notifier, hooks: Hooks, latency: Latency) -> Self {
         let places: Vec<_> = entries.into_iter().map(Arc::new).collect();
         let methods = places.iter().map(|entry| (entry.info.name.clone(), Arc::clone(entry))).collect();
-        let life = Mutex::new(Lifecycle::new(hello.limits.max_concurrent_calls));
+        let life = Lifecycle::new(hello.limits.max_concurrent_calls);
         Self {
             hello,
             methods,
@@ -160,7 +158,7 @@ impl Service {
 
     /// The hello of this moment.
     pub(crate) fn hello(&self) -> Hello {
-        Hello { active: self.life().is_active(), ..self.hello.clone() }
+        Hello { active: self.life.is_active(), ..self.hello.clone() }
     }
 
     pub(crate) fn epoch(&self) -> &str {
@@ -196,6 +194,11 @@ impl Service {
         })
     }
 
+    /// The method of an [`Entry::place`].
+    pub(crate) fn entry(&self, place: usize) -> &Arc<Entry> {
+        &self.places[place]
+    }
+
     pub(crate) fn max_concurrent_calls(&self) -> usize {
         usize::try_from(self.hello.limits.max_concurrent_calls).unwrap_or(usize::MAX)
     }
@@ -221,13 +224,26 @@ impl Service {
 
     /// Calls under way.
     pub(crate) fn in_flight(&self) -> u32 {
-        self.life().in_flight()
+        self.life.in_flight()
     }
 
-    /// Lets a call in.
-    pub(crate) fn admit(self: &Arc<Self>) -> Result<Permit, Fault> {
-        self.life().admit()?;
-        Ok(Permit(Arc::clone(self)))
+    /// Lets a call in; [`Service::release`] must follow.
+    pub(crate) fn admit(&self) -> Result<(), Fault> {
+        self.life.admit()
+    }
+
+    /// Tells that a call is over that was let in.
+    pub(crate) fn release(&self) {
+        // Whoever waits for this subscribed before it looked at the calls: if none is seen here, it saw none of ours. To
+        // tell nobody would cost every lone call a fifth of its time.
+        if self.life.release() && self.changed.receiver_count() > 0 {
+            self.changed.send_replace(());
+        }
+    }
+
+    /// Takes over the duty to tell that a call is over.
+    pub(crate) fn permit(self: &Arc<Self>) -> Permit {
+        Permit(Arc::clone(self))
     }
 
     /// Activates with `settings`, once; the same settings again give the first reply again.
@@ -237,7 +253,7 @@ impl Service {
     pub(crate) async fn activate(self: &Arc<Self>, settings: Value) -> Result<Bytes, Fault> {
         let mut changed = self.changed.subscribe();
         loop {
-            let decision = self.life().activate(&settings);
+            let decision = self.life.activate(&settings);
             match decision {
                 Activate::Done(reply) => return Ok(reply),
                 Activate::Refuse(fault) => return Err(fault),
@@ -246,7 +262,7 @@ impl Service {
                     let service = Arc::clone(self);
                     let run = tokio::spawn(async move {
                         let reply = service.run_activator(settings).await;
-                        service.life().activated(&reply);
+                        service.life.activated(&reply);
                         service.changed.send_replace(());
                         reply
                     });
@@ -307,7 +323,7 @@ impl Service {
     async fn wind_down(self: &Arc<Self>, drain: Duration, stop: bool) -> (Wound, Option<Leaving>) {
         let mut changed = self.changed.subscribe();
         loop {
-            let decision = self.life().drain(stop);
+            let decision = self.life.drain(stop);
             match decision {
                 Drain::Nothing => return (Wound::default(), None),
                 Drain::Wait => _ = changed.changed().await,
@@ -319,7 +335,7 @@ impl Service {
                         if stop {
                             service.notifier.end();
                         }
-                        service.life().drained();
+                        service.life.drained();
                         service.changed.send_replace(());
                         let leaving = stop.then(|| Leaving(Arc::clone(&service)));
                         (wound, leaving)
@@ -371,11 +387,6 @@ impl Service {
         while self.in_flight() > 0 {
             _ = changed.changed().await;
         }
-    }
-
-    fn life(&self) -> MutexGuard<'_, Lifecycle> {
-        // The lifecycle is never left half-changed: nothing in it can panic.
-        self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,6 +4,8 @@
 //! itself is made on the thread that asks, which reads the reply from the socket, so that it costs no more than the socket
 //! does.
 
+mod exchange;
+
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use bytes::Bytes;
 use goplug_pconf_schema::admin::{Activation, MethodList, Ping, PluginSummary, Unloaded, Why};
 use goplug_pconf_schema::{Code, Fault};
 use tokio::runtime::Runtime;
+
+pub use exchange::{BlockingExchange, BlockingReplyBody, BlockingRequestBody};
 
 use crate::call::{Answer, CallOptions};
 use crate::callback::{Notice, Subscribe, Subscription};
@@ -95,6 +99,15 @@ impl BlockingRegistry {
         options: CallOptions,
     ) -> Result<Answer, Fault> {
         self.wait_on(self.registry.execute_on_this_thread(plugin, method, body.into(), &options))
+    }
+
+    /// As [`Registry::exchange`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn exchange(&self, plugin: &str, method: &str, options: CallOptions) -> Result<BlockingExchange, Fault> {
+        let exchange = self.wait_on(self.registry.exchange(plugin, method, options))?;
+        Ok(BlockingExchange::new(exchange, &self.runtime))
     }
 
     /// As [`Registry::plugins`].

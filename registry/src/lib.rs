@@ -10,7 +10,7 @@
 //!
 //! In reading order: [`Builder`] (what can be set), [`Registry`] and [`Plugin`] (what can be done), `discovery` (what is
 //! in the directory), `supervisor` (the life of one plugin; `supervisor/state.rs` is all of it), `call` (one call, with
-//! its repeats), `callback` (notifications), [`Events`] (what happened), `why` (why is it not there?).
+//! its repeats), [`Exchange`] (large bodies, piece by piece), `callback` (notifications), [`Events`] (what happened), `why` (why is it not there?).
 //!
 //! Needs a tokio runtime with I/O and time; [`BlockingRegistry`] brings its own. Every failure is an [`Error`] with a [`Code`] and an answer to "did it run?".
 
@@ -33,8 +33,8 @@ mod tasks;
 mod why;
 mod words;
 
-pub use blocking::BlockingRegistry;
-pub use call::{Answer, CallOptions};
+pub use blocking::{BlockingExchange, BlockingRegistry, BlockingReplyBody, BlockingRequestBody};
+pub use call::{Answer, CallOptions, Exchange, ReplyBody, RequestBody};
 pub use callback::{Feed, FeedItem, Notice, Subscribe, Subscription};
 pub use doctor::doctor;
 pub use event::Events;

@@ -1,9 +1,11 @@
 //! What can be set, with units, defaults and reasons.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Guard};
 use goplug_pconf_schema::{Code, Fault};
 use goplug_transport::Latency;
 
@@ -52,7 +54,7 @@ pub struct Builder {
     pub(crate) latency: Latency,
 }
 
-/// What a call takes from the options: copied, because a hold on them costs more.
+/// What a call takes from the options.
 #[derive(Debug)]
 pub(crate) struct CallDefaults {
     pub(crate) deadline: Duration,
@@ -60,6 +62,69 @@ pub(crate) struct CallDefaults {
     pub(crate) max_reply_bytes: usize,
     pub(crate) latency: Latency,
 }
+
+/// The options in force, and of those that every call needs a copy that is read without a hold on them. A call that is
+/// made while they change may see some of the old ones and some of the new ones: none depends on another.
+#[derive(Debug)]
+pub(crate) struct Options {
+    all: ArcSwap<Builder>,
+    /// Held by whoever changes them: the copy is that of the last change.
+    changing: Mutex<()>,
+    deadline_ns: AtomicU64,
+    max_reply_bytes: AtomicUsize,
+    latency: AtomicU8,
+    has_caller: AtomicBool,
+}
+
+impl Options {
+    pub(crate) fn new(options: Builder) -> Self {
+        let new = Self {
+            all: ArcSwap::from_pointee(options),
+            changing: Mutex::new(()),
+            deadline_ns: AtomicU64::new(0),
+            max_reply_bytes: AtomicUsize::new(0),
+            latency: AtomicU8::new(0),
+            has_caller: AtomicBool::new(false),
+        };
+        new.copy();
+        new
+    }
+
+    pub(crate) fn load(&self) -> Guard<Arc<Builder>> {
+        self.all.load()
+    }
+
+    pub(crate) fn load_full(&self) -> Arc<Builder> {
+        self.all.load_full()
+    }
+
+    pub(crate) fn store(&self, options: Builder) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.all.store(Arc::new(options));
+        self.copy();
+    }
+
+    pub(crate) fn of_calls(&self) -> CallDefaults {
+        CallDefaults {
+            deadline: Duration::from_nanos(self.deadline_ns.load(Ordering::Relaxed)),
+            caller: self.has_caller.load(Ordering::Relaxed).then(|| self.load().caller.clone()).flatten(),
+            max_reply_bytes: self.max_reply_bytes.load(Ordering::Relaxed),
+            latency: LATENCIES[usize::from(self.latency.load(Ordering::Relaxed))],
+        }
+    }
+
+    fn copy(&self) {
+        let options = self.load();
+        let nanos = options.call_deadline.as_nanos();
+        self.deadline_ns.store(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.max_reply_bytes.store(options.max_reply_bytes, Ordering::Relaxed);
+        let latency = LATENCIES.iter().zip(0..).find(|(latency, _)| **latency == options.latency);
+        self.latency.store(latency.map_or(0, |(_, number)| number), Ordering::Relaxed);
+        self.has_caller.store(options.caller.is_some(), Ordering::Relaxed);
+    }
+}
+
+const LATENCIES: [Latency; 3] = [Latency::Balanced, Latency::Low, Latency::Frugal];
 
 impl Builder {
     pub(crate) fn new(directory: &Path) -> Self {
@@ -184,15 +249,6 @@ impl Builder {
     pub async fn open(self) -> Result<Registry, Fault> {
         self.check()?;
         Registry::start(self).await
-    }
-
-    pub(crate) fn of_calls(&self) -> CallDefaults {
-        CallDefaults {
-            deadline: self.call_deadline,
-            caller: self.caller.clone(),
-            max_reply_bytes: self.max_reply_bytes,
-            latency: self.latency,
-        }
     }
 
     pub(crate) fn check(&self) -> Result<(), Fault> {

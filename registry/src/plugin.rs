@@ -6,7 +6,7 @@ use bytes::Bytes;
 use goplug_pconf_schema::admin::{MethodList, Ping, State};
 use goplug_pconf_schema::{Fault, PluginId};
 
-use crate::call::{self, Answer, CallOptions, Waiting};
+use crate::call::{self, Answer, CallOptions, Exchange, Waiting};
 use crate::registry::Inner;
 use crate::show;
 use crate::supervisor::Slot;
@@ -55,8 +55,20 @@ impl Plugin {
         body: impl Into<Bytes>,
         options: CallOptions,
     ) -> Result<Answer, Fault> {
-        let defaults = self.registry.shared.options.load().of_calls();
+        let defaults = self.registry.shared.options.of_calls();
         call::execute(&self.slot, &defaults, method, body.into(), &options, Waiting::Task).await
+    }
+
+    /// As [`crate::Registry::exchange`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn exchange(&self, method: &str, options: CallOptions) -> Result<Exchange, Fault> {
+        let defaults = self.registry.shared.options.of_calls();
+        call::open(&self.slot, &defaults, method, &options).await
     }
 
     /// As [`crate::Registry::ping`].

@@ -15,7 +15,7 @@ use goplug_pconf_schema::{Code, Fault, PluginId, printable};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::call::{self, Answer, CallOptions, Waiting};
+use crate::call::{self, Answer, CallOptions, Exchange, Waiting};
 use crate::callback::{self, DeadLetters, Feed, Notice, Subscribe, Subscription};
 use crate::event::{EventLog, Events};
 use crate::finder::{self, Finder, Request};
@@ -304,8 +304,26 @@ impl Registry {
         options: CallOptions,
     ) -> Result<Answer, Fault> {
         let slot = self.inner.resolve(plugin)?;
-        let defaults = self.inner.shared.options.load().of_calls();
+        let defaults = self.inner.shared.options.of_calls();
         call::execute(&slot, &defaults, method, body.into(), &options, Waiting::Task).await
+    }
+
+    /// Begins a call of `method` whose request is sent, and whose reply is read, piece by piece, for bodies that need not
+    /// fit into memory. Every method can be called so; one that does not take its body as it comes gets it whole.
+    ///
+    /// It counts as one call, with one deadline for all of it. It is never repeated: what the plugin has read of the request
+    /// nobody could send again.
+    ///
+    /// # Errors
+    /// As [`Registry::execute`], as far as they are known before the plugin answers; `invalid_argument` for a plugin that
+    /// speaks v0, whose bodies are whole.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the call.
+    pub async fn exchange(&self, plugin: &str, method: &str, options: CallOptions) -> Result<Exchange, Fault> {
+        let slot = self.inner.resolve(plugin)?;
+        let defaults = self.inner.shared.options.of_calls();
+        call::open(&slot, &defaults, method, &options).await
     }
 
     /// As [`Registry::execute_with`], for a caller whose thread may block while it waits for the reply.
@@ -317,7 +335,7 @@ impl Registry {
         options: &CallOptions,
     ) -> Result<Answer, Fault> {
         let slot = self.inner.resolve(plugin)?;
-        let defaults = self.inner.shared.options.load().of_calls();
+        let defaults = self.inner.shared.options.of_calls();
         call::execute(&slot, &defaults, method, body, options, Waiting::Thread).await
     }
 
@@ -462,7 +480,7 @@ impl Registry {
         let options = Builder { directory: before.directory.clone(), ..options };
         options.check()?;
         let begins = options.auto_discover && !before.auto_discover;
-        self.inner.shared.options.store(Arc::new(options));
+        self.inner.shared.options.store(options);
         self.rescan().await?;
         if begins {
             for slot in self.inner.all().into_iter().filter(|slot| !slot.view().unloaded) {

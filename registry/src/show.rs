@@ -92,7 +92,7 @@ pub(crate) fn detail(slot: &Slot, conflicts: Vec<String>) -> PluginDetail {
         unknown: pconf.unknown.clone(),
         warnings: view.found.warnings.clone(),
         conflicts,
-        in_flight: live.as_ref().map_or(0, |live| live.in_flight.load(Ordering::Relaxed)),
+        in_flight: live.as_ref().map_or(0, |live| live.in_flight()),
         calls: live.as_ref().map_or(0, |live| live.calls.load(Ordering::Relaxed)),
         summary,
     }

@@ -109,16 +109,16 @@ fn is_shown(line: &str) -> bool {
 /// Forgets the highest memory use so far and returns the present one in bytes.
 pub fn peak_memory_reset() -> u64 {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
-    status_bytes("VmRSS:")
+    status_bytes(std::process::id(), "VmRSS:")
 }
 
 /// How far memory went above `before` since [`peak_memory_reset`], in bytes.
 pub fn peak_memory_since(before: u64) -> u64 {
-    status_bytes("VmHWM:").saturating_sub(before)
+    status_bytes(std::process::id(), "VmHWM:").saturating_sub(before)
 }
 
-fn status_bytes(field: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+pub(crate) fn status_bytes(pid: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }

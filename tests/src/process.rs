@@ -96,6 +96,11 @@ impl Process {
         self.line()
     }
 
+    /// A field of its `/proc/PID/status`, such as `VmRSS:`, in bytes; 0 when it has ended.
+    pub fn memory_bytes(&self, field: &str) -> u64 {
+        crate::baseline::status_bytes(self.pid(), field)
+    }
+
     /// Sends a signal, through the pidfd: a pid that was given to another process is never hit.
     pub fn signal(&self, signal: Signal) {
         let _ = pidfd_send_signal(&self.pidfd, signal);

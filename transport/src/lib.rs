@@ -19,6 +19,8 @@ mod frame;
 mod http;
 mod peer;
 #[cfg(any(feature = "client", feature = "server"))]
+mod pool;
+#[cfg(any(feature = "client", feature = "server"))]
 mod send;
 #[cfg(feature = "server")]
 mod server;
@@ -27,27 +29,28 @@ mod shm;
 mod socket;
 
 #[cfg(feature = "client")]
-pub use client::{Connection, Reply, ReplyHead, Request, Upgrade};
+pub use client::{Connection, Reply, ReplyBody, ReplyHead, Request, RequestBody, Upgrade};
 #[cfg(feature = "client")]
 pub use error::{Error, ErrorKind};
 #[cfg(any(feature = "client", feature = "server"))]
 pub use frame::Latency;
 #[cfg(feature = "client")]
 pub use frame::{
-    Acknowledger, Call, FrameAttach, FrameConnection, FrameNotice, FrameRefusal, FrameReply, FrameRequest,
-    FrameSubscription,
+    Acknowledger, Call, FrameAttach, FrameConnection, FrameExchange, FrameNotice, FrameRefusal, FrameReply,
+    FrameReplyBody, FrameRequest, FrameRequestBody, FrameSubscription, ReplyEnd,
 };
 #[cfg(feature = "server")]
 pub use frame::{
-    Cancel, Closed, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late, NextNotice, NoticeSource,
-    Outlet, Replier,
+    Answered, Cancel, Closed, FrameBody, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late,
+    NextNotice, NoticeSource, Outlet, Replier,
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use http::{MAX_FIELDS, MAX_HEAD_BYTES};
 pub use peer::Peer;
 #[cfg(feature = "server")]
 pub use server::{
-    Handler, ServerBody, ServerHead, ServerLimits, ServerRequest, ServerResponse, ServerUpgrade, Written, serve,
+    Handler, IncomingBody, ServerBody, ServerHead, ServerLimits, ServerRequest, ServerResponse, ServerUpgrade, Written,
+    serve,
 };
 #[cfg(feature = "memory")]
 #[cfg(any(feature = "client", feature = "server"))]

@@ -4,6 +4,7 @@ mod bare;
 mod daemon;
 mod library;
 mod memory;
+mod pieces;
 mod ring;
 mod tokio_socket;
 mod v0_plugin;
@@ -16,6 +17,7 @@ use daemon::Daemon;
 pub(crate) use daemon::run as daemon;
 use library::{Face, Handler, Library, Transport};
 use memory::Memory;
+use pieces::Pieces;
 use ring::BareRing;
 use tokio_socket::TokioSocket;
 
@@ -46,6 +48,11 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
         (Transport::Shm, Face::Blocking, Handler::Async),
     ] {
         all.push(Box::new(Library { transport, face, handler }));
+    }
+    for frames in [true, false] {
+        for runtime in [Some(Runtime::CurrentThread), Some(Runtime::MultiThread), None] {
+            all.push(Box::new(Pieces { frames, runtime }));
+        }
     }
     all.push(Box::new(Daemon));
     all

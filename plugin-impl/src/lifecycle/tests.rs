@@ -15,7 +15,7 @@ enum At {
 const EVERY: [At; 6] = [At::Inactive, At::Activating, At::Active, At::Draining, At::Stopping, At::Stopped];
 
 fn life(at: At) -> Lifecycle {
-    let mut life = Lifecycle::new(2);
+    let life = Lifecycle::new(2);
     if matches!(at, At::Activating | At::Active | At::Draining | At::Stopping | At::Stopped) {
         assert_eq!(life.activate(&json!({"a": 1})), Activate::Run);
     }
@@ -86,24 +86,24 @@ fn every_state_has_one_answer_to_its_end() {
 #[test]
 fn a_late_word_changes_nothing() {
     for at in EVERY {
-        let mut late = life(at);
+        let late = life(at);
         if at != At::Activating {
-            let before = late.state.clone();
+            let before = late.state().clone();
             late.activated(&Ok("late".into()));
-            assert_eq!(late.state, before, "{at:?}");
+            assert_eq!(*late.state(), before, "{at:?}");
         }
-        let mut late = life(at);
+        let late = life(at);
         if !matches!(at, At::Draining | At::Stopping) {
-            let before = late.state.clone();
+            let before = late.state().clone();
             late.drained();
-            assert_eq!(late.state, before, "{at:?}");
+            assert_eq!(*late.state(), before, "{at:?}");
         }
     }
 }
 
 #[test]
 fn a_failed_activation_leaves_the_plugin_inactive_and_may_be_tried_again() {
-    let mut life = life(At::Activating);
+    let life = life(At::Activating);
     life.activated(&Err(Fault::new(Code::MethodFailed, "no")));
     assert!(!life.is_active());
     assert_eq!(life.activate(&json!({"a": 2})), Activate::Run);
@@ -111,14 +111,14 @@ fn a_failed_activation_leaves_the_plugin_inactive_and_may_be_tried_again() {
 
 #[test]
 fn a_drained_plugin_can_be_activated_with_other_settings() {
-    let mut life = life(At::Draining);
+    let life = life(At::Draining);
     life.drained();
     assert_eq!(life.activate(&json!({"a": 2})), Activate::Run);
 }
 
 #[test]
 fn calls_are_counted_against_the_limit() {
-    let mut life = life(At::Active);
+    let life = life(At::Active);
     assert!(life.admit().is_ok() && life.admit().is_ok());
     let fault = life.admit().unwrap_err();
     assert_eq!((fault.code, fault.message.starts_with("2 calls")), (Code::Overloaded, true));
@@ -126,4 +126,56 @@ fn calls_are_counted_against_the_limit() {
     assert!(life.admit().is_ok());
     assert!(!life.release() && life.release());
     assert_eq!(life.in_flight(), 0);
+}
+
+/// The gate is open in one state only, and whoever is inside when it is shut is counted until it leaves.
+#[test]
+fn every_state_has_its_gate() {
+    for at in EVERY {
+        assert_eq!(life(at).is_active(), at == At::Active, "{at:?}");
+    }
+    let life = life(At::Active);
+    life.admit().unwrap();
+    assert_eq!(life.drain(false), Drain::Begin { was_active: true });
+    assert_eq!((life.in_flight(), life.admit().unwrap_err().code), (1, Code::Unavailable));
+    assert!(life.release());
+    life.drained();
+    assert_eq!(life.admit().unwrap_err().code, Code::WrongState);
+    assert_eq!(life.activate(&json!({})), Activate::Run);
+    life.activated(&Ok("again".into()));
+    assert!(life.admit().is_ok());
+}
+
+/// Threads that come and go while the gate opens and shuts: never more inside than may be, and none once a drain has seen
+/// that none is.
+#[test]
+fn nobody_is_inside_after_a_drain() {
+    let life = Lifecycle::new(2);
+    let (inside, is_over) = (AtomicU64::new(0), std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    if life.admit().is_ok() {
+                        assert!(inside.fetch_add(1, Ordering::SeqCst) < 2);
+                        std::thread::yield_now();
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        life.release();
+                    }
+                }
+            });
+        }
+        for _ in 0..300 {
+            assert_eq!(life.activate(&json!({})), Activate::Run);
+            life.activated(&Ok("first".into()));
+            std::thread::yield_now();
+            assert_eq!(life.drain(false), Drain::Begin { was_active: true });
+            while life.in_flight() > 0 {
+                std::thread::yield_now();
+            }
+            assert_eq!(inside.load(Ordering::SeqCst), 0);
+            life.drained();
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
 }

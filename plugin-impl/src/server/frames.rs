@@ -2,7 +2,7 @@
 //! notifications are written by whoever notifies.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context as Task, Waker};
 use std::time::Duration;
@@ -14,15 +14,16 @@ use goplug_pconf_schema::wire::frame::{Meta, UPGRADE};
 use goplug_pconf_schema::wire::shm;
 use goplug_pconf_schema::{Code, Fault, Ran};
 use goplug_transport::{
-    Cancel, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late, NoticeSource, Outlet, Replier,
-    ServerRequest,
+    Answered, Cancel, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late, NoticeSource, Outlet,
+    Replier, ServerRequest,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::reply::Answer;
 use super::route::NoRoute;
-use crate::call::{Admitted, Reply, must_end, poll_once};
+use crate::body::Body;
+use crate::call::{Admitted, Begun, Reply, must_end, poll_once};
 use crate::context::{Context, Origin};
 use crate::notify::push::push;
 use crate::notify::stream::observer_start;
@@ -67,24 +68,38 @@ impl FrameHandler for Frames {
         self.service.method_at(index).map(|_| self.service.max_request_bytes())
     }
 
-    fn call(&self, request: FrameCall<'_>, reply: Replier) {
-        let mut admitted = match self.admit(&request) {
+    fn is_streamed(&self, index: u16) -> bool {
+        self.service.method_at(index).is_ok_and(|entry| entry.function.reads_its_body())
+    }
+
+    fn call(&self, mut request: FrameCall<'_>, reply: Replier) -> Option<Answered> {
+        let admitted = match self.admit(&request) {
             Ok(admitted) => admitted,
-            Err(fault) => return reply.error(problem(&fault)),
+            Err(fault) => {
+                reply.error(problem(&fault));
+                return None;
+            }
         };
         reply.set_cancel(admitted.context().watch());
-        if admitted.is_quick() {
-            match admitted.run_here(request.body, request.started) {
-                Ok(body) => reply.reply(body),
-                Err(fault) => reply.error(problem(&fault)),
+        if let Some(body) = request.stream.take() {
+            self.go_on(answer(admitted.run_reading(Body::of_frames(body)), reply));
+            return None;
+        }
+        match admitted.begin_here(request.body, request.started) {
+            Begun::Done(Ok(body)) => return Some(reply.answer(body)),
+            Begun::Done(Err(fault)) => return Some(reply.refuse(problem(&fault))),
+            Begun::Waits(admitted, run) => {
+                let run = async { admitted.finish(run).await.map(Reply::Whole) };
+                self.service.runtime().spawn(answer(run, reply));
             }
-            return;
+            Begun::NotHere(admitted, body) => self.go_on(answer(admitted.run(body), reply)),
         }
-        // Polled once where we are: many an async method is done then, and a serial one has its place in the queue.
-        let mut answer: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(answer(admitted, request.body, reply));
-        if answer.as_mut().poll(&mut Task::from_waker(Waker::noop())).is_pending() {
-            self.service.runtime().spawn(answer);
-        }
+        None
+    }
+
+    fn answered(&self) {
+        // Behind the reply: whoever waits for the end of all calls finds it said.
+        self.service.release();
     }
 
     fn subscribe(&self, request: FrameSubscribe<'_>, outlet: Outlet) -> Result<Arc<dyn NoticeSource>, Fault> {
@@ -112,6 +127,14 @@ impl FrameHandler for Frames {
 }
 
 impl Frames {
+    /// Polled once where we are: many an async method is done then, and a serial one has its place in the queue.
+    fn go_on(&self, answer: impl Future<Output = ()> + Send + 'static) {
+        let mut answer = Box::pin(answer);
+        if answer.as_mut().poll(&mut Task::from_waker(Waker::noop())).is_pending() {
+            self.service.runtime().spawn(answer);
+        }
+    }
+
     fn admit(&self, request: &FrameCall<'_>) -> Result<Admitted, Fault> {
         let entry = self.service.method_at(request.index)?;
         let ms = request.deadline_ms;
@@ -138,8 +161,8 @@ fn caller_left() -> Fault {
 }
 
 /// Runs a call as HTTP does, and answers it.
-async fn answer(admitted: Admitted, body: Bytes, reply: Replier) {
-    let mut run = pin!(admitted.run(body));
+async fn answer(run: impl Future<Output = Result<Reply, Fault>>, reply: Replier) {
+    let mut run = pin!(run);
     let result = match poll_once(run.as_mut()).await {
         Some(result) => result,
         None => {

@@ -3,6 +3,7 @@
 mod control;
 mod frames;
 mod head;
+mod reading;
 mod reply;
 mod route;
 mod v0;
@@ -12,10 +13,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use goplug_pconf_schema::wire::call::{DEFAULT_DEADLINE_MS, MAX_PING_BYTES};
-use goplug_pconf_schema::{Code, Fault};
-use goplug_transport::{FrameServer, Handler, ServerBody, ServerHead, ServerRequest, ServerResponse};
+use goplug_pconf_schema::{Code, Fault, Ran};
+use goplug_transport::{FrameServer, Handler, IncomingBody, ServerBody, ServerHead, ServerRequest, ServerResponse};
 use tokio::time::Instant;
 
+use crate::body::Body;
 use crate::call::{Reply, call};
 use crate::service::Service;
 pub(crate) use frames::stand_by;
@@ -112,13 +114,29 @@ impl Handler for Server {
         let no = self.check(&head.method, &head.target).err().unwrap_or_else(|| {
             let most = self.max_body(head);
             let text = format!("the body is {declared} bytes, the limit is {most}; send less");
-            Fault::new(Code::TooLarge, text).into()
+            let fault = Fault::new(Code::TooLarge, text);
+            // Of a length that was not declared the method has read the beginning by then.
+            let has_run = head.header("content-length").is_none() && self.is_streamed(head);
+            if has_run { fault.with_ran(Ran::Yes).into() } else { fault.into() }
         });
         problem(&no, &Caller::of(&head.headers))
     }
 
     fn bad_request(&self, why: String) -> ServerResponse {
         problem(&Fault::new(Code::InvalidArgument, why).into(), &Caller::default())
+    }
+
+    fn is_streamed(&self, head: &ServerHead) -> bool {
+        let reads = |name: &str| self.service.method(name).is_ok_and(|entry| entry.function.reads_its_body());
+        matches!(route(&head.method, &head.target), Ok(Route::Method(name)) if reads(&name))
+    }
+
+    async fn handle_streamed(&self, head: ServerHead, body: IncomingBody) -> ServerResponse {
+        let caller = Caller::of(&head.headers);
+        match reading::call(&self.service, &head, Body::of_http(body)).await {
+            Ok(answer) => answer.into_response(&caller),
+            Err(no) => problem(&no, &caller),
+        }
     }
 
     async fn handle(&self, request: ServerRequest) -> ServerResponse {

@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use goplug_pconf_schema::{Code, Fault};
-use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 use tokio::time::Instant;
 
+use super::places::{NoPlace, Places, Taken};
 use crate::options::MAX_QUEUED_CALLS;
 use crate::supervisor::{Live, Method};
 
@@ -15,13 +15,12 @@ pub(crate) struct Admitted<'a> {
     live: &'a Live,
     /// Whether time has passed.
     pub(crate) has_waited: bool,
-    _turn: Option<SemaphorePermit<'a>>,
-    _place: SemaphorePermit<'a>,
+    _turn: Option<Taken<'a>>,
+    _place: Taken<'a>,
 }
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        self.live.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.live.calls.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -31,37 +30,36 @@ pub(crate) async fn admit<'a>(live: &'a Live, method: &'a Method, deadline: Inst
     // The turn first: who waits for a turn must not hold a place that other methods could use.
     let mut has_waited = false;
     let turn = match &method.serial {
-        Some(turn) => Some(acquire(live, turn, deadline, &mut has_waited).await?),
+        Some(turn) => Some(take(live, turn, deadline, &mut has_waited).await?),
         None => None,
     };
-    let place = acquire(live, &live.admission, deadline, &mut has_waited).await?;
-    if !live.is_accepting() {
+    let place = take(live, &live.admission, deadline, &mut has_waited).await?;
+    if has_waited && !live.is_accepting() {
         return Err(draining(live));
     }
-    live.in_flight.fetch_add(1, Ordering::Relaxed);
     Ok(Admitted { live, has_waited, _turn: turn, _place: place })
 }
 
-async fn acquire<'a>(
+async fn take<'a>(
     live: &Live,
-    semaphore: &'a Semaphore,
+    places: &'a Places,
     deadline: Instant,
     has_waited: &mut bool,
-) -> Result<SemaphorePermit<'a>, Fault> {
-    match semaphore.try_acquire() {
-        Ok(permit) => Ok(permit),
-        Err(TryAcquireError::Closed) => Err(draining(live)),
-        Err(TryAcquireError::NoPermits) => {
+) -> Result<Taken<'a>, Fault> {
+    match places.try_take() {
+        Ok(taken) => Ok(taken),
+        Err(NoPlace::Closed) => Err(draining(live)),
+        Err(NoPlace::Full) => {
             *has_waited = true;
-            Box::pin(queue(live, semaphore, deadline)).await
+            Box::pin(queue(live, places, deadline)).await
         }
     }
 }
 
-async fn queue<'a>(live: &Live, semaphore: &'a Semaphore, deadline: Instant) -> Result<SemaphorePermit<'a>, Fault> {
+async fn queue<'a>(live: &Live, places: &'a Places, deadline: Instant) -> Result<Taken<'a>, Fault> {
     let queued = Queued::enter(live)?;
-    let permit = tokio::select! {
-        permit = semaphore.acquire() => permit.map_err(|_| draining(live)),
+    let taken = tokio::select! {
+        taken = places.take() => taken.map_err(|_| draining(live)),
         () = live.wait_gone() => Err(draining(live)),
         () = tokio::time::sleep_until(deadline) => {
             let text = format!("the call still waited for its turn at plugin `{}` when its time was up", live.id);
@@ -69,9 +67,8 @@ async fn queue<'a>(live: &Live, semaphore: &'a Semaphore, deadline: Instant) -> 
         }
     };
     drop(queued);
-    permit
+    taken
 }
-
 fn draining(live: &Live) -> Fault {
     Fault::new(Code::Unavailable, format!("plugin `{}` takes no new calls: it is draining or gone", live.id))
 }

@@ -1,12 +1,15 @@
 //! One call: find the process that serves, wait for a place, send, and repeat what certainly did not run.
 //!
-//! In reading order: this file (the whole of a call), `retry` (when it is repeated), `admission` (who may call now),
-//! `attempt` (one attempt on the wire), `judge` (what a reply means), `pool` (connections).
+//! In reading order: this file (the whole of a call), `retry` (when it is repeated), `admission` (who may call now; `places`: the
+//! count), `attempt` (one attempt on the wire), `judge` (what a reply means), `pool` (connections), `exchange` (calls whose bodies
+//! go piece by piece).
 
 mod admission;
 mod attempt;
+mod exchange;
 mod frames;
 mod judge;
+mod places;
 mod pool;
 mod probe;
 mod retry;
@@ -20,8 +23,11 @@ use goplug_pconf_schema::{Code, Fault, Ran, printable};
 use tokio::time::Instant;
 
 pub(crate) use attempt::{broken, next_call_id, not_connected};
+pub(crate) use exchange::open;
+pub use exchange::{Exchange, ReplyBody, RequestBody};
 pub(crate) use frames::Frames;
 pub(crate) use judge::{Verdict, problem as read_problem, v0 as judge_v0, v1 as judge_v1};
+pub(crate) use places::Places;
 pub(crate) use pool::Pool;
 pub(crate) use probe::{health, is_hung, ping, request};
 

@@ -1,6 +1,5 @@
 //! A process that serves: what its hello said, the connections to it, and who is waiting.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -12,9 +11,9 @@ use goplug_pconf_schema::wire::hello::{Hello, MethodInfo};
 use goplug_pconf_schema::wire::shm;
 use goplug_pconf_schema::{Code, Fault, PluginId, check_call_name};
 use goplug_transport::Peer;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
-use crate::call::{Frames, Pool};
+use crate::call::{Frames, Places, Pool};
 use crate::callback::Polls;
 
 /// The protocol that a plugin speaks.
@@ -44,7 +43,7 @@ pub(crate) struct Method {
     /// Its escaped path.
     pub target: String,
     /// Present when calls of it run one at a time; its queue is fair, so they run in call order.
-    pub serial: Option<Semaphore>,
+    pub serial: Option<Places>,
 }
 
 /// A process that was activated. Shared by its supervisor and by the calls under way.
@@ -57,8 +56,9 @@ pub(crate) struct Live {
     /// For v0, made from the answer to `Activate`.
     pub hello: Hello,
     pub methods: Vec<Method>,
-    /// Where each is in `methods`.
-    places_of: HashMap<String, usize>,
+    /// Where each is in `methods`, in the order of their names: a plugin that chooses its names cannot choose how long it takes
+    /// to find one, which with a hash that is quick it could.
+    by_name: Box<[usize]>,
     pub peer: Peer,
     /// What the activator returned, or what trailed the list of a v0 plugin.
     pub output: Bytes,
@@ -68,12 +68,10 @@ pub(crate) struct Live {
     /// Of a v0 plugin: the polls of its callbacks.
     pub polls: Polls,
     /// Places for calls under way.
-    pub admission: Semaphore,
-    places: usize,
+    pub admission: Places,
     pub queued: AtomicUsize,
-    pub in_flight: AtomicU64,
+    /// Calls that are over.
     pub calls: AtomicU64,
-    accepting: AtomicBool,
     gone: AtomicBool,
     gone_signal: Notify,
     /// Rings when a call learns something that the supervisor has to know.
@@ -116,12 +114,11 @@ impl Live {
                 Wire::V0 => format!("/{}", escape(&info.name)),
                 Wire::V1 => method_path(&info.name),
             };
-            let serial = info.serial.then(|| Semaphore::new(1));
+            let serial = info.serial.then(|| Places::new(1));
             Method { info: info.clone(), index, target, serial }
         });
         let methods: Vec<_> = methods.collect();
-        let names = methods.iter().map(|method| method.info.name.clone());
-        let places_of = names.enumerate().map(|(place, name)| (name, place)).collect();
+        let by_name = by_name(&methods);
         let places = intro.hello.limits.max_concurrent_calls.min(intro.max_concurrent_calls).max(1);
         let offers = |feature| intro.fast_paths && intro.hello.features.iter().any(|offered| offered == feature);
         let is_shared = intro.shared_memory && offers(shm::FEATURE);
@@ -134,15 +131,12 @@ impl Live {
             host: intro.host,
             hello: intro.hello,
             methods,
-            places_of,
+            by_name,
             peer: intro.peer,
             output: intro.output,
-            admission: Semaphore::new(places as usize),
-            places: places as usize,
+            admission: Places::new(places),
             queued: AtomicUsize::new(0),
-            in_flight: AtomicU64::new(0),
             calls: AtomicU64::new(0),
-            accepting: AtomicBool::new(true),
             gone: AtomicBool::new(false),
             gone_signal: Notify::new(),
             doubt: Notify::new(),
@@ -173,18 +167,18 @@ impl Live {
         }
     }
 
-    /// How many calls may be under way at once.
-    pub(crate) fn places(&self) -> usize {
-        self.places
+    /// Calls under way.
+    pub(crate) fn in_flight(&self) -> u64 {
+        u64::from(self.admission.taken())
     }
 
     pub(crate) fn is_accepting(&self) -> bool {
-        self.accepting.load(Ordering::Acquire)
+        !self.admission.is_closed()
     }
 
     /// From here on new calls are `unavailable`.
     pub(crate) fn stop_accepting(&self) {
-        self.accepting.store(false, Ordering::Release);
+        self.admission.close();
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -196,7 +190,6 @@ impl Live {
         self.stop_accepting();
         self.gone.store(true, Ordering::Release);
         self.gone_signal.notify_waiters();
-        self.admission.close();
         self.pool.close();
         if let Some(frames) = &self.frames {
             frames.close();
@@ -230,7 +223,8 @@ impl Live {
 
     /// Where a method is in `methods`.
     pub(crate) fn place_of(&self, name: &str) -> Result<usize, Fault> {
-        self.places_of.get(name).copied().ok_or_else(|| {
+        let found = self.by_name.binary_search_by(|place| self.methods[*place].info.name.as_str().cmp(name));
+        found.map(|at| self.by_name[at]).map_err(|_| {
             if let Err(error) = check_call_name("method", name) {
                 return Fault::new(Code::InvalidArgument, error.to_string());
             }
@@ -240,4 +234,13 @@ impl Live {
             Fault::new(Code::NotFound, text)
         })
     }
+}
+
+/// The last one of each name.
+fn by_name(methods: &[Method]) -> Box<[usize]> {
+    let name = |place: usize| methods[place].info.name.as_str();
+    let mut places: Vec<_> = (0..methods.len()).rev().collect();
+    places.sort_by_key(|place| name(*place));
+    places.dedup_by_key(|place| name(*place));
+    places.into()
 }

@@ -89,13 +89,11 @@ async fn part_v0(live: &Live, mut connection: Connection, drain: Duration) -> Re
     Ok(Parted { cancelled, output, stopped, ..Parted::default() })
 }
 
-/// Waits until no call is under way, at most `drain`; answers how many were left.
+/// Waits until no call is under way of a process that takes no new ones, at most `drain`; answers how many were left.
 pub(super) async fn wait_for_calls(live: &Live, drain: Duration) -> u64 {
     let until = Instant::now() + drain;
-    let places = u32::try_from(live.places()).unwrap_or(u32::MAX);
-    // All places are free exactly when no call is under way.
-    match tokio::time::timeout_at(until, live.admission.acquire_many(places)).await {
-        Ok(_) => 0,
-        Err(_) => live.in_flight.load(std::sync::atomic::Ordering::Relaxed),
+    match tokio::time::timeout_at(until, live.admission.wait_idle()).await {
+        Ok(()) => 0,
+        Err(_) => live.in_flight(),
     }
 }

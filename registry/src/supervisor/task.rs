@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use goplug_pconf_schema::admin::{Activation, EventKind, State, Unloaded};
 use goplug_pconf_schema::wire::event::to_base64;
 use goplug_pconf_schema::{Code, Fault, PluginId};
@@ -24,7 +24,7 @@ use super::{Command, FileNews, MAX_COMMANDS, Seen, Slot, View};
 use crate::call::is_hung;
 use crate::discovery::Found;
 use crate::event::{EventLog, now_text};
-use crate::options::{Builder, MAX_CONCURRENT_STARTS, POOL_IDLE};
+use crate::options::{Builder, MAX_CONCURRENT_STARTS, Options, POOL_IDLE};
 use crate::tasks::Tasks;
 
 /// Callers that may wait for one start.
@@ -33,7 +33,7 @@ const MAX_WAITING: usize = 1_024;
 /// What the supervisors of one registry have in common.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub options: ArcSwap<Builder>,
+    pub options: Options,
     pub events: Arc<EventLog>,
     /// Bounds how many plugins are met at once.
     starts: Semaphore,
@@ -48,7 +48,7 @@ impl Shared {
     pub(crate) fn new(options: Builder, events: Arc<EventLog>, dead_ends: mpsc::Sender<PluginId>) -> Self {
         let starts = Semaphore::new(MAX_CONCURRENT_STARTS);
         Self {
-            options: ArcSwap::from_pointee(options),
+            options: Options::new(options),
             events,
             starts,
             tasks: Tasks::default(),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use goplug_examples::{do_app, do_plugin, embed, lazy, notifier, typed};
+use goplug_examples::{do_app, do_plugin, embed, lazy, notifier, pipe, shout, typed};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -12,6 +12,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "typed" => typed::run(&dir)?,
         "notifier" => notifier::run(&dir)?,
         "lazy" => lazy::run(&dir)?,
+        "shout" => shout::run(&dir)?,
+        "pipe" => pipe::run(&dir)?,
         "do_app" => do_app::run(&dir)?,
         "embed" => embed::run(&dir)?,
         other => return Err(format!("no example `{other}`").into()),

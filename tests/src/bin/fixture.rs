@@ -224,6 +224,47 @@ fn calls(builder: PluginBuilder) -> PluginBuilder {
             out.send("half").await?;
             Err(Error::new(Code::MethodFailed, "after the first piece"))
         })
+        .method_body("sum", |_cx, mut body| async move {
+            let (mut count, mut sum) = (0_u64, 0_u64);
+            while let Some(piece) = body.next().await? {
+                count += piece.len() as u64;
+                sum += piece.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+            }
+            Ok(format!("{count} {sum}"))
+        })
+        .method_body_blocking("sum-blocking", |_cx, mut body| {
+            let (mut count, mut sum) = (0_u64, 0_u64);
+            while let Some(piece) = body.next_piece()? {
+                count += piece.len() as u64;
+                sum += piece.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+            }
+            Ok(format!("{count} {sum}"))
+        })
+        .method_duplex("echo-pieces", |_cx, mut body, out| async move {
+            while let Some(piece) = body.next().await? {
+                out.send(piece).await?;
+            }
+            Ok(())
+        })
+        .method_body("read-one-and-wait", |cx: Context, mut body| async move {
+            // The first piece names a file; then nothing is read until the caller has gone.
+            let file = PathBuf::from(text(&body.next().await?.unwrap_or_default()));
+            append(&file, "begun\n");
+            let _note = OnDrop(file);
+            cx.cancelled().await;
+            Ok("")
+        })
+        .method_body("answer-early", |_cx, mut body| async move {
+            body.next().await?;
+            Ok("enough")
+        })
+        .method_stream("pour", |_cx, body, out| async move {
+            let piece = Bytes::from(vec![7; 256 * 1024]);
+            for _ in 0..number(&body)? {
+                out.send(piece.clone()).await?;
+            }
+            Ok(())
+        })
         .typed("add", |_cx, input: Sum| Ok(Total { total: input.a + input.b }))
         .method("a b/c+d%ü", |_cx, body| Ok(body))
 }

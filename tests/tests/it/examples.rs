@@ -34,6 +34,13 @@ fn the_notifier_and_the_application_that_embeds_a_registry() {
     assert_eq!(example_app(&dir, "embed"), "heard one\nheard two\nheard three\n");
 }
 
+#[test]
+fn the_shouting_plugin_and_the_application_that_pipes_through_it() {
+    let dir = PluginDir::new();
+    let _plugin = example_plugin(&dir, "shout", "Exampleshout.pconf");
+    assert_eq!(example_app(&dir, "pipe"), "16 MiB shouted\n");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lazy_plugin() {
     let dir = PluginDir::new();

@@ -26,6 +26,7 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod bodies;
 mod calls;
 mod cli;
 mod daemon;

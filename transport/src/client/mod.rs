@@ -3,6 +3,7 @@
 mod connect;
 mod message;
 mod outgoing;
+mod streaming;
 
 use std::path::Path;
 
@@ -13,6 +14,7 @@ use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 pub use message::{Reply, ReplyHead, Request};
+pub use streaming::{ReplyBody, RequestBody};
 
 use crate::error::{Error, ErrorKind};
 use crate::http::body::{Collector, Decoder, Framing, Next, Refused};

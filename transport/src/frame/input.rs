@@ -115,7 +115,9 @@ impl Input {
         }
         let there = rest.len().min(whole);
         let more = usize::try_from(header.rest_bytes).unwrap_or(usize::MAX).min(TRUSTED_BYTES);
-        let mut into = Vec::with_capacity(header.payload_bytes + more);
+        // A part may be lent a body; room for one that is not is made when it is read.
+        let room = if header.kind == Kind::Data { there - beginning } else { header.payload_bytes + more };
+        let mut into = Vec::with_capacity(room);
         into.extend_from_slice(&rest[beginning..there]);
         self.start += there;
         let whole = header.payload_bytes;
@@ -144,6 +146,7 @@ impl Input {
             // No further than the payload: behind it, in this buffer, more of the same body will be.
             Some(large) => {
                 let missing = large.whole - large.into.len();
+                large.into.reserve_exact(missing);
                 pipe.receive(&mut large.into, missing)?
             }
             None if self.was_large => {

@@ -7,6 +7,7 @@ mod client;
 mod far_end;
 mod grants;
 mod ids;
+mod inflow;
 mod input;
 mod outbox;
 mod patience;
@@ -16,14 +17,14 @@ mod server;
 
 #[cfg(feature = "client")]
 pub use client::{
-    Acknowledger, Call, FrameAttach, FrameConnection, FrameNotice, FrameRefusal, FrameReply, FrameRequest,
-    FrameSubscription,
+    Acknowledger, Call, FrameAttach, FrameConnection, FrameExchange, FrameNotice, FrameRefusal, FrameReply,
+    FrameReplyBody, FrameRequest, FrameRequestBody, FrameSubscription, ReplyEnd,
 };
 pub use patience::Latency;
 #[cfg(feature = "server")]
 pub use server::{
-    Cancel, Closed, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late, NextNotice, NoticeSource,
-    Outlet, Replier,
+    Answered, Cancel, Closed, FrameBody, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late,
+    NextNotice, NoticeSource, Outlet, Replier,
 };
 
 /// Room in the socket, so that a large reply does not need a wake-up for every bit of it. The kernel may give less.

@@ -2,6 +2,7 @@
 
 pub(crate) mod body;
 pub(crate) mod head;
+pub(crate) mod pieces;
 pub(crate) mod write;
 
 /// The longest head (first line and fields) that is read, in bytes; trailers have the same limit.

@@ -16,6 +16,20 @@ use crate::server::ServerResponse;
 /// When a part of it would break the framing, such as a line break in a value; `out` is of no use then.
 #[cfg(feature = "client")]
 pub(crate) fn request_head(out: &mut Vec<u8>, request: &Request<'_>) -> Result<(), Malformed> {
+    head(out, request, false)
+}
+
+/// As [`request_head`], of a request whose body follows in chunks.
+///
+/// # Errors
+/// As there.
+#[cfg(feature = "client")]
+pub(crate) fn chunked_request_head(out: &mut Vec<u8>, request: &Request<'_>) -> Result<(), Malformed> {
+    head(out, request, true)
+}
+
+#[cfg(feature = "client")]
+fn head(out: &mut Vec<u8>, request: &Request<'_>, is_chunked: bool) -> Result<(), Malformed> {
     check(is_token(request.method), "the method is not a word")?;
     check(is_target(request.target), "the target is empty or has a byte that must be percent-encoded")?;
     out.clear();
@@ -29,7 +43,9 @@ pub(crate) fn request_head(out: &mut Vec<u8>, request: &Request<'_>) -> Result<(
     if let Some(content_type) = request.content_type {
         put_field(out, "Content-Type", content_type)?;
     }
-    if !request.body.is_empty() || !matches!(request.method, "GET" | "HEAD") {
+    if is_chunked {
+        put(out, &["Transfer-Encoding: chunked\r\n"]);
+    } else if !request.body.is_empty() || !matches!(request.method, "GET" | "HEAD") {
         put_number(out, "Content-Length: ", request.body.len() as u64);
     }
     put(out, &["\r\n"]);
@@ -68,7 +84,7 @@ pub(crate) fn response_head(out: &mut Vec<u8>, response: &ServerResponse, announ
 }
 
 /// Writes the line before a chunk.
-#[cfg(feature = "server")]
+#[cfg(any(feature = "client", feature = "server"))]
 pub(crate) fn chunk_line(out: &mut Vec<u8>, size: usize) {
     out.clear();
     write!(out, "{size:x}\r\n").expect("a vector takes every byte");

@@ -22,22 +22,22 @@ use crate::peer::Peer;
 /// After an answer to a request that was not read whole, this much of the rest is read for at most this long, so that
 /// a caller that is still writing gets to read the answer instead of an error.
 const LINGER_BYTES: usize = 1024 * 1024;
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// The connection is to be closed, and there is nothing left to say.
-struct Over;
+pub(super) struct Over;
 
-struct Connection<H: Handler> {
-    stream: UnixStream,
+pub(super) struct Connection<H: Handler> {
+    pub(super) stream: UnixStream,
     /// Bytes that were read and are not used yet; at the end of a request, the beginning of the next.
-    input: BytesMut,
+    pub(super) input: BytesMut,
     /// The buffer for heads of replies, kept from one to the next.
-    output: Vec<u8>,
+    pub(super) output: Vec<u8>,
     peer: Peer,
     number: u64,
-    handler: Arc<H>,
-    limits: ServerLimits,
-    stop: watch::Receiver<bool>,
+    pub(super) handler: Arc<H>,
+    pub(super) limits: ServerLimits,
+    pub(super) stop: watch::Receiver<bool>,
 }
 
 pub(super) async fn run<H: Handler>(
@@ -67,6 +67,9 @@ impl<H: Handler> Connection<H> {
             Err(Malformed(why)) => return self.refuse(self.handler.bad_request(why), false).await,
         };
         let (http10, bodiless) = (head.http10, head.method == "HEAD");
+        if !http10 && !bodiless && self.handler.is_streamed(&head) {
+            return self.serve_streamed(head, length, expects_continue, close).await;
+        }
         let request = match self.read_body(head, length, expects_continue).await? {
             Ok(request) => request,
             Err(response) => return self.refuse(response, bodiless).await,
@@ -76,7 +79,7 @@ impl<H: Handler> Connection<H> {
         let response = tokio::select! {
             biased;
             response = handler.handle(request) => response,
-            () = caller_left(&mut self.stream, &mut self.input) => return Err(Over),
+            () = caller_left(&self.stream, &mut self.input) => return Err(Over),
         };
         if matches!(response.body, ServerBody::Upgrade(_)) {
             return self.upgrade(response).await;
@@ -178,7 +181,8 @@ impl<H: Handler> Connection<H> {
     async fn reply(&mut self, mut response: ServerResponse, how: Reply) -> io::Result<()> {
         let written = response.written.take();
         let Self { stream, input, output, limits, stop, .. } = self;
-        reply::write(stream, input, output, response, how, limits.write_timeout, stop).await?;
+        let left = caller_left(stream, input);
+        reply::write(stream, left, output, response, how, limits.write_timeout, stop).await?;
         if let Some(written) = written {
             written.call();
         }
@@ -199,7 +203,7 @@ impl<H: Handler> Connection<H> {
     }
 
     /// Answers a request that was not read whole, and closes.
-    async fn refuse(&mut self, response: ServerResponse, bodiless: bool) -> Result<(), Over> {
+    pub(super) async fn refuse(&mut self, response: ServerResponse, bodiless: bool) -> Result<(), Over> {
         let how = Reply { http10: false, bodiless, close: true };
         if self.reply(response, how).await.is_ok() && self.stream.shutdown().await.is_ok() {
             let _ = timeout(LINGER, self.linger()).await;
@@ -207,7 +211,7 @@ impl<H: Handler> Connection<H> {
         Err(Over)
     }
 
-    async fn linger(&mut self) {
+    pub(super) async fn linger(&mut self) {
         let mut drained = 0;
         while drained < LINGER_BYTES {
             self.input.clear();
@@ -227,10 +231,17 @@ async fn read(stream: &mut UnixStream, input: &mut BytesMut) -> io::Result<usize
 
 /// Returns when the caller has closed the connection or its writing half. Bytes of a next request are kept, up to a
 /// bound behind which nobody looks.
-pub(super) async fn caller_left(stream: &mut UnixStream, input: &mut BytesMut) {
+pub(super) async fn caller_left(stream: &UnixStream, input: &mut BytesMut) {
     while input.len() < MAX_HEAD_BYTES {
-        if !matches!(read(stream, input).await, Ok(1..)) {
-            return;
+        http::make_room(input);
+        match stream.try_read_buf(input) {
+            Ok(1..) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if stream.readable().await.is_err() {
+                    return;
+                }
+            }
+            _ => return,
         }
     }
     std::future::pending().await

@@ -3,6 +3,7 @@
 mod connection;
 mod message;
 mod reply;
+mod streaming;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::peer::Peer;
+
+pub use streaming::IncomingBody;
 
 pub use message::{ServerBody, ServerHead, ServerRequest, ServerResponse, ServerUpgrade, Written};
 
@@ -40,6 +43,23 @@ pub trait Handler: Send + Sync + 'static {
     /// that is how a call is cancelled. A caller that sends more than [`MAX_HEAD_BYTES`](crate::MAX_HEAD_BYTES) of
     /// further requests before this one is answered is not heard before that.
     fn handle(&self, request: ServerRequest) -> impl Future<Output = ServerResponse> + Send;
+
+    /// Whether this request is answered by [`Handler::handle_streamed`], before its body was read.
+    fn is_streamed(&self, head: &ServerHead) -> bool {
+        let _ = head;
+        false
+    }
+
+    /// Answers one request whose body is read while it comes.
+    ///
+    /// # Cancel safety
+    /// The future is dropped as soon as the caller's end of file is seen before the body is whole, or its writing half is
+    /// closed after that; and when the body is not HTTP as this crate takes it, comes too slowly or is longer than
+    /// [`Handler::max_body`], which its caller is told.
+    fn handle_streamed(&self, head: ServerHead, body: IncomingBody) -> impl Future<Output = ServerResponse> + Send {
+        let _ = body;
+        self.handle(head.with_body(bytes::Bytes::new()))
+    }
 
     /// A connection has ended, for whatever reason. Called once for each that was accepted.
     fn finished(&self, peer: &Peer, connection: u64) {

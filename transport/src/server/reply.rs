@@ -2,14 +2,14 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::pin;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
-use super::connection::caller_left;
 use super::{ServerBody, ServerResponse, stopped};
 use crate::http::write::{Announce, chunk_line, response_head};
 use crate::send::poll_send;
@@ -27,9 +27,10 @@ pub(super) struct Reply {
     pub(super) close: bool,
 }
 
+/// Writes the whole answer; a streamed one until `left`, which returns when the caller has gone.
 pub(super) async fn write(
-    stream: &mut UnixStream,
-    input: &mut BytesMut,
+    stream: &UnixStream,
+    left: impl Future<Output = ()>,
     output: &mut Vec<u8>,
     mut response: ServerResponse,
     how: Reply,
@@ -54,7 +55,7 @@ pub(super) async fn write(
             let chunked = announce == Announce::Chunked;
             tokio::select! {
                 biased;
-                written = write_pieces(stream, input, output, pieces, chunked, patience) => written,
+                written = write_pieces(stream, left, output, pieces, chunked, patience) => written,
                 () = grace(stop) => Err(io::ErrorKind::TimedOut.into()),
             }
         }
@@ -62,18 +63,19 @@ pub(super) async fn write(
 }
 
 async fn write_pieces(
-    stream: &mut UnixStream,
-    input: &mut BytesMut,
+    stream: &UnixStream,
+    left: impl Future<Output = ()>,
     line: &mut Vec<u8>,
     pieces: &mut mpsc::Receiver<Result<Bytes, ()>>,
     chunked: bool,
     patience: Duration,
 ) -> io::Result<()> {
+    let mut left = pin!(left);
     loop {
         let piece = tokio::select! {
             biased;
             piece = pieces.recv() => piece,
-            () = caller_left(stream, input) => return Err(io::ErrorKind::BrokenPipe.into()),
+            () = &mut left => return Err(io::ErrorKind::BrokenPipe.into()),
         };
         match piece {
             Some(Ok(piece)) if piece.is_empty() => {}

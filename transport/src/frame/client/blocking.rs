@@ -28,10 +28,7 @@ impl FrameConnection {
     /// # Errors
     /// [`ErrorKind::Deadline`] when the time is up: the call is cancelled, and may have run. Otherwise as the call's.
     pub fn call_blocking(&self, request: FrameRequest<'_>) -> Result<FrameReply, Error> {
-        thread_local! {
-            static WAKER: RefCell<Waker> = RefCell::new(Arc::new(Unpark(std::thread::current())).into());
-        }
-        let waker = WAKER.with_borrow(Waker::clone);
+        let waker = this_thread();
         let deadline = request.deadline;
         let mut call = Call::new(&self.shared, request);
         loop {
@@ -46,6 +43,14 @@ impl FrameConnection {
             }
         }
     }
+}
+
+/// Wakes this thread.
+pub(super) fn this_thread() -> Waker {
+    thread_local! {
+        static WAKER: RefCell<Waker> = RefCell::new(Arc::new(Unpark(std::thread::current())).into());
+    }
+    WAKER.with_borrow(Waker::clone)
 }
 
 /// Sleeps on the socket, until `until` or until somebody rings.

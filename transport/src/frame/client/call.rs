@@ -35,6 +35,7 @@ impl<'a> Call<'a> {
     /// One step further: begins the call, takes its reply, or reads for everybody.
     pub(super) fn advance(&mut self, sleep: &mut Sleep<'_, '_>) -> Poll<Result<FrameReply, Error>> {
         let mut state = self.shared.lock();
+        let is_new = matches!(self.stage, Stage::New(_));
         let id = match &mut self.stage {
             // A thread looks at the clock by itself.
             Stage::New(request) => match state.begin(request, matches!(sleep, Sleep::Task(_))) {
@@ -56,7 +57,7 @@ impl<'a> Call<'a> {
                 return Poll::Ready(Err(Error::new(crate::error::ErrorKind::Closed, true, text)));
             }
         };
-        if let Some(done) = state.collect(id) {
+        if !is_new && let Some(done) = state.collect(id) {
             self.stage = Stage::Over;
             let next = if state.reader == Reader::Call(id) { state.resign() } else { None };
             drop(state);

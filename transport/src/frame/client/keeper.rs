@@ -101,7 +101,7 @@ async fn keep(shared: &Shared) -> bool {
             }
         }
         wakers.into_iter().for_each(std::task::Waker::wake);
-        if is_over && !is_listening {
+        if is_over && !is_listening && shared.lock().streams.is_empty() {
             shared.end(&Error::new(ErrorKind::Closed, false, "the connection was idle"));
             return true;
         }

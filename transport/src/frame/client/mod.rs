@@ -8,10 +8,12 @@
 
 mod blocking;
 mod call;
+mod exchange;
 mod keeper;
 mod listening;
 mod reader;
 mod state;
+mod streams;
 mod subscriptions;
 mod take;
 
@@ -25,6 +27,7 @@ use rustix::fd::OwnedFd;
 use tokio::sync::Notify;
 
 pub use call::Call;
+pub use exchange::{FrameExchange, FrameReplyBody, FrameRequestBody, ReplyEnd};
 pub use subscriptions::{Acknowledger, FrameAttach, FrameNotice, FrameRefusal, FrameSubscription};
 
 use super::SEND_BUFFER_BYTES;
@@ -76,6 +79,8 @@ enum Wrote {
     All,
     /// The socket takes no more now.
     TillFull,
+    /// As either, and somebody who waits to send was told that there is room.
+    Told,
 }
 
 #[derive(Debug)]
@@ -167,9 +172,10 @@ impl FrameConnection {
         self.shared.pipe.rings().is_some()
     }
 
-    /// Whether a call waits for its reply.
+    /// Whether a call waits for its reply, or its bodies go piece by piece.
     pub fn is_busy(&self) -> bool {
-        self.shared.lock().has_waiting()
+        let state = self.shared.lock();
+        state.has_waiting() || !state.streams.is_empty()
     }
 
     /// Ends the connection: calls under way fail with [`ErrorKind::Closed`] and this text.
@@ -211,7 +217,7 @@ impl Shared {
     /// Writes what waits to be written, unless somebody else is about it; for callers that are not the reader. What the
     /// socket does not take is left to the reader, who alone waits for room.
     fn flush(&self) {
-        if self.write() == Wrote::TillFull {
+        if self.write() != Wrote::All {
             self.ring();
             // It may not have known that anybody would need room.
             let waker = self.lock().reader_waker();
@@ -229,6 +235,7 @@ impl Shared {
             return Wrote::All;
         }
         state.writing = true;
+        let mut told = Vec::new();
         loop {
             let mut batch = std::mem::take(&mut state.outbox);
             drop(state);
@@ -239,13 +246,23 @@ impl Shared {
             if written.is_ok() {
                 state.outbox.put_back(batch);
                 state.feed();
+                if !state.streams.is_empty() {
+                    state.tell_senders(&mut told);
+                }
             } else {
                 // What the plugin had written before is still to be read: the reader sees the end.
                 state.stop_writing();
             }
             if is_full || state.outbox.is_empty() {
                 state.writing = false;
-                return if is_full { Wrote::TillFull } else { Wrote::All };
+                drop(state);
+                let wrote = match told.is_empty() {
+                    true if is_full => Wrote::TillFull,
+                    true => Wrote::All,
+                    false => Wrote::Told,
+                };
+                told.into_iter().for_each(std::task::Waker::wake);
+                return wrote;
             }
         }
     }

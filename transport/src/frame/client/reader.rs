@@ -76,7 +76,13 @@ impl Shared {
             if self.gives_way(id, sleep, &mut gave_way) {
                 return Poll::Pending;
             }
-            let is_full = self.write() == Wrote::TillFull;
+            let wrote = self.write();
+            if wrote == Wrote::Told
+                && let Some(done) = self.told(id)
+            {
+                return Poll::Ready(done);
+            }
+            let is_full = wrote != Wrote::All && self.pipe.rings().is_some();
             let read = match self.look(&mut seat, id, is_full, sleep) {
                 Poll::Ready(read) => read,
                 Poll::Pending => {
@@ -111,6 +117,16 @@ impl Shared {
             wakers.drain(..).for_each(Waker::wake);
             return Poll::Ready(done);
         }
+    }
+
+    /// What the reader itself was told while it wrote; it leaves the seat then.
+    fn told(&self, id: u64) -> Option<Result<FrameReply, Error>> {
+        let mut state = self.lock();
+        let done = state.collect(id)?;
+        let next = state.resign();
+        drop(state);
+        next.into_iter().for_each(Waker::wake);
+        Some(done)
     }
 
     /// Whether the reader lets other tasks run first: those that were just answered may have more to say, and what they
@@ -184,7 +200,14 @@ impl Shared {
                     // First of all: on one core it is this that lets the plugin run.
                     std::thread::yield_now();
                     // Into the rings the plugin makes room without a word, unless we sleep.
-                    is_full = is_full && self.write() == Wrote::TillFull;
+                    if is_full {
+                        is_full = match self.write() {
+                            Wrote::All => false,
+                            Wrote::TillFull => true,
+                            // The task that was told, if it is this one, is to look at once.
+                            Wrote::Told => return Poll::Ready(Ok(Read::Empty)),
+                        };
+                    }
                     let read = seat.input.read_from(&self.pipe);
                     let waited = began.elapsed();
                     if !matches!(read, Ok(Read::Empty)) {

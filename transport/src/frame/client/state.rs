@@ -1,6 +1,6 @@
 //! What the callers of one connection have in common, under one lock. No I/O here.
 
-use std::collections::VecDeque;
+use std::collections::{VecDeque, hash_map};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -10,6 +10,7 @@ use goplug_pconf_schema::wire::frame::{
 };
 
 use super::listening::Listening;
+use super::streams::{Streams, is_direction};
 use super::{FrameReply, FrameRequest};
 use crate::error::{Error, ErrorKind};
 use crate::frame::grants::{CALL_STEP, CONNECTION_STEP, Grants};
@@ -30,6 +31,8 @@ pub(super) enum Reader {
 #[derive(Debug)]
 pub(super) struct State {
     calls: ById<Entry>,
+    /// Calls whose bodies go piece by piece. Those that wait for one of them are among `calls`.
+    pub(super) streams: Streams,
     /// Ids count up from 1 and are never used again.
     next_id: u64,
     /// No call ends at its deadline before this; `None`: no call has one that anybody waits for.
@@ -83,6 +86,7 @@ impl State {
     pub(super) fn new() -> Self {
         Self {
             calls: ById::default(),
+            streams: Streams::default(),
             next_id: 1,
             alarm: None,
             outbox: Outbox::default(),
@@ -192,11 +196,63 @@ impl State {
         if starves {
             self.starving.push_back(id);
         }
-        let is_earlier = alarm && self.alarm.is_none_or(|alarm| request.deadline < alarm);
+        Ok((id, alarm && self.alarm_at(request.deadline)))
+    }
+
+    /// Has whoever watches the clock look at `deadline`; answers whether that is earlier than it would have.
+    pub(super) fn alarm_at(&mut self, deadline: Instant) -> bool {
+        let is_earlier = self.alarm.is_none_or(|alarm| deadline < alarm);
         if is_earlier {
-            self.alarm = Some(request.deadline);
+            self.alarm = Some(deadline);
         }
-        Ok((id, is_earlier))
+        is_earlier
+    }
+
+    /// Somebody waits for a direction of a stream.
+    pub(super) fn wait_for_stream(&mut self, key: u64, deadline: Instant) {
+        let entry = Entry {
+            waker: None,
+            done: None,
+            reply: Vec::new(),
+            max_reply_bytes: 0,
+            grants: Grants::new(CALL_STEP),
+            unsent: Bytes::new(),
+            credit: 0,
+            deadline,
+            begins: 0,
+        };
+        self.calls.insert(key, entry);
+    }
+
+    /// Nobody waits for it any more.
+    pub(super) fn stop_waiting(&mut self, key: u64) {
+        if self.calls.remove(&key).is_some_and(|entry| entry.done.is_some()) {
+            self.uncollected -= 1;
+        }
+    }
+
+    /// Bytes that were ever appended to the outbox.
+    pub(super) fn appended(&self) -> u64 {
+        self.appended
+    }
+
+    /// Bytes that the kernel took.
+    pub(super) fn has_written(&self) -> u64 {
+        self.written
+    }
+
+    /// What may be sent of all bodies.
+    pub(super) fn credit(&self) -> u64 {
+        self.credit
+    }
+
+    pub(super) fn spend(&mut self, bytes: u64) {
+        self.credit -= bytes;
+    }
+
+    /// A body waits for its turn to be sent.
+    pub(super) fn starve(&mut self, id: u64) {
+        self.starving.push_back(id);
     }
 
     pub(super) fn alarm(&self) -> Option<Instant> {
@@ -209,22 +265,30 @@ impl State {
             return Vec::new();
         }
         let waiting = self.calls.iter().filter(|(_, entry)| entry.done.is_none());
+        let waiting = waiting.filter(|(id, _)| !is_direction(&self.streams, **id));
         let late: Vec<_> = waiting.filter(|(_, entry)| entry.deadline <= now).map(|(id, _)| *id).collect();
         let mut wakers = Vec::new();
+        self.expire_streams(now, &mut wakers);
         for id in late {
             let sent = self.calls.get(&id).is_some_and(|entry| self.written > entry.begins);
             let error = Error::new(ErrorKind::Deadline, sent, "the reply did not come in time");
             wakers.extend(self.finish(id, Err(error)));
             self.push(Header::new(Kind::Cancel, id), &Meta::default(), Bytes::new());
         }
-        let waiting = self.calls.values().filter(|entry| entry.done.is_none());
-        self.alarm = waiting.map(|entry| entry.deadline).min();
+        let waiting =
+            self.calls.iter().filter(|(id, entry)| entry.done.is_none() && !is_direction(&self.streams, **id));
+        self.alarm = waiting.map(|(_, entry)| entry.deadline).chain(self.first_stream_end()).min();
         wakers
     }
 
     /// The plugin takes `more` bytes: of call `id`, or of all together. False if that is more than can be.
     pub(super) fn grant(&mut self, id: u64, more: u64) -> bool {
         const ABSURD: u64 = 1 << 40;
+        if !self.streams.is_empty()
+            && let Some(credit) = self.grant_stream(id, more)
+        {
+            return credit <= ABSURD;
+        }
         let credit = match id {
             0 => &mut self.credit,
             _ => match self.calls.get_mut(&id) {
@@ -250,6 +314,9 @@ impl State {
             if self.credit == 0 {
                 self.starving.push_front(id);
                 return;
+            }
+            if !self.streams.is_empty() && self.feed_stream(id).is_some() {
+                continue;
             }
             let Some(entry) = self.calls.get_mut(&id) else { continue };
             let limit = entry.credit.min(self.credit).min(MAX_PAYLOAD_BYTES as u64);
@@ -279,9 +346,10 @@ impl State {
 
     /// The outcome of a call that is over; it is forgotten then.
     pub(super) fn collect(&mut self, id: u64) -> Option<Result<FrameReply, Error>> {
-        self.calls.get(&id)?.done.as_ref()?;
+        let hash_map::Entry::Occupied(call) = self.calls.entry(id) else { return None };
+        call.get().done.as_ref()?;
         self.uncollected -= 1;
-        self.calls.remove(&id)?.done
+        call.remove().done
     }
 
     /// Forgets a call whose caller waits no longer; the plugin is told.
@@ -330,6 +398,7 @@ impl State {
         }
         self.ended = Some(why.clone());
         self.outbox = Outbox::default();
+        self.end_streams(why);
         let mut wakers: Vec<_> = self.keeper.take().into_iter().collect();
         for entry in self.calls.values_mut().filter(|entry| entry.done.is_none()) {
             entry.done = Some(Err(Error { sent: self.written > entry.begins, ..why.clone() }));

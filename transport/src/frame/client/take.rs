@@ -7,7 +7,7 @@ use goplug_pconf_schema::printable;
 use goplug_pconf_schema::wire::frame::{Header, Kind, Meta};
 
 use super::state::State;
-use super::{FrameReply, subscriptions};
+use super::{FrameReply, streams, subscriptions};
 use crate::error::{Error, ErrorKind};
 use crate::frame::input::{Frame, Input, Next};
 
@@ -38,7 +38,12 @@ fn take(state: &mut State, frame: Frame, wakers: &mut Vec<Waker>) -> Result<(), 
             if header.id == 0 || header.id >= state.next_id() {
                 return Err(refuse(&format!("an answer to call {}, which was never made", header.id)));
             }
-            if header.kind == Kind::Error {
+            if !state.streams.is_empty() && state.streams.contains_key(&header.id) {
+                if header.kind != Kind::Error {
+                    count(state, header.payload_bytes as u64);
+                }
+                streams::take(state, Frame { header, payload, body: collected, meta: Bytes::new() }, wakers)?;
+            } else if header.kind == Kind::Error {
                 wakers.extend(state.finish(header.id, Ok(FrameReply::Problem(payload))));
             } else {
                 body(state, &header, payload, collected, wakers);
@@ -47,6 +52,9 @@ fn take(state: &mut State, frame: Frame, wakers: &mut Vec<Waker>) -> Result<(), 
         Kind::Credit => {
             if header.id >= state.next_id() || !state.grant(header.id, header.arg) {
                 return Err(refuse(&format!("a grant of {} bytes to call {}", header.arg, header.id)));
+            }
+            if !state.streams.is_empty() {
+                state.tell_senders(wakers);
             }
         }
         Kind::Ping => {
@@ -70,6 +78,11 @@ fn take(state: &mut State, frame: Frame, wakers: &mut Vec<Waker>) -> Result<(), 
 
 /// Has a part of a reply read where the reply is collected, if anybody waits for it.
 fn lend(state: &mut State, input: &mut Input, header: &Header) {
+    if !state.streams.is_empty()
+        && let Some(buffer) = state.streams.get(&header.id).and_then(streams::Stream::lend)
+    {
+        return input.lend(buffer);
+    }
     if let Some(entry) = state.entry(header.id)
         && entry.done.is_none()
         && entry.reply.len() + header.payload_bytes <= entry.max_reply_bytes
@@ -82,10 +95,7 @@ fn lend(state: &mut State, input: &mut Input, header: &Header) {
 fn body(state: &mut State, header: &Header, payload: Bytes, collected: Option<Vec<u8>>, wakers: &mut Vec<Waker>) {
     let length = header.payload_bytes as u64;
     // Of a call that is over too: the plugin may have sent it before it heard.
-    let arg = state.grants.take(length, 0);
-    if arg > 0 {
-        state.push(Header { arg, ..Header::new(Kind::Credit, 0) }, &Meta::default(), Bytes::new());
-    }
+    count(state, length);
     let id = header.id;
     let Some(entry) = state.entry(id).filter(|entry| entry.done.is_none()) else { return };
     let most = entry.max_reply_bytes;
@@ -115,6 +125,14 @@ fn body(state: &mut State, header: &Header, payload: Bytes, collected: Option<Ve
     let arg = entry.grants.take(length, header.rest_bytes);
     if arg > 0 {
         state.push(Header { arg, ..Header::new(Kind::Credit, id) }, &Meta::default(), Bytes::new());
+    }
+}
+
+/// Bytes of any reply came; the plugin may send as many again of all replies together.
+fn count(state: &mut State, length: u64) {
+    let arg = state.grants.take(length, 0);
+    if arg > 0 {
+        state.push(Header { arg, ..Header::new(Kind::Credit, 0) }, &Meta::default(), Bytes::new());
     }
 }
 

@@ -3,17 +3,19 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Instant;
 
 use bytes::Bytes;
 use goplug_pconf_schema::wire::frame::{Broken, CALL_CREDIT, CONNECTION_CREDIT, Header, Kind, Meta};
 use goplug_pconf_schema::{Code, Fault, Ran};
 
-use super::Cancel;
+use super::inbound::Inbound;
 use super::notices::NoticeSource;
 use super::sending::Outgoing;
 use super::subscriptions::{Subscriptions, Wanted};
 use super::window::Window;
+use super::{Cancel, Intake};
 use crate::frame::grants::{CALL_STEP, CONNECTION_STEP};
 use crate::frame::ids::ById;
 use crate::frame::input::Frame;
@@ -35,17 +37,19 @@ pub(super) struct Calls {
     pub(super) turns: VecDeque<u64>,
     pub(super) subscriptions: Subscriptions,
     pub(super) outbox: Outbox,
+    /// Requests that have come to their end, for whoever reads to call their handlers, one after the other.
+    pub(super) ready: VecDeque<Whole>,
 }
 
 /// What a frame leads to, besides frames in the outbox.
 pub(super) enum Event {
     Nothing,
-    /// A request has come to its end.
-    Whole(Whole),
+    /// More of a body is there for the method that reads it.
+    Piece(Waker),
     /// The caller waits no longer.
     Cancelled(Arc<dyn Cancel>),
     /// Somebody wants to attach to a callback.
-    Subscribe(Wanted),
+    Subscribe(Box<Wanted>),
     /// Everything of a subscription up to a number was handled.
     Acknowledged(u64, u64, Arc<dyn NoticeSource>),
     /// A subscription has ended: to be dropped where no lock is held.
@@ -61,6 +65,8 @@ pub(super) struct Whole {
     pub(super) deadline_ms: u64,
     pub(super) meta: Bytes,
     pub(super) body: Bytes,
+    /// The body is read by the method, piece by piece.
+    pub(super) is_streamed: bool,
     pub(super) received: Instant,
 }
 
@@ -70,9 +76,11 @@ pub struct Closed;
 
 pub(super) struct Call {
     incoming: Option<Box<Incoming>>,
+    /// Of a method that takes its body as it comes.
+    pub(super) inbound: Option<Box<Inbound>>,
     pub(super) outgoing: Option<Box<Outgoing>>,
     cancel: Option<Arc<dyn Cancel>>,
-    is_cancelled: bool,
+    pub(super) is_cancelled: bool,
     /// What we may still send of its reply.
     pub(super) credit: u64,
 }
@@ -96,10 +104,11 @@ impl Calls {
             turns: VecDeque::new(),
             subscriptions: Subscriptions::new(max_subscriptions),
             outbox: Outbox::default(),
+            ready: VecDeque::new(),
         }
     }
 
-    /// Takes a frame that came. `max_body` says how long the body of a request may be, or why there is no such method.
+    /// Takes a frame that came. `intake` says how a method takes its body, or why there is no such method.
     ///
     /// # Errors
     /// Names the rule that was broken: the connection ends.
@@ -107,11 +116,11 @@ impl Calls {
         &mut self,
         frame: Frame,
         received: Instant,
-        max_body: impl FnOnce(u16) -> Result<usize, Fault>,
+        intake: impl FnOnce(u16) -> Result<Intake, Fault>,
     ) -> Result<Event, Broken> {
         let Header { kind, id, arg, .. } = frame.header;
         match kind {
-            Kind::Request => return self.request(frame, received, max_body),
+            Kind::Request => return self.request(frame, received, intake),
             Kind::Data => return self.data(frame),
             Kind::Cancel => return self.cancel(id),
             Kind::Credit if self.subscriptions.has(id) => self.take_credit(&frame.header)?,
@@ -128,6 +137,11 @@ impl Calls {
             Kind::Close => return Ok(Event::Closed),
         }
         Ok(Event::Nothing)
+    }
+
+    /// Whether the next request would be one too many.
+    pub(super) fn is_full(&self) -> bool {
+        self.open.len() >= self.max_open
     }
 
     /// Whether no call is open.
@@ -157,6 +171,9 @@ impl Calls {
             if let Some(outgoing) = call.outgoing {
                 outgoing.room.notify_one();
             }
+            if let Some(reader) = call.inbound.and_then(|inbound| inbound.reader) {
+                reader.wake();
+            }
             call.cancel
         });
         told.collect()
@@ -166,37 +183,46 @@ impl Calls {
         &mut self,
         frame: Frame,
         received: Instant,
-        max_body: impl FnOnce(u16) -> Result<usize, Fault>,
+        intake: impl FnOnce(u16) -> Result<Intake, Fault>,
     ) -> Result<Event, Broken> {
         let Frame { header, meta, payload, body } = frame;
         let Header { id, index, arg: deadline_ms, end, rest_bytes, payload_bytes, .. } = header;
         self.issue(id)?;
         Meta::decode(&meta)?;
         self.count(payload_bytes)?;
-        let mut window = Window::new(CALL_CREDIT, CALL_STEP);
-        let granted = window.take(payload_bytes, rest_bytes)?;
-        if self.open.len() >= self.max_open {
+        if self.is_full() {
             let text = format!("{} calls of this connection are open, the limit", self.max_open);
             self.refuse(id, &Fault::new(Code::Overloaded, text).with_ran(Ran::No));
             return Ok(Event::Nothing);
         }
-        let max_body = match max_body(index) {
-            Ok(max_body) if payload_bytes > max_body => Err(too_large(payload_bytes, max_body)),
+        let intake = match intake(index) {
+            Ok(intake) if payload_bytes > intake.max_body() => Err(too_large(payload_bytes, intake.max_body())),
             answer => answer,
         };
-        let max_body = match max_body {
-            Ok(max_body) => max_body,
+        let max_body = match intake {
+            Ok(Intake::Whole(max_body)) => max_body,
+            Ok(Intake::Pieces(max_body)) => {
+                let inbound = Inbound::new(max_body, body.map_or(payload, Bytes::from), end)?;
+                let call = Call { inbound: Some(Box::new(inbound)), ..Call::new() };
+                self.open.insert(id, call);
+                let body = Bytes::new();
+                self.ready.push_back(Whole { id, index, deadline_ms, meta, body, is_streamed: true, received });
+                return Ok(Event::Nothing);
+            }
             Err(fault) => {
                 self.refuse(id, &fault);
                 return Ok(Event::Nothing);
             }
         };
-        let mut call = Call { incoming: None, outgoing: None, cancel: None, is_cancelled: false, credit: CALL_CREDIT };
-        let mut whole = Whole { id, index, deadline_ms, meta, body: Bytes::new(), received };
+        let mut window = Window::new(CALL_CREDIT, CALL_STEP);
+        let granted = window.take(payload_bytes, rest_bytes)?;
+        let mut call = Call::new();
+        let mut whole = Whole { id, index, deadline_ms, meta, body: Bytes::new(), is_streamed: false, received };
         if end {
             whole.body = payload;
             self.open.insert(id, call);
-            return Ok(Event::Whole(whole));
+            self.ready.push_back(whole);
+            return Ok(Event::Nothing);
         }
         call.incoming =
             Some(Box::new(Incoming { whole, body: body.unwrap_or_else(|| payload.into()), max_body, window }));
@@ -212,6 +238,9 @@ impl Calls {
         self.check_issued(id, "a body")?;
         self.count(payload_bytes)?;
         let Some(call) = self.open.get_mut(&id) else { return Ok(Event::Nothing) };
+        if call.inbound.is_some() {
+            return self.piece_arrived(id, payload, body, end);
+        }
         let Some(mut incoming) = call.incoming.take() else {
             return Err(Broken(format!("more of the body of call {id}, which has ended")));
         };
@@ -229,7 +258,8 @@ impl Calls {
             }
         }
         if end {
-            return Ok(Event::Whole(Whole { body: incoming.body.into(), ..incoming.whole }));
+            self.ready.push_back(Whole { body: incoming.body.into(), ..incoming.whole });
+            return Ok(Event::Nothing);
         }
         call.incoming = Some(incoming);
         if let Some(granted) = granted {
@@ -240,7 +270,11 @@ impl Calls {
 
     /// The body of which a part is beginning to come, for the part to be read behind it; `None` if nobody collects it.
     pub(super) fn lend(&mut self, part: &Header) -> Option<Vec<u8>> {
-        let incoming = self.open.get_mut(&part.id)?.incoming.as_mut()?;
+        let call = self.open.get_mut(&part.id)?;
+        if let Some(inbound) = &call.inbound {
+            return inbound.lend();
+        }
+        let incoming = call.incoming.as_mut()?;
         let fits = incoming.body.len() + part.payload_bytes <= incoming.max_body;
         fits.then(|| std::mem::take(&mut incoming.body))
     }
@@ -249,6 +283,9 @@ impl Calls {
         self.check_issued(id, "a cancel")?;
         let Some(call) = self.open.get_mut(&id) else { return Ok(Event::Nothing) };
         let is_waiting = call.outgoing.as_ref().is_some_and(|outgoing| outgoing.has_ended);
+        if let Some(reader) = call.inbound.as_mut().and_then(|inbound| inbound.reader.take()) {
+            reader.wake();
+        }
         let cancelled = Fault::new(Code::Cancelled, "the caller has gone");
         if call.incoming.is_some() {
             self.error(id, cancelled.with_ran(Ran::No).to_problem().into());
@@ -308,7 +345,7 @@ impl Calls {
         Ok(())
     }
 
-    fn grant(&mut self, id: u64, bytes: u64) {
+    pub(super) fn grant(&mut self, id: u64, bytes: u64) {
         self.outbox.push(Header { arg: bytes, ..Header::new(Kind::Credit, id) }, &Meta::default(), Bytes::new());
     }
 
@@ -319,6 +356,12 @@ impl Calls {
     }
 }
 
-fn too_large(length: usize, limit: usize) -> Fault {
+impl Call {
+    fn new() -> Self {
+        Self { incoming: None, inbound: None, outgoing: None, cancel: None, is_cancelled: false, credit: CALL_CREDIT }
+    }
+}
+
+pub(super) fn too_large(length: usize, limit: usize) -> Fault {
     Fault::new(Code::TooLarge, format!("the body is {length} bytes or more, the limit is {limit}; send less"))
 }

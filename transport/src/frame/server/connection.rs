@@ -4,25 +4,25 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::calls::Calls;
+use super::calls::{Calls, Event};
 use super::{FrameHandler, FrameLimits, Place, watcher};
 use crate::frame::SEND_BUFFER_BYTES;
 use crate::frame::input::Input;
 use crate::frame::patience::Patience;
 use crate::frame::pipe::Pipe;
 use crate::peer::Peer;
+use goplug_pconf_schema::wire::frame::Broken;
 
 /// How often somebody other than the reader writes on before the reader has to.
 const FOREIGN_WRITES: usize = 8;
 thread_local! {
-    /// The run (see [`Connection::turn`]) of the handler that this thread is inside of, and its connection's address.
+    /// The run (see [`State::run`]) of the handler that this thread is inside of, and its connection's address.
     pub(super) static INSIDE: Cell<(usize, u64)> = const { Cell::new((0, 0)) };
 }
 
@@ -36,11 +36,6 @@ pub(super) struct Connection {
     /// Held by the thread that reads, but for the time inside a handler.
     pub(super) reader: Mutex<Reader>,
     pub(super) state: Mutex<State>,
-    /// When the last handler began, doubled, plus one while it runs. Whoever takes the one away goes on reading: the
-    /// thread that ran the handler, or one that the watcher has started.
-    pub(super) turn: AtomicU64,
-    /// The call whose handler runs on the reading thread.
-    pub(super) running: AtomicU64,
 }
 
 pub(super) struct Reader {
@@ -54,6 +49,13 @@ pub(super) struct Reader {
 
 pub(super) struct State {
     pub(super) calls: Calls,
+    /// What came behind the requests that are ready, if it leads to anything: nothing is taken behind it before.
+    pub(super) then: Option<Result<Event, Broken>>,
+    /// When the last handler began, doubled, plus one while it runs. Whoever takes the one away goes on reading: the
+    /// thread that ran the handler, or one that the watcher has started.
+    pub(super) run: u64,
+    /// The call whose handler runs on the reading thread.
+    pub(super) running: u64,
     /// Somebody writes what has been queued, and looks again afterwards.
     pub(super) is_writing: bool,
     /// The reader sleeps, and does not look for room in the socket.
@@ -96,15 +98,17 @@ impl Connection {
         });
         let state = Mutex::new(State {
             calls: Calls::new(limits.max_calls, limits.max_subscriptions),
+            then: None,
+            run: 0,
+            running: 0,
             is_writing: false,
             is_deaf: false,
             is_closing: false,
             has_ended: false,
             place: Some(place),
         });
-        let (turn, running) = (AtomicU64::new(0), AtomicU64::new(0));
         let pipe = Pipe::new(Arc::new(stream), None);
-        Ok(Self { pipe, wake, handler, peer, limits, reader, state, turn, running })
+        Ok(Self { pipe, wake, handler, peer, limits, reader, state })
     }
 
     /// Begins to read.
@@ -131,9 +135,9 @@ impl Connection {
         Ok(())
     }
 
-    /// The value of `turn`, when that handler began, and whether it runs.
+    /// The value of [`State::run`], when that handler began, and whether it runs.
     pub(super) fn run(&self) -> (u64, u64, bool) {
-        let run = self.turn.load(Ordering::SeqCst);
+        let run = self.state().run;
         (run, run / 2, run % 2 == 1)
     }
 
@@ -144,9 +148,11 @@ impl Connection {
 
     /// Changes the calls and sends what they have to say: the reading thread when the input is drained, any other now.
     pub(super) fn send<T>(&self, act: impl FnOnce(&mut Calls) -> T) -> T {
-        let done = act(&mut self.state().calls);
-        let (connection, run) = INSIDE.get();
-        if connection != std::ptr::from_ref(self).addr() || self.turn.load(Ordering::SeqCst) != run {
+        let mut state = self.state();
+        let done = act(&mut state.calls);
+        let is_reader = INSIDE.get() == (std::ptr::from_ref(self).addr(), state.run);
+        drop(state);
+        if !is_reader {
             self.flush(FOREIGN_WRITES);
         }
         done

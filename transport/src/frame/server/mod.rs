@@ -4,6 +4,7 @@
 
 mod calls;
 mod connection;
+mod inbound;
 mod notices;
 mod reading;
 mod replier;
@@ -27,8 +28,9 @@ use crate::peer::Peer;
 use crate::server::ServerUpgrade;
 pub use calls::Closed;
 use connection::Connection;
+pub use inbound::FrameBody;
 pub use notices::{FrameSubscribe, NextNotice, NoticeSource, Outlet};
-pub use replier::{Late, Replier};
+pub use replier::{Answered, Late, Replier};
 
 /// Calls a plugin's methods for what comes over frames.
 pub trait FrameHandler: Send + Sync + 'static {
@@ -38,9 +40,21 @@ pub trait FrameHandler: Send + Sync + 'static {
     /// Why it cannot be called at all; its caller is told.
     fn max_body(&self, index: u16) -> Result<usize, Fault>;
 
+    /// Whether method `index` is called with the first frame of a request and reads the body from [`FrameCall::stream`]. Must
+    /// answer at once.
+    fn is_streamed(&self, index: u16) -> bool {
+        let _ = index;
+        false
+    }
+
     /// Answers a call, now or later. This is the thread that reads the connection: if it comes back within some tens of
     /// microseconds, all is well; if not, another thread takes over reading. A panic ends the call with `internal`.
-    fn call(&self, request: FrameCall<'_>, reply: Replier);
+    ///
+    /// What is known at once is best returned ([`Replier::answer`]); `None`: it was sent, or will be.
+    fn call(&self, request: FrameCall<'_>, reply: Replier) -> Option<Answered>;
+
+    /// An answer that [`FrameHandler::call`] has returned is on its way.
+    fn answered(&self) {}
 
     /// Attaches a reader to a callback; `outlet` is to be told whenever the answer's [`NoticeSource::next`] may have
     /// more. Must answer at once.
@@ -70,15 +84,36 @@ pub trait Cancel: Send + Sync {
     }
 }
 
-/// A whole request.
+/// How a method takes the body of a call, which may have at most so many bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Intake {
+    Whole(usize),
+    Pieces(usize),
+}
+
+impl Intake {
+    fn of(handler: &dyn FrameHandler, index: u16) -> Result<Self, Fault> {
+        let max_body = handler.max_body(index)?;
+        Ok(if handler.is_streamed(index) { Self::Pieces(max_body) } else { Self::Whole(max_body) })
+    }
+
+    fn max_body(self) -> usize {
+        let (Self::Whole(bytes) | Self::Pieces(bytes)) = self;
+        bytes
+    }
+}
+
+/// A request: whole, or with a body to be read.
 #[derive(Debug)]
 pub struct FrameCall<'a> {
     /// The place of the method in the hello.
     pub index: u16,
     /// What was left of the caller's time at [`FrameCall::received`].
     pub deadline_ms: u64,
-    /// The body.
+    /// The body; empty if there is a `stream`.
     pub body: Bytes,
+    /// The body of a method that [`FrameHandler::is_streamed`].
+    pub stream: Option<FrameBody>,
     /// When the first frame of the request was read.
     pub received: Instant,
     /// When the handler was called.

@@ -100,7 +100,7 @@ impl fmt::Debug for Outlet {
 
 impl Connection {
     /// Attaches a reader. Without the connection's lock: to attach one may end another of this very connection.
-    pub(super) fn subscribe(self: &Arc<Self>, wanted: Wanted) {
+    pub(super) fn subscribe(self: &Arc<Self>, wanted: &Wanted) {
         let outlet = Outlet { connection: Arc::downgrade(self), id: wanted.id };
         let attached = match wanted.request(&self.peer) {
             Ok(request) => self.handler.subscribe(request, outlet),
@@ -116,7 +116,7 @@ impl Connection {
                 // Nobody will take it away any more.
                 Ok(source) if state.has_ended => Some(source),
                 Ok(source) => {
-                    state.calls.attach(&wanted, source);
+                    state.calls.attach(wanted, source);
                     None
                 }
             }

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use goplug_pconf_schema::{Code, Fault};
 
+use super::calls::Calls;
 use super::connection::Connection;
 use super::{Cancel, Closed};
 
 /// Answers one call, from any thread. Dropped without an answer, it answers `internal`: every call is ended.
 pub struct Replier {
-    to: Late,
-    is_open: bool,
+    /// `None`: it was answered.
+    to: Option<Late>,
+    id: u64,
 }
 
 /// Answers a call in place of its [`Replier`], if that has not done so yet: whoever is first wins.
@@ -22,29 +24,75 @@ pub struct Late {
     id: u64,
 }
 
+/// The answer to a call, for [`FrameHandler::call`](super::FrameHandler::call) to return. Dropped instead, it answers `internal`.
+#[derive(Debug)]
+#[must_use = "it is not sent before it is returned"]
+pub struct Answered {
+    replier: Replier,
+    body: Bytes,
+    is_problem: bool,
+}
+
+impl Answered {
+    /// An answer to a call of another connection is sent at once.
+    pub(super) fn of_connection(self, ours: &Arc<Connection>) -> Option<Self> {
+        if self.replier.to.as_ref().is_some_and(|to| Arc::ptr_eq(&to.connection, ours)) {
+            return Some(self);
+        }
+        match self.is_problem {
+            true => self.replier.error(self.body),
+            false => self.replier.reply(self.body),
+        }
+        None
+    }
+
+    /// Gives the answer to the calls of its connection; answers that connection.
+    pub(super) fn give(mut self, calls: &mut Calls) -> Option<Arc<Connection>> {
+        let Late { connection, id } = self.replier.to.take()?;
+        match self.is_problem {
+            true => calls.error(id, self.body),
+            false => calls.reply(id, self.body),
+        }
+        Some(connection)
+    }
+}
+
 impl Replier {
     pub(super) fn new(connection: Arc<Connection>, id: u64) -> Self {
-        Self { to: Late { connection, id }, is_open: true }
+        Self { to: Some(Late { connection, id }), id }
     }
 
     /// Tells `cancel` when the caller waits no longer or the connection has ended; at once when that is already so.
     pub fn set_cancel(&self, cancel: Arc<dyn Cancel>) {
-        let told = self.to.connection.change(|calls| calls.set_cancel(self.to.id, cancel));
+        let Some(to) = &self.to else { return };
+        let told = to.connection.change(|calls| calls.set_cancel(self.id, cancel));
         if let Some(cancel) = told {
             cancel.cancel();
         }
     }
 
+    /// The whole reply, of a handler that returns it: it leaves with those to other calls that came together with this one.
+    pub fn answer(self, body: Bytes) -> Answered {
+        Answered { replier: self, body, is_problem: false }
+    }
+
+    /// As [`Replier::answer`], with a problem document.
+    pub fn refuse(self, problem: Bytes) -> Answered {
+        Answered { replier: self, body: problem, is_problem: true }
+    }
+
     /// Sends the whole reply.
     pub fn reply(mut self, body: Bytes) {
-        self.is_open = false;
-        self.to.connection.send(|calls| calls.reply(self.to.id, body));
+        if let Some(to) = self.to.take() {
+            to.connection.send(|calls| calls.reply(to.id, body));
+        }
     }
 
     /// Sends a problem document, which also ends a reply that was begun.
     pub fn error(mut self, problem: Bytes) {
-        self.is_open = false;
-        self.to.clone_error(problem);
+        if let Some(to) = self.to.take() {
+            to.end(problem);
+        }
     }
 
     /// Sends a piece of a reply that is a stream; waits while the caller is slow.
@@ -55,8 +103,9 @@ impl Replier {
     /// # Cancel safety
     /// A dropped future has sent nothing.
     pub async fn piece(&self, mut piece: Bytes) -> Result<(), Closed> {
+        let Some(to) = &self.to else { return Err(Closed) };
         loop {
-            let waiting = self.to.connection.send(|calls| calls.piece(self.to.id, piece))?;
+            let waiting = to.connection.send(|calls| calls.piece(self.id, piece))?;
             let Some((again, room)) = waiting else { return Ok(()) };
             // The permit of a room that was made in between is kept.
             room.notified().await;
@@ -66,16 +115,17 @@ impl Replier {
 
     /// Ends a reply that is a stream.
     pub fn finish(mut self) {
-        self.is_open = false;
-        self.to.connection.send(|calls| calls.finish(self.to.id));
+        if let Some(to) = self.to.take() {
+            to.connection.send(|calls| calls.finish(to.id));
+        }
     }
 }
 
 impl Drop for Replier {
     fn drop(&mut self) {
-        if self.is_open {
+        if let Some(to) = self.to.take() {
             let fault = Fault::new(Code::Internal, "the call was dropped without an answer");
-            self.to.clone_error(fault.to_problem().into());
+            to.end(fault.to_problem().into());
         }
     }
 }
@@ -90,14 +140,14 @@ impl Late {
         self.connection.send(|calls| calls.error_instead(self.id, problem));
     }
 
-    fn clone_error(&self, problem: Bytes) {
+    fn end(&self, problem: Bytes) {
         self.connection.send(|calls| calls.error(self.id, problem));
     }
 }
 
 impl fmt::Debug for Replier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replier").field("id", &self.to.id).finish_non_exhaustive()
+        f.debug_struct("Replier").field("id", &self.id).finish_non_exhaustive()
     }
 }
 

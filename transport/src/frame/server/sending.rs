@@ -130,12 +130,15 @@ impl Calls {
     }
 
     pub(super) fn remove(&mut self, id: u64) -> Option<Call> {
-        let call = self.open.remove(&id)?;
+        let mut call = self.open.remove(&id)?;
         if let Some(outgoing) = &call.outgoing {
             if outgoing.is_in_turn {
                 self.turns.retain(|waiting| *waiting != id);
             }
             outgoing.room.notify_one();
+        }
+        if let Some(reader) = call.inbound.as_mut().and_then(|inbound| inbound.reader.take()) {
+            reader.wake();
         }
         Some(call)
     }

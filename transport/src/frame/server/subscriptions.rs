@@ -93,7 +93,7 @@ impl Calls {
                 return Ok(Event::Nothing);
             }
             let wanted = Wanted { id, index, arg, meta: frame.meta.clone(), name: frame.payload.clone() };
-            return Ok(Event::Subscribe(wanted));
+            return Ok(Event::Subscribe(Box::new(wanted)));
         }
         self.check_issued(id, if kind == Kind::Ack { "an acknowledgement" } else { "an end" })?;
         if self.open.contains_key(&id) {

@@ -59,9 +59,9 @@ impl FrameHandler for Script {
         if index < NONE { Ok(MAX_BODY) } else { Err(Fault::new(Code::NotFound, "no such method")) }
     }
 
-    fn call(&self, request: FrameCall<'_>, reply: Replier) {
+    fn call(&self, request: FrameCall<'_>, reply: Replier) -> Option<Answered> {
         match request.index {
-            ECHO => reply.reply(request.body),
+            ECHO => return Some(reply.answer(request.body)),
             GATE => {
                 let told = Arc::new(Told::default());
                 reply.set_cancel(Arc::clone(&told) as Arc<dyn Cancel>);
@@ -92,6 +92,7 @@ impl FrameHandler for Script {
                 self.held.send((reply, told)).unwrap();
             }
         }
+        None
     }
 }
 
@@ -351,7 +352,8 @@ fn large_replies_come_in_turn_and_small_ones_between_them() {
     let frame = |header| input::Frame { header, meta: Bytes::new(), payload: Bytes::new(), body: None };
     for id in 1..=3 {
         let request = frame(Header { end: true, ..Header::new(Kind::Request, id) });
-        assert!(matches!(calls.take(request, Instant::now(), |_| Ok(0)), Ok(Event::Whole(_))));
+        assert!(matches!(calls.take(request, Instant::now(), |_| Ok(Intake::Whole(0))), Ok(Event::Nothing)));
+        assert!(calls.ready.pop_back().is_some_and(|whole| whole.id == id));
     }
     let full = MAX_PAYLOAD_BYTES;
     for id in [1, 2] {
@@ -360,7 +362,7 @@ fn large_replies_come_in_turn_and_small_ones_between_them() {
     }
     for id in [0, 1, 2] {
         let grant = frame(Header { arg: 1 << 30, ..Header::new(Kind::Credit, id) });
-        calls.take(grant, Instant::now(), |_| Ok(0)).unwrap();
+        calls.take(grant, Instant::now(), |_| Ok(Intake::Whole(0))).unwrap();
     }
     assert_eq!(written(&mut calls), [(1, full), (1, full), (1, full), (2, full)], "no further than a mebibyte ahead");
     calls.reply(3, Bytes::from_static(b"small"));

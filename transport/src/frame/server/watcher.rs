@@ -41,7 +41,9 @@ pub(super) fn watch(connection: &Arc<Connection>) -> io::Result<()> {
     Ok(())
 }
 
-/// To be called after the beginning of a run was noted: from then on somebody looks.
+/// To be called after the beginning of a run was noted, under the connection's lock: from then on somebody looks. When the
+/// watcher's last look before it parks took that lock earlier, what it did before, the flag, is seen here; when later, it saw
+/// the run.
 pub(super) fn rouse() {
     if IS_PARKED.load(Ordering::SeqCst)
         && IS_PARKED.swap(false, Ordering::SeqCst)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::frame::server::tests::{Frame as Came, Registry, connect, peer};
-use crate::frame::server::{FrameCall, FrameHandler, FrameLimits, FrameServer, Outlet, Replier};
+use crate::frame::server::{Answered, FrameCall, FrameHandler, FrameLimits, FrameServer, Outlet, Replier};
 
 const SOON: Duration = Duration::from_secs(10);
 const MOST: usize = 4;
@@ -67,8 +67,8 @@ impl FrameHandler for Board {
         Ok(1 << 20)
     }
 
-    fn call(&self, request: FrameCall<'_>, reply: Replier) {
-        reply.reply(request.body);
+    fn call(&self, request: FrameCall<'_>, reply: Replier) -> Option<Answered> {
+        Some(reply.answer(request.body))
     }
 
     fn subscribe(&self, request: FrameSubscribe<'_>, outlet: Outlet) -> Result<Arc<dyn NoticeSource>, Fault> {
@@ -319,7 +319,7 @@ fn random_frames_of_a_registry_leave_bounds_as_they_are() {
                 Header { arg: next(1 << 20), index: u16::try_from(next(1 << 16)).unwrap(), ..Header::new(kind, id) };
             let meta = if next(10) == 0 { Bytes::from_static(&[8, 0, 1]) } else { Bytes::new() };
             let frame = Frame { header, meta, payload: Bytes::from_static(b"x"), body: None };
-            match calls.take(frame, Instant::now(), |_| Ok(10)) {
+            match calls.take(frame, Instant::now(), |_| Ok(crate::frame::server::Intake::Whole(10))) {
                 Err(_) => {
                     broken += 1;
                     break;
