@@ -27,7 +27,7 @@ pub const WANTS_ROOM_WORD: usize = 48;
 /// How long the memory is for rings of this length; `None` for a length that no ring has.
 pub fn memory_bytes(ring_bytes: u64) -> Option<u64> {
     let fits = ring_bytes.is_power_of_two() && (RING_BYTES.0..=RING_BYTES.1).contains(&ring_bytes);
-    fits.then_some(PAGE_BYTES as u64 + 2 * ring_bytes)
+    fits.then(|| PAGE_BYTES as u64 + 2 * ring_bytes)
 }
 
 #[cfg(test)]

@@ -82,7 +82,8 @@ impl Shared {
             {
                 return Poll::Ready(done);
             }
-            let read = match self.look(&mut seat, id, wrote == Wrote::TillFull, sleep) {
+            let is_full = wrote != Wrote::All && self.pipe.rings().is_some();
+            let read = match self.look(&mut seat, id, is_full, sleep) {
                 Poll::Ready(read) => read,
                 Poll::Pending => {
                     let mut state = self.lock();
@@ -199,7 +200,14 @@ impl Shared {
                     // First of all: on one core it is this that lets the plugin run.
                     std::thread::yield_now();
                     // Into the rings the plugin makes room without a word, unless we sleep.
-                    is_full = is_full && self.write() == Wrote::TillFull;
+                    if is_full {
+                        is_full = match self.write() {
+                            Wrote::All => false,
+                            Wrote::TillFull => true,
+                            // The task that was told, if it is this one, is to look at once.
+                            Wrote::Told => return Poll::Ready(Ok(Read::Empty)),
+                        };
+                    }
                     let read = seat.input.read_from(&self.pipe);
                     let waited = began.elapsed();
                     if !matches!(read, Ok(Read::Empty)) {

@@ -308,4 +308,10 @@ pub(super) fn late_error(sent: bool) -> Error {
 }
 
 #[cfg(test)]
+#[cfg(all(feature = "client", feature = "server"))]
 mod tests;
+#[cfg(test)]
+#[cfg(all(feature = "client", feature = "server"))]
+#[path = "streams/tests.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same tests over another pipe")]
+mod tests_over_rings;
