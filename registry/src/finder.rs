@@ -431,10 +431,16 @@ async fn apply_one(registry: &Inner, shared: &Shared, change: Change) {
         // The plugin's own word of a process that we started: we know.
         Change::Appeared { id, found, .. } | Change::Replaced { id, found, .. } | Change::Changed { id, found, .. }
             if registry.programs.owns(&id, &found.socket) => {}
-        Change::Appeared { id, found, file } | Change::Replaced { id, found, file } | Change::Changed { id, found, file }
+        Change::Appeared { id, found, file }
+        | Change::Replaced { id, found, file }
+        | Change::Changed { id, found, file }
             if registry.programs.runs(&id) =>
         {
-            let text = format!("{} names the socket {}, but its process was started here", show::text(&file), show::text(&found.socket));
+            let text = format!(
+                "{} names the socket {}, but its process was started here",
+                show::text(&file),
+                show::text(&found.socket)
+            );
             record(EventKind::Conflict, Some(&id), text);
         }
         Change::Removed { id } | Change::Rewritten { id } if registry.is_kept(&id) => {}

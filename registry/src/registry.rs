@@ -22,10 +22,10 @@ use crate::callback::{self, DeadLetters, Feed, Notice, Subscribe, Subscription};
 use crate::discovery::{Confinement, Found};
 use crate::event::{EventLog, Events};
 use crate::finder::{self, Finder, InstalledPlugin, Request};
+use crate::host::{self, Adopted};
 use crate::install;
 use crate::options::{Builder, LONGEST};
 use crate::plugin::Plugin;
-use crate::host::{self, Adopted};
 use crate::program::{self, Programs};
 use crate::started::Started;
 use crate::supervisor::{Command, FileNews, Shared, Slot, spawn};
@@ -752,7 +752,8 @@ impl Inner {
         if plugin.contains('/') {
             let id = PluginId::parse(plugin).map_err(|error| Fault::new(Code::InvalidArgument, error.to_string()))?;
             let found = self.slots.get(id.as_str()).map(|entry| Known::Slot(Arc::clone(entry.value())));
-            let found = found.or_else(|| self.finder.installed_as(&id).map(|plugin| Known::Installed(self.with_process(plugin))));
+            let found = found
+                .or_else(|| self.finder.installed_as(&id).map(|plugin| Known::Installed(self.with_process(plugin))));
             return found.ok_or_else(|| self.no_such(plugin));
         }
         let mut fits: BTreeMap<PluginId, Known> = BTreeMap::new();

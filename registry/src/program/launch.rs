@@ -79,7 +79,9 @@ pub(crate) fn process(hosted: Hosted, installed: Arc<Installed>) -> Process {
     let pconf = Pconf {
         lazy_load: manifest.lazy_load,
         protocol: (manifest.wire == ManifestWire::V1).then_some(goplug_pconf_schema::wire::PROTOCOL),
-        version: Some(hosted.record().labels.get(LABEL_VERSION).cloned().unwrap_or_else(|| manifest.version.to_string())),
+        version: Some(
+            hosted.record().labels.get(LABEL_VERSION).cloned().unwrap_or_else(|| manifest.version.to_string()),
+        ),
         description: manifest.description.clone(),
         ..Pconf::new(manifest.id.clone(), socket.to_string_lossy())
     };

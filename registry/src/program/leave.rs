@@ -19,7 +19,11 @@ const KILL_AFTER: Duration = Duration::from_secs(5);
 const ACTIVATED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Drains the plugin, asks it to stop, and ends everything that is left of its process.
-pub(super) async fn part(slot: Option<Arc<Slot>>, process: Process, options: Arc<Builder>) -> Result<Option<Exit>, Fault> {
+pub(super) async fn part(
+    slot: Option<Arc<Slot>>,
+    process: Process,
+    options: Arc<Builder>,
+) -> Result<Option<Exit>, Fault> {
     run_hook(&process, &options, "pre_stop").await;
     if let Some(slot) = slot {
         let drain = options.drain;

@@ -78,7 +78,10 @@ pub(crate) struct View {
 #[derive(Debug)]
 pub(crate) enum Command {
     /// The manifest says something else now.
-    Changed { file: PathBuf, installed: Arc<Installed> },
+    Changed {
+        file: PathBuf,
+        installed: Arc<Installed>,
+    },
     Removed,
     /// Answered when a process runs, or the start has failed.
     Start(Reply),

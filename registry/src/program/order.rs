@@ -29,6 +29,7 @@ pub(crate) enum Obstacle {
 }
 
 /// What can be started, and what cannot.
+#[cfg(test)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Order {
     /// Each behind everything that it requires; among equals by name.
@@ -36,8 +37,9 @@ pub(crate) struct Order {
     pub(crate) obstacles: BTreeMap<PluginId, Obstacle>,
 }
 
-/// Orders `members`, all plugins that there are. What is stopped is stopped in the reverse order.
-pub(crate) fn order(members: &BTreeMap<PluginId, Member>) -> Order {
+/// Orders `members`, all plugins that there are.
+#[cfg(test)]
+fn order(members: &BTreeMap<PluginId, Member>) -> Order {
     let mut search = Search::new(members);
     for id in members.keys() {
         search.visit(id);
@@ -190,22 +192,6 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// The plugins that would have to stop before `id` does: those that require it, and so on; the last of the order first.
-pub(crate) fn dependants_of(id: &PluginId, members: &BTreeMap<PluginId, Member>) -> Vec<PluginId> {
-    let mut wanted = BTreeSet::from([id.clone()]);
-    let ordered = order(members).start;
-    let mut found = Vec::new();
-    for candidate in ordered {
-        let Some(member) = members.get(&candidate) else { continue };
-        if member.requires.iter().any(|required| wanted.contains(&required.plugin)) {
-            wanted.insert(candidate.clone());
-            found.push(candidate);
-        }
-    }
-    found.reverse();
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,7 +235,7 @@ mod tests {
                 "d",
                 vec![
                     "a: it requires `-/b`, which cannot be started",
-                    "b: it requires `-/c`, which cannot be started",
+                    "b: plugins require each other in a circle: -/b -> -/c -> -/b",
                     "c: plugins require each other in a circle: -/b -> -/c -> -/b",
                 ],
             ),
@@ -269,8 +255,6 @@ mod tests {
         let id = |name: &str| PluginId::new("", name).unwrap();
         assert_eq!(needed_by(&id("a"), &all).unwrap(), [id("b"), id("a")]);
         assert!(matches!(needed_by(&id("d"), &all), Err(Obstacle::Missing(_))));
-        assert_eq!(dependants_of(&id("b"), &all), [id("c"), id("a")]);
-        assert_eq!(dependants_of(&id("c"), &all), []);
     }
 
     /// Long chains and dense tangles end, and every plugin is either behind all that it requires or has an obstacle.

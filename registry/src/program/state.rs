@@ -59,7 +59,9 @@ pub(crate) enum Then {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Input {
     /// The manifest was found; `auto`: it asks to be started by itself.
-    Installed { auto: bool },
+    Installed {
+        auto: bool,
+    },
     /// The manifest says something else now.
     Changed,
     /// The manifest was removed.
@@ -69,7 +71,9 @@ pub(crate) enum Input {
     Restart,
     Disable,
     /// As [`Input::Installed`], after a disable.
-    Enable { auto: bool },
+    Enable {
+        auto: bool,
+    },
     /// A process that an earlier registry started runs.
     Adopted,
     /// The process that was launched answers.
@@ -198,9 +202,7 @@ pub(crate) fn step(machine: Machine, input: Input, now: Instant) -> (Machine, Ve
         (Starting | Running { successor: true }, Input::Ready) => {
             (machine.to(Running { successor: false }), vec![Offer])
         }
-        (Starting, Input::NotReady(After::Again(until))) => {
-            (machine.to(Backoff { until }), vec![Withdraw, Arm(until)])
-        }
+        (Starting, Input::NotReady(After::Again(until))) => (machine.to(Backoff { until }), vec![Withdraw, Arm(until)]),
         (Starting, Input::NotReady(_)) => (machine.to(Failed), vec![Withdraw]),
         // The old process goes on serving.
         (Running { successor: true }, Input::NotReady(_)) => (machine.to(Running { successor: false }), Vec::new()),

@@ -338,7 +338,8 @@ impl Task {
             Verdict::Again(due) => After::Again(due),
             Verdict::Stopped => After::Stay,
             Verdict::Failed(why) => {
-                self.view.last_error = Some(Fault { message: format!("{why}; the last time: {}", fault.message), ..fault.clone() });
+                self.view.last_error =
+                    Some(Fault { message: format!("{why}; the last time: {}", fault.message), ..fault.clone() });
                 After::GiveUp
             }
         }
@@ -531,7 +532,8 @@ impl Task {
 
     async fn is_idle(&mut self, now: Instant) -> bool {
         let Some(after) = self.installed.manifest.idle_stop else { return false };
-        let (Some(registry), Phase::Running { successor: false }) = (self.registry.upgrade(), self.machine.phase) else {
+        let (Some(registry), Phase::Running { successor: false }) = (self.registry.upgrade(), self.machine.phase)
+        else {
             return false;
         };
         let slot = registry.slot(&self.id);

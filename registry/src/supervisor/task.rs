@@ -74,7 +74,13 @@ pub(crate) fn spawn(shared: &Arc<Shared>, id: PluginId, file: PathBuf, found: Ar
         retry_at: None,
         unloaded: false,
     };
-    let slot = Slot { id, live: ArcSwapOption::empty(), view: watch::Sender::new(Arc::new(view.clone())), commands, program: OnceLock::new() };
+    let slot = Slot {
+        id,
+        live: ArcSwapOption::empty(),
+        view: watch::Sender::new(Arc::new(view.clone())),
+        commands,
+        program: OnceLock::new(),
+    };
     let slot = Arc::new(slot);
     // The task must not keep its own inbox open: it ends when the registry lets go of the slot.
     let weak = Arc::downgrade(&slot);

@@ -241,7 +241,8 @@ async fn its_output_is_read_across_restarts() {
     assert_eq!(line, "ready");
     assert!(second.is_some() && second != first);
     let mut events = registry.events_after(0).unwrap();
-    let told = event(&mut events, "its end", |event| event.detail.as_ref().is_some_and(|text| text.contains("signal 9")));
+    let told =
+        event(&mut events, "its end", |event| event.detail.as_ref().is_some_and(|text| text.contains("signal 9")));
     assert!(told.await.detail.unwrap().contains(&killed.to_string()));
     registry.close().await;
 }
