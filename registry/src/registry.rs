@@ -152,8 +152,18 @@ impl Registry {
                         self.inner.programs.put_adopted(id, hosted);
                     }
                 }
-                Adopted::Lives(hosted) => self.ended_meanwhile(hosted.record(), &directory, &folder),
-                Adopted::Ended(record) | Adopted::Lost(record) => self.ended_meanwhile(&record, &directory, &folder),
+                // Its output is still there.
+                Adopted::Lives(hosted) => {
+                    if let Some(id) = self.ended_meanwhile(hosted.record(), &directory) {
+                        self.inner.programs.put_ended(id, hosted);
+                    }
+                }
+                Adopted::Ended(record) | Adopted::Lost(record) => {
+                    if self.ended_meanwhile(&record, &directory).is_some() && self.auto_discover() {
+                        // A record that stays is told again.
+                        _ = host::discard(&folder, &record);
+                    }
+                }
                 Adopted::Doubtful(doubtful) => {
                     tracing::warn!(record = %doubtful.path.display(), fault = %doubtful.fault, "left alone");
                 }
@@ -161,17 +171,16 @@ impl Registry {
         }
     }
 
-    /// A process that ended while no registry looked: it is told how. Only a registry that watches removes the record.
-    fn ended_meanwhile(&self, record: &host::Record, directory: &Path, folder: &Path) {
-        let Some(id) = program::labelled(record, directory) else { return };
+    /// A process that ended while no registry looked: a registry that watches tells how. Whose it was.
+    fn ended_meanwhile(&self, record: &host::Record, directory: &Path) -> Option<PluginId> {
+        let id = program::labelled(record, directory)?;
         if !self.auto_discover() {
-            return;
+            return Some(id);
         }
         let how = record.exit.as_ref().map_or_else(|| "its host was killed".to_owned(), ToString::to_string);
         let text = format!("pid {} ended while no registry ran: {how}", record.plugin.pid);
         self.inner.shared.events.record(EventKind::Changed, Some(&id), None, Some(text));
-        // A record that stays is told again.
-        _ = host::discard(folder, record);
+        Some(id)
     }
 
     /// Processes whose manifest was removed while no registry ran are ended.

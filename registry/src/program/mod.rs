@@ -131,6 +131,11 @@ impl Programs {
         lock(&self.adopted).insert(id, hosted);
     }
 
+    /// Its process has ended and its host has not: unless another one runs.
+    pub(crate) fn put_ended(&self, id: PluginId, hosted: Hosted) {
+        lock(&self.adopted).entry(id).or_insert(hosted);
+    }
+
     pub(crate) fn take_adopted(&self, id: &PluginId) -> Option<Hosted> {
         lock(&self.adopted).remove(id)
     }

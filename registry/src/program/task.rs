@@ -180,6 +180,11 @@ impl Task {
 
     async fn begin(&mut self, adopted: Option<Hosted>) {
         match adopted {
+            Some(hosted) if hosted.record().exit.is_some() => {
+                self.view.last_exit.clone_from(&hosted.record().exit);
+                self.view.hosted = Some(hosted);
+                self.feed(Input::Installed { auto: self.auto() }).await;
+            }
             Some(hosted) if self.machine.phase == Phase::Disabled => {
                 let process = process(hosted, Arc::clone(&self.installed));
                 self.shared.tasks.spawn(async move { _ = end(&process).await });

@@ -1,6 +1,6 @@
 //! Verbs that act on the process of an installed plugin.
 
-use goplug_tests::{PluginDir, Process};
+use goplug_tests::{LONG, PluginDir, Process, wait_until};
 use serde_json::json;
 
 use super::Transcript;
@@ -53,4 +53,35 @@ fn start_stop_restart_enable_disable_logs() {
     both.same("start Test/Lazy None/Such");
     both.same("stop --all -q");
     both.is("process");
+}
+
+/// What fails says why, to whoever looks, also when nobody remembers that it was started.
+#[test]
+fn a_plugin_that_fails_is_explained() {
+    let mut both = Transcript::quiet(|dir: &PluginDir| {
+        let bad = |name: &str, script: &str| {
+            let exec = json!({"command": "/bin/sh", "args": ["-c", script]});
+            install_fixture(dir, name, &[], &json!({"exec": exec, "restart": {"policy": "never"}, "lazy_load": true}));
+        };
+        bad("Test/Bad", "echo one; echo two >&2; exit 3");
+        let exec = json!({"command": "/no/such/program"});
+        install_fixture(dir, "Test/None", &[], &json!({"exec": exec, "lazy_load": true}));
+        install_fixture(dir, "Test/Do", &[], &json!({"restart": {"policy": "never"}, "lazy_load": true}));
+        Vec::new()
+    });
+    both.same("start Test/Bad");
+    both.differs("why Test/Bad", "a daemon remembers what it started");
+    both.same("start Test/None");
+    both.unseen("load Test/Do");
+    for pid in pids(&both) {
+        crate::hosts::kill(pid);
+        wait_until("it has ended", LONG, || !runs(pid));
+    }
+    let [daemon, _] = both.each();
+    wait_until("the daemon knows", LONG, || daemon.run(&["is-loaded", "Test/Do"], b"").out == "Test/Do failed\n");
+    both.differs("status Test/Do", "a daemon remembers what it started");
+    both.same("logs Test/Do");
+    both.differs("execute Test/Do echo x", "a command on a directory starts for itself what it calls");
+    both.same("remove --stop Test/Do");
+    both.is("process_fails");
 }
