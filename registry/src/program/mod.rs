@@ -116,10 +116,13 @@ impl Programs {
 
     /// Whether `socket` is where a process of the plugin serves: then a `.pconf` that names it says nothing new.
     pub(crate) fn owns(&self, id: &PluginId, socket: &Path) -> bool {
-        self.get(id).is_some_and(|program| {
+        let kept = self.get(id).is_some_and(|program| {
             let view = program.view();
             view.sockets.iter().chain(&view.past).any(|own| own == socket)
-        })
+        });
+        // Of one that ended before there was a keeper, too.
+        let ended = |hosted: &Hosted| hosted.record().exit.is_some() && hosted.record().socket == socket;
+        kept || lock(&self.adopted).get(id).is_some_and(ended)
     }
 
     /// Whether a process of the plugin runs that we started.

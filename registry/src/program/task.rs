@@ -182,6 +182,7 @@ impl Task {
         match adopted {
             Some(hosted) if hosted.record().exit.is_some() => {
                 self.view.last_exit.clone_from(&hosted.record().exit);
+                self.view.past.push_back(hosted.record().socket.clone());
                 self.view.hosted = Some(hosted);
                 self.feed(Input::Installed { auto: self.auto() }).await;
             }

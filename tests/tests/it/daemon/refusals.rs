@@ -16,9 +16,9 @@ fn no_route_and_no_verb() {
         "/v1/plugins/Test",
         "/metrics",
         "/openapi.json",
-        "/v1/plugins/Test/Do/start",
+        "/v1/plugins/Test/Do/upgrade",
     ] {
-        let verb = if target.ends_with("start") { "POST" } else { "GET" };
+        let verb = if target.ends_with("upgrade") { "POST" } else { "GET" };
         let reply = ask(verb, target);
         assert!([400, 404].contains(&reply.status()), "{target}: {reply:?}");
         problem(&reply, reply.status(), if reply.status() == 404 { "not_found" } else { "invalid_argument" });
@@ -36,6 +36,10 @@ fn no_route_and_no_verb() {
     }
     problem(&ask("GET", "/v1/plugins/None/Such"), 404, "not_found");
     problem(&ask("POST", "/v1/plugins/None/Such/load"), 404, "not_found");
+    problem(&ask("POST", "/v1/plugins/None/Such/start"), 404, "not_found");
+    // It started itself: nobody here knows how, nor where it writes.
+    problem(&ask("POST", "/v1/plugins/Test/Do/start"), 409, "wrong_state");
+    problem(&ask("GET", "/v1/plugins/Test/Do/logs"), 409, "wrong_state");
     problem(&ask("GET", "/v1/plugins/Test/%ff"), 400, "invalid_argument");
     problem(&ask("GET", "/v1/plugins/Test/a%2Fb"), 400, "invalid_argument");
     problem(&ask("GET", "/v1/why"), 400, "invalid_argument");
