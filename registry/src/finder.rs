@@ -18,7 +18,7 @@ use crate::discovery::{
 };
 use crate::event::{EventLog, now_text};
 use crate::options::Builder;
-use crate::program::{self, Command, Keeping};
+use crate::program::{self, Command, Keeping, Program};
 use crate::registry::Inner;
 use crate::show;
 use crate::supervisor::{FileNews, Shared};
@@ -340,13 +340,16 @@ impl Looker {
                         program::keep(&registry, Keeping { id, file, installed: found, disabled, adopted });
                     }
                 },
-                Change::Removed { id } => {
-                    if let Some(program) = registry.programs.get(&id) {
-                        program.tell(Command::Removed).await;
-                    }
-                }
                 _ => {}
             }
+        }
+        // One that cannot be read any more says nothing: what runs goes on as it was last told.
+        let is_there = |program: &Program| {
+            let file = &program.view().file;
+            self.installed.winner(&program.id).is_some() || self.installed.invalid().any(|(invalid, _)| invalid == file)
+        };
+        for program in registry.programs.all().into_iter().filter(|program| !is_there(program)) {
+            program.tell(Command::Removed).await;
         }
     }
 

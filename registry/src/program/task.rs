@@ -47,6 +47,7 @@ pub(crate) fn keep(registry: &Arc<Inner>, keeping: Keeping) -> Arc<Program> {
     let (commands, inbox) = mpsc::channel(MAX_COMMANDS);
     let machine = Machine::new(keeping.disabled);
     let view = View {
+        file: keeping.file.clone(),
         state: machine.state(),
         last_error: None,
         last_exit: None,
@@ -227,7 +228,9 @@ impl Task {
         match command {
             Command::Changed { file, installed } => {
                 let same = installed.manifest == self.installed.manifest && installed.folder == self.installed.folder;
-                (self.file, self.installed) = (file, installed);
+                (self.file, self.installed) = (file.clone(), installed);
+                self.view.file = file;
+                self.publish();
                 if !same {
                     self.starts.reset();
                     self.feed(Input::Changed).await;

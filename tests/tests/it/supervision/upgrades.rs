@@ -62,6 +62,27 @@ async fn no_call_fails_while_a_new_version_takes_over() {
     registry.close().await;
 }
 
+/// Somebody edits the manifest: what cannot be read stops nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_is_broken_for_a_while_stops_nothing() {
+    let home = Home::new();
+    home.install("Test/Do", &[], &json!({}));
+    let registry = home.watching().await;
+    loaded(&registry, "Test/Do").await;
+    let before = pid(&registry, "Test/Do").await;
+    let mut events = registry.events();
+    home.write("Test/Do", "{\"name\": \"Do\", ");
+    event(&mut events, "it is told", |event| event.kind == goplug_registry::admin::EventKind::Invalid).await;
+    assert_eq!(pid(&registry, "Test/Do").await, before);
+    home.install("Test/Do", &[], &json!({"version": "1.0.1"}));
+    goplug_tests::wait_for("the new version", LONG, || async {
+        let now = pid(&registry, "Test/Do").await;
+        (now != before).then_some(())
+    })
+    .await;
+    registry.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_does_not_come_up_changes_nothing() {
     let home = Home::new();
