@@ -25,7 +25,7 @@ use crate::discovery::Installed;
 use crate::host::{Exit, Hosted};
 use crate::registry::Inner;
 use crate::started::forget;
-use crate::supervisor::{Down, FileNews, Shared, Slot, Wire};
+use crate::supervisor::{self, Down, Shared, Slot, Wire};
 
 /// Callers that may wait for one start or stop.
 const MAX_WAITING: usize = 1_024;
@@ -452,8 +452,7 @@ impl Task {
                 if let Some(last) = self.view.hosted.take() {
                     self.shared.tasks.spawn(async move { forget(&last).await });
                 }
-                registry.withdrawn(&self.id, None).await;
-                return;
+                return registry.uninstalled(&self.id).await;
             }
             Phase::Starting => Down::Starting,
             Phase::Backoff { .. } => Down::Backoff,
@@ -461,8 +460,11 @@ impl Task {
             Phase::Disabled => Down::Disabled,
             _ => Down::Stopped,
         };
-        let news = FileNews::Down { down, why: self.view.last_error.clone() };
-        registry.withdrawn(&self.id, Some(news)).await;
+        if let Some(slot) = registry.slot(&self.id) {
+            let why = self.view.last_error.clone();
+            // A supervisor that has ended needs no news.
+            _ = slot.ask(|reply| supervisor::Command::Down { down, why, reply }).await;
+        }
     }
 
     fn part(&mut self) {

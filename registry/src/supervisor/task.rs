@@ -224,6 +224,11 @@ impl Task {
             Command::Reload(reply) => self.reload(reply),
             Command::Unload { drain, stop, reply } => self.unload(drain, stop, reply),
             Command::Look(reply) => self.begin_look(reply),
+            Command::Down { down, why, reply } => {
+                self.view.last_error = why;
+                self.feed(Input::Down(down));
+                _ = reply.send(());
+            }
         }
     }
 
@@ -249,10 +254,6 @@ impl Task {
                 _ => Input::Replaced { auto: self.auto() },
             },
             FileNews::Removed => Input::Removed,
-            FileNews::Down { down, why } => {
-                self.view.last_error = why;
-                Input::Down(down)
-            }
         };
         self.feed(input);
         // One that waits to be asked for is looked at once, so that lists can say what it is; nothing is activated by that.
