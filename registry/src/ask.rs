@@ -49,7 +49,7 @@ fn findings_of(slot: &Slot) -> SlotFindings {
     let seen = view.seen.as_deref();
     SlotFindings {
         state: view.state,
-        protocol: seen.map(|seen| Wire::number(seen.wire)),
+        protocol: seen.and_then(|seen| Wire::number(seen.wire)),
         pid: seen.map(|seen| seen.pid),
         last_error: view.last_error.clone(),
         retry_in: view.retry_at.map(|at| at.saturating_duration_since(Instant::now())),

@@ -300,6 +300,7 @@ impl Started {
             socket: self.socket.clone(),
             file_uid: rustix::process::geteuid().as_raw(),
             warnings: Vec::new(),
+            is_tilotech: false,
         };
         Ok(supervisor::spawn(&self.registry.shared, id, self.socket.clone(), Arc::new(found)))
     }

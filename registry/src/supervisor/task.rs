@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::introduce::{Met, Mode, NotMet, meet};
-use super::live::{Doubt, Live};
+use super::live::{Doubt, Live, Wire};
 use super::part::{Parted, part};
 use super::state::{Effect, Input, Machine, Phase, Successor, step};
 use super::{Command, FileNews, MAX_COMMANDS, Seen, Slot, View};
@@ -622,6 +622,8 @@ async fn work<T>(work: &mut Option<Work<T>>) -> T {
 /// The end of the process, or of its standing connection.
 async fn end_of(live: Option<&Live>, standing: Option<&Connection>) {
     match (live, standing) {
+        // Its server closes a connection on which nothing is asked.
+        (Some(live), _) if live.wire == Wire::Tilotech => live.peer.exited().await,
         (Some(live), Some(standing)) => tokio::select! {
             () = live.peer.exited() => {}
             () = standing.disturbed() => {}

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod endings;
+mod tilotech;
 mod upgrades;
 
 use std::path::PathBuf;
