@@ -70,3 +70,31 @@ async fn one_whose_manifest_was_taken_away_meanwhile_is_ended() {
     assert!(row(&registry, "Test/Do").is_none_or(|row| row.manifest.is_none()));
     registry.close().await;
 }
+
+/// One folder of hosts serves every plugin directory of a user.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_of_another_directory_is_left_to_it() {
+    let (home, other) = (Home::new(), Home::new());
+    for home in [&home, &other] {
+        home.install("Test/Do", &[], &json!({}));
+    }
+    let registry = home.watching().await;
+    loaded(&registry, "Test/Do").await;
+    let ours = pid(&registry, "Test/Do").await;
+    registry.close().await;
+    let registry = other.builder().hosts_dir(home.hosts()).auto_discover(true).open().await.unwrap();
+    loaded(&registry, "Test/Do").await;
+    let theirs = pid(&registry, "Test/Do").await;
+    assert!(theirs != ours && runs(ours), "{ours} of another directory was taken");
+    registry.close().await;
+    // Nor is one taken for a plugin whose manifest is gone.
+    std::fs::remove_dir_all(other.dir.join("Test/Do")).unwrap();
+    let registry = other.builder().hosts_dir(home.hosts()).auto_discover(true).open().await.unwrap();
+    wait_until("its own is ended", LONG, || !runs(theirs));
+    assert!(runs(ours));
+    registry.close().await;
+    let registry = home.watching().await;
+    loaded(&registry, "Test/Do").await;
+    assert_eq!(pid(&registry, "Test/Do").await, ours);
+    registry.close().await;
+}
