@@ -37,7 +37,7 @@ pub(crate) async fn why(registry: &Inner, subject: &str) -> Why {
             findings.slot = Some(findings_of(slot));
         }
         if slot.is_none_or(|slot| slot.view().state != State::Loaded) {
-            let confinement = Confinement::new(&findings.directory.path, &options.socket_dirs);
+            let confinement = Confinement::new(&findings.directory.path, &options.socket_folders());
             findings.knock = Some(knock(&found.socket, confinement).await);
         }
     }

@@ -423,7 +423,8 @@ impl Looker {
     async fn may_connect(&self, found: &Found) -> bool {
         let options = self.shared.options.load_full();
         let socket = found.socket.clone();
-        let check = move || Confinement::new(&options.directory, &options.socket_dirs).check_on_disk(&socket).is_ok();
+        let check =
+            move || Confinement::new(&options.directory, &options.socket_folders()).check_on_disk(&socket).is_ok();
         tokio::task::spawn_blocking(check).await.unwrap_or(false)
     }
 }
@@ -475,8 +476,7 @@ pub(crate) fn scan_options(options: &Builder) -> ScanOptions {
     ScanOptions {
         directory: options.directory.clone(),
         extension: options.extension.clone(),
-        // Where the processes listen that we start: their own `.pconf` names it.
-        socket_dirs: options.socket_dirs.iter().cloned().chain([options.hosts()]).collect(),
+        socket_dirs: options.socket_folders(),
         max_plugins: options.max_plugins,
     }
 }

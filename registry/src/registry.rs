@@ -780,7 +780,7 @@ impl Inner {
     /// Whether somebody listens on the plugin's socket.
     async fn is_answered(&self, slot: &Slot) -> bool {
         let options = self.shared.options.load_full();
-        let confinement = Confinement::new(&options.directory, &options.socket_dirs);
+        let confinement = Confinement::new(&options.directory, &options.socket_folders());
         matches!(knock(&slot.view().found.socket, confinement).await, Knock::Answered { .. })
     }
 

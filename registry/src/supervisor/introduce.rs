@@ -107,10 +107,7 @@ async fn ready(connection: Connection, found: &Found) -> Result<Connection, NotM
 
 /// The file's text was checked when it was read; here the path is followed on disk, where a link may lead elsewhere.
 async fn confined(found: &Found, options: &Builder) -> Result<(), NotMet> {
-    let (directory, mut socket_dirs, socket) =
-        (options.directory.clone(), options.socket_dirs.clone(), found.socket.clone());
-    // Where the processes listen that we start.
-    socket_dirs.push(options.hosts());
+    let (directory, socket_dirs, socket) = (options.directory.clone(), options.socket_folders(), found.socket.clone());
     let check = move || Confinement::new(&directory, &socket_dirs).check_on_disk(&socket);
     match tokio::task::spawn_blocking(check).await {
         Ok(Err(reason)) => Err(NotMet::new(Verdict::Denied, Fault::new(Code::Denied, reason))),

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod endings;
+mod kills;
 mod tilotech;
 mod upgrades;
 
