@@ -106,6 +106,18 @@ pub(crate) enum Verb {
     Unload(UnloadArgs),
     /// Deactivate plugins and activate them again
     Reload(Plugins),
+    /// Start the processes of installed plugins, after those that they require
+    Start(Plugins),
+    /// Stop the processes of plugins: calls finish, then they leave, or are killed
+    Stop(Plugins),
+    /// Stop the processes of installed plugins and start others
+    Restart(Plugins),
+    /// Let installed plugins run again
+    Enable(Plugins),
+    /// Stop installed plugins, and keep them from running until they are enabled
+    Disable(Plugins),
+    /// Show what the process of an installed plugin wrote, and with -f what it goes on to write
+    Logs(LogsArgs),
     /// Look at the plugin directory now
     Rescan,
     /// Measure the way to a plugin and back
@@ -189,6 +201,17 @@ pub(crate) struct WhyArgs {
 #[derive(Debug, Args)]
 pub(crate) struct EventsArgs {
     /// Go on with what happens from now on
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// The plugin: NAME or NAMESPACE/NAME
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
+    pub(crate) plugin: String,
+    /// Go on with what it writes from now on, across restarts of the plugin and of the daemon
     #[arg(short, long)]
     pub(crate) follow: bool,
 }
@@ -338,6 +361,9 @@ pub(crate) struct RemoveArgs {
     /// Which plugins.
     #[command(flatten)]
     pub(crate) plugins: Plugins,
+    /// Stop what runs first
+    #[arg(long)]
+    pub(crate) stop: bool,
     /// Check everything, do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -70,7 +70,7 @@ fn run(cli: Cli) -> ExitCode {
             return ExitCode::from(tell(&cli.global, &Failure::new("cannot start the runtime", fault)));
         }
     };
-    let goes_on = matches!(cli.verb, Verb::Events(_) | Verb::Listen(_));
+    let goes_on = matches!(cli.verb, Verb::Events(_) | Verb::Listen(_) | Verb::Logs(_));
     let tells_when_interrupted = matches!(cli.verb, Verb::Bench(_));
     let exit = runtime.block_on(async {
         // A task of its own: Ctrl-C ends the program even while a write to a full pipe blocks the verb.

@@ -101,6 +101,7 @@ impl Layers {
         }
         settings.socket = path(&self.flags.socket, "GOPLUG_SOCKET").or(settings.socket.take());
         settings.state_dir = path(&self.flags.state_dir, "GOPLUG_STATE_DIR").or(settings.state_dir.take());
+        settings.hosts_dir = path(&None, "GOPLUG_HOSTS_DIR").or(settings.hosts_dir.take());
     }
 }
 
@@ -122,6 +123,7 @@ fn make_absolute(settings: &mut Settings, problems: &mut Vec<String>) {
     settings.socket_dirs.iter_mut().for_each(&mut absolute);
     settings.socket.iter_mut().for_each(&mut absolute);
     settings.state_dir.iter_mut().for_each(&mut absolute);
+    settings.hosts_dir.iter_mut().for_each(&mut absolute);
     let mut seen = std::collections::HashSet::new();
     settings.plugin_dirs.retain(|directory| seen.insert(directory.clone()));
 }
@@ -130,7 +132,7 @@ fn make_absolute(settings: &mut Settings, problems: &mut Vec<String>) {
 pub(crate) fn registries(settings: &Settings) -> Vec<(PathBuf, Builder)> {
     let (limits, deadlines) = (&settings.limits, &settings.deadlines);
     let builder = |directory: &PathBuf| {
-        Registry::builder(directory)
+        let builder = Registry::builder(directory)
             .auto_discover(settings.auto_discover)
             .extension(&settings.extension)
             .socket_dirs(settings.socket_dirs.clone())
@@ -142,7 +144,11 @@ pub(crate) fn registries(settings: &Settings) -> Vec<(PathBuf, Builder)> {
             .rescan_interval(Duration::from_millis(deadlines.rescan_ms))
             .call_deadline(Duration::from_millis(deadlines.default_call_ms))
             .drain(drain(settings))
-            .caller("goplugd")
+            .caller("goplugd");
+        match &settings.hosts_dir {
+            Some(folder) => builder.hosts_dir(folder),
+            None => builder,
+        }
     };
     settings.plugin_dirs.iter().map(|directory| (directory.clone(), builder(directory))).collect()
 }
@@ -157,6 +163,7 @@ pub(crate) fn fixed_until_restart(old: &Settings, new: &Settings) -> Vec<&'stati
     let fixed = [
         ("socket", old.socket != new.socket),
         ("state_dir", old.state_dir != new.state_dir),
+        ("hosts_dir", old.hosts_dir != new.hosts_dir),
         ("log", old.log != new.log),
     ];
     fixed.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use goplug_pconf_schema::PluginId;
 use goplug_pconf_schema::admin::{State, Why};
 use tokio::time::timeout;
 
 use crate::discovery::Confinement;
 use crate::finder::scan_options;
 use crate::registry::Inner;
+use crate::show;
 use crate::supervisor::{Command, Slot, Wire};
-use crate::why::{FileFinding, SlotFindings, explain, gather, knock};
+use crate::why::{FileFinding, Findings, ProcessFindings, SlotFindings, explain, gather, knock};
 
 /// How long a plugin that is not loaded may take to be looked at.
 const LOOK: Duration = Duration::from_secs(4);
@@ -24,8 +26,25 @@ pub(crate) async fn why(registry: &Inner, subject: &str) -> Why {
     let Ok(mut findings) = work.await else {
         return failed(subject);
     };
+    let kept = match &findings.file {
+        FileFinding::There { read: Ok(found), winner: None, .. } => {
+            registry.programs.get(&found.pconf.id).and_then(|program| registry.finder().installed_as(&program.id))
+        }
+        _ => None,
+    };
+    if let Some(installed) = kept {
+        // The plugin's own `.pconf` is there because its manifest is.
+        let (file, scan_options, view) =
+            (show::text(&installed.file), scan_options(&options), registry.finder().view());
+        let work = tokio::task::spawn_blocking(move || gather(&file, &scan_options, &view, None));
+        let Ok(found) = work.await else { return failed(subject) };
+        findings = Findings { subject: findings.subject, ..found };
+    }
     findings.auto_discover = options.auto_discover;
     findings.allow_uids.clone_from(&options.allow_uids);
+    if let FileFinding::Installed { read: Ok(found), outside: false, winner: None, .. } = &findings.file {
+        findings.process = process_findings(registry, &found.manifest.id).await;
+    }
     if let FileFinding::There { read: Ok(found), winner: None, .. } = &findings.file {
         let found = Arc::clone(found);
         let slot = registry.resolve(found.pconf.id.as_str()).ok();
@@ -42,6 +61,24 @@ pub(crate) async fn why(registry: &Inner, subject: &str) -> Why {
         }
     }
     explain(&findings)
+}
+
+async fn process_findings(registry: &Inner, id: &PluginId) -> Option<ProcessFindings> {
+    let program = registry.programs.get(id)?;
+    let slot = registry.slot(id);
+    if let Some(slot) = slot.as_ref().filter(|slot| program.is_running() && slot.live().is_none()) {
+        // It may be active already; nothing is activated by that.
+        _ = timeout(LOOK, slot.ask(Command::Look)).await;
+    }
+    let (view, served) = (program.view(), slot.map(|slot| slot.view()).filter(|_| program.is_running()));
+    let retry_at = served.as_ref().map_or(view.retry_at, |served| served.retry_at);
+    Some(ProcessFindings {
+        state: served.as_ref().map_or(view.state, |served| served.state),
+        pid: program.pid(),
+        last_error: served.as_ref().map_or_else(|| view.last_error.clone(), |served| served.last_error.clone()),
+        retry_in: retry_at.map(|at| at.saturating_duration_since(Instant::now())),
+        is_asleep: view.is_asleep,
+    })
 }
 
 fn findings_of(slot: &Slot) -> SlotFindings {

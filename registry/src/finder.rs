@@ -337,7 +337,13 @@ impl Looker {
                     None if found.manifest.not_runnable().is_some() || *self.shared.closed.borrow() => {}
                     None => {
                         let (disabled, adopted) = (self.desired.of(&id).disabled, registry.programs.take_adopted(&id));
-                        program::keep(&registry, Keeping { id, file, installed: found, disabled, adopted });
+                        let is_found = adopted.is_some();
+                        let program =
+                            program::keep(&registry, Keeping { id, file, installed: found, disabled, adopted });
+                        // Whoever asked for the scan sees what runs. It begins with nothing that could wait for us.
+                        if is_found {
+                            _ = program.ask(Command::Begun).await;
+                        }
                     }
                 },
                 _ => {}

@@ -51,6 +51,6 @@ pub use lint::{LintNote, LintReport, LintedFile, lint};
 pub use open_files::raise_open_files;
 pub use options::Builder;
 pub use plugin::Plugin;
-pub use process::Logs;
+pub use process::{LogPosition, Logs};
 pub use registry::{Registry, Unload, Wait};
 pub use started::{Command, Started};

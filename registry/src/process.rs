@@ -1,9 +1,12 @@
 //! What can be asked of the processes of installed plugins: start, stop, output.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
-use goplug_pconf_schema::admin::State;
-use goplug_pconf_schema::{Code, Fault, PluginId};
+use goplug_pconf_schema::admin::{LogEntry, ProcessChange, State};
+use goplug_pconf_schema::wire::host::is_instance;
+use goplug_pconf_schema::{Code, Fault, PluginId, printable};
 
 use crate::desired;
 use crate::host::{Follow, Hosted, LogLine};
@@ -16,7 +19,17 @@ use crate::supervisor;
 pub struct Logs {
     program: Arc<Program>,
     follow: bool,
+    after: Option<LogPosition>,
     current: Option<(Hosted, Follow)>,
+}
+
+/// Where a reader of [`Logs`] is, as text `INSTANCE:NUMBER`: what it has read of which process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPosition {
+    /// The process, by the name of its record.
+    pub instance: String,
+    /// The number of the line.
+    pub number: u64,
 }
 
 impl Registry {
@@ -103,7 +116,16 @@ impl Registry {
     /// # Errors
     /// `wrong_state` for a plugin without a manifest: where its output goes is up to whoever started it.
     pub async fn logs(&self, plugin: &str, follow: bool) -> Result<Logs, Fault> {
-        Ok(Logs { program: self.installed_program(plugin).await?, follow, current: None })
+        Ok(Logs { program: self.installed_program(plugin).await?, follow, after: None, current: None })
+    }
+
+    /// Where a plugin's process is in its life now, for whoever has just changed it.
+    pub fn process(&self, plugin: &PluginId) -> ProcessChange {
+        let program = self.inner.programs.get(plugin);
+        let state = self.inner.kept_state(plugin).or_else(|| self.inner.state_of(plugin));
+        let pid = program.and_then(|program| program.pid());
+        let live = || self.inner.slot(plugin)?.live().map(|live| live.peer.pid());
+        ProcessChange { plugin: plugin.clone(), state, pid: pid.or_else(live) }
     }
 
     /// The keeper of a plugin's process, if it is installed and can be run.
@@ -168,6 +190,37 @@ impl Registry {
 }
 
 impl Logs {
+    /// The same, from behind a line that was read before; from the beginning if that process is not the one whose output
+    /// is there.
+    #[must_use]
+    pub fn after(mut self, position: Option<LogPosition>) -> Self {
+        self.after = position;
+        self
+    }
+
+    /// As [`Logs::next`], for people and scripts, with where to go on.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn entry(&mut self) -> Result<Option<(LogPosition, LogEntry)>, Fault> {
+        let Some(line) = self.next().await? else { return Ok(None) };
+        let Some((hosted, _)) = &self.current else { return Ok(None) };
+        let record = hosted.record();
+        let position = LogPosition { instance: record.instance.clone(), number: line.number };
+        let entry = LogEntry {
+            number: line.number,
+            time: time_text(line.at_ms),
+            stream: line.stream,
+            pid: record.plugin.pid,
+            text: line.text,
+            cut_bytes: (line.cut_bytes > 0).then_some(line.cut_bytes),
+        };
+        Ok(Some((position, entry)))
+    }
+
     /// The next line; `None` when there will be no more.
     ///
     /// # Errors
@@ -188,7 +241,8 @@ impl Logs {
             let seen = self.current.as_ref().map(|(hosted, _)| hosted.record().instance.clone());
             match hosted.filter(|hosted| Some(&hosted.record().instance) != seen.as_ref()) {
                 Some(hosted) => {
-                    let lines = hosted.open_logs(0, self.follow).await;
+                    let read = self.after.as_ref().filter(|after| after.instance == hosted.record().instance);
+                    let lines = hosted.open_logs(read.map_or(0, |after| after.number), self.follow).await;
                     match lines {
                         Ok(lines) => self.current = Some((hosted, lines)),
                         // Nothing is left of its output.
@@ -206,6 +260,33 @@ impl Logs {
     pub fn pid(&self) -> Option<u32> {
         self.current.as_ref().map(|(hosted, _)| hosted.record().plugin.pid)
     }
+}
+
+impl fmt::Display for LogPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.instance, self.number)
+    }
+}
+
+impl FromStr for LogPosition {
+    type Err = String;
+
+    /// # Errors
+    /// Says how a position is written.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.rsplit_once(':').and_then(|(instance, number)| Some((instance, number.parse().ok()?)));
+        let fits = parts.filter(|(instance, _)| is_instance(instance));
+        let wrong = || format!("`{}` is no position in an output: INSTANCE:NUMBER", printable(text));
+        fits.map(|(instance, number)| Self { instance: instance.to_owned(), number }).ok_or_else(wrong)
+    }
+}
+
+/// Milliseconds since 1970 as RFC 3339.
+pub(crate) fn time_text(at_ms: u64) -> String {
+    // Later than any clock: the latest that can be written.
+    const LATEST_MS: u64 = 253_402_300_799_999;
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_millis(at_ms.min(LATEST_MS));
+    humantime::format_rfc3339_millis(time).to_string()
 }
 
 async fn wait_for_next(views: &mut tokio::sync::watch::Receiver<Arc<crate::program::View>>) -> Result<(), Fault> {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use goplug_pconf_schema::admin::{
     Activation, CallbackList, DeadLetter, EventKind, Installation, MethodList, NamePattern, Ping, PluginDetail,
-    PluginSummary, Removal, State, Unloaded, Why,
+    PluginSummary, ProcessDetail, Removal, State, Unloaded, Why,
 };
 use goplug_pconf_schema::manifest::MANIFEST_NAME;
 use goplug_pconf_schema::wire::event::Position;
@@ -152,8 +152,18 @@ impl Registry {
                         self.inner.programs.put_adopted(id, hosted);
                     }
                 }
-                Adopted::Lives(hosted) => self.ended_meanwhile(hosted.record(), &directory, &folder),
-                Adopted::Ended(record) | Adopted::Lost(record) => self.ended_meanwhile(&record, &directory, &folder),
+                // Its output is still there.
+                Adopted::Lives(hosted) => {
+                    if let Some(id) = self.ended_meanwhile(hosted.record(), &directory) {
+                        self.inner.programs.put_ended(id, hosted);
+                    }
+                }
+                Adopted::Ended(record) | Adopted::Lost(record) => {
+                    if self.ended_meanwhile(&record, &directory).is_some() && self.auto_discover() {
+                        // A record that stays is told again.
+                        _ = host::discard(&folder, &record);
+                    }
+                }
                 Adopted::Doubtful(doubtful) => {
                     tracing::warn!(record = %doubtful.path.display(), fault = %doubtful.fault, "left alone");
                 }
@@ -161,17 +171,16 @@ impl Registry {
         }
     }
 
-    /// A process that ended while no registry looked: it is told how. Only a registry that watches removes the record.
-    fn ended_meanwhile(&self, record: &host::Record, directory: &Path, folder: &Path) {
-        let Some(id) = program::labelled(record, directory) else { return };
+    /// A process that ended while no registry looked: a registry that watches tells how. Whose it was.
+    fn ended_meanwhile(&self, record: &host::Record, directory: &Path) -> Option<PluginId> {
+        let id = program::labelled(record, directory)?;
         if !self.auto_discover() {
-            return;
+            return Some(id);
         }
         let how = record.exit.as_ref().map_or_else(|| "its host was killed".to_owned(), ToString::to_string);
         let text = format!("pid {} ended while no registry ran: {how}", record.plugin.pid);
         self.inner.shared.events.record(EventKind::Changed, Some(&id), None, Some(text));
-        // A record that stays is told again.
-        _ = host::discard(folder, record);
+        Some(id)
     }
 
     /// Processes whose manifest was removed while no registry ran are ended.
@@ -222,8 +231,9 @@ impl Registry {
         let mut installed: BTreeMap<_, _> =
             self.inner.installed().into_iter().map(|plugin| (plugin.id.clone(), plugin)).collect();
         for row in &mut rows {
-            let plugin = row.id().and_then(|id| installed.remove(&id));
-            row.manifest = plugin.map(|plugin| show::text(&plugin.file));
+            let Some(id) = row.id() else { continue };
+            row.manifest = installed.remove(&id).map(|plugin| show::text(&plugin.file));
+            self.inner.settle(&id, row);
         }
         rows.extend(installed.values().map(show::installed));
         rows.extend(self.inner.finder.refused());
@@ -394,12 +404,15 @@ impl Registry {
                         Fault::new(Code::WrongState, text)
                     })?;
                     if self.inner.is_answered(&slot).await {
-                        let text = format!("plugin `{}` runs: stop it first", slot.id);
-                        return Err(Fault::new(Code::WrongState, text));
+                        return Err(runs(&slot.id));
                     }
                     installed
                 }
             };
+        // One that is being started answers nobody yet.
+        if self.inner.programs.runs(&installed.id) {
+            return Err(runs(&installed.id));
+        }
         let answer = install::removal(&installed.id, &installed.found, dry_run);
         if !dry_run {
             let directory = self.absolute_directory()?;
@@ -452,13 +465,16 @@ impl Registry {
         let slot = match self.inner.find(plugin)? {
             Known::Slot(slot) => slot,
             Known::Installed(plugin) => {
-                return Ok(show::detail_installed(&plugin, self.inner.finder.losers(&plugin.id)));
+                let detail = show::detail_installed(&plugin, self.inner.finder.losers(&plugin.id));
+                return Ok(PluginDetail { process: self.inner.process_of(&plugin.id), ..detail });
             }
         };
         let mut detail = show::detail(&slot, self.inner.finder.losers(&slot.id));
         if let Some(installed) = self.inner.finder.installed_as(&slot.id) {
             detail.summary.manifest = Some(show::text(&installed.file));
             detail.installed = Some(show::manifest_of(&installed));
+            detail.process = self.inner.process_of(&slot.id);
+            self.inner.settle(&slot.id, &mut detail.summary);
         }
         detail.health = call::health(&slot).await;
         Ok(detail)
@@ -696,6 +712,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + S
     tokio::task::spawn_blocking(work).await.map_err(interrupted)?
 }
 
+fn runs(plugin: &PluginId) -> Fault {
+    Fault::new(Code::WrongState, format!("plugin `{plugin}` runs: stop it first"))
+}
+
 /// Why a plugin that is only installed cannot be called or loaded.
 fn no_process(plugin: &InstalledPlugin) -> Fault {
     let state = show::installed(plugin).state;
@@ -820,6 +840,24 @@ impl Inner {
             (plugin.state, plugin.last_error) = (view.state, view.last_error.clone());
         }
         plugin
+    }
+
+    /// The state of an installed plugin without a process, of which its supervisor may not have heard yet.
+    pub(crate) fn kept_state(&self, id: &PluginId) -> Option<State> {
+        let program = self.programs.get(id).filter(|program| !program.is_running())?;
+        let is_served = self.slot(id).is_some_and(|slot| slot.live().is_some() || !self.is_kept(id));
+        (!is_served).then(|| program.view().state)
+    }
+
+    /// Adds what the keeper of a plugin's process knows to its row.
+    fn settle(&self, id: &PluginId, row: &mut PluginSummary) {
+        row.state = self.kept_state(id).unwrap_or(row.state);
+        row.pid = row.pid.or_else(|| self.programs.get(id)?.pid());
+    }
+
+    /// What is known of the process of an installed plugin that is started here.
+    fn process_of(&self, id: &PluginId) -> Option<ProcessDetail> {
+        self.programs.get(id).map(|program| program.detail())
     }
 
     /// Whether a process of the plugin was found.

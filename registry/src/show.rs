@@ -121,6 +121,7 @@ pub(crate) fn detail_installed(plugin: &InstalledPlugin, conflicts: Vec<String>)
         in_flight: 0,
         calls: 0,
         installed: Some(manifest_of(plugin)),
+        process: None,
     }
 }
 
@@ -172,6 +173,7 @@ pub(crate) fn detail(slot: &Slot, conflicts: Vec<String>) -> PluginDetail {
         in_flight: live.as_ref().map_or(0, |live| live.in_flight()),
         calls: live.as_ref().map_or(0, |live| live.calls.load(Ordering::Relaxed)),
         installed: None,
+        process: None,
         summary,
     }
 }

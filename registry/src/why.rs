@@ -38,6 +38,8 @@ pub(crate) struct Findings {
     pub(crate) allow_uids: Vec<u32>,
     /// What the plugin's supervisor knows; `None`: the registry holds no such plugin.
     pub(crate) slot: Option<SlotFindings>,
+    /// What the keeper of an installed plugin's process knows; `None`: it has none.
+    pub(crate) process: Option<ProcessFindings>,
 }
 
 /// The plugin directory.
@@ -132,6 +134,20 @@ pub(crate) struct SlotFindings {
     pub(crate) retry_in: Option<Duration>,
     /// Somebody asked for the unload that ended its last activation.
     pub(crate) unloaded: bool,
+}
+
+/// What the keeper of a process knows, and the supervisor of the plugin.
+#[derive(Debug, Clone)]
+pub(crate) struct ProcessFindings {
+    /// As it is listed.
+    pub(crate) state: State,
+    /// The process that runs.
+    pub(crate) pid: Option<u32>,
+    pub(crate) last_error: Option<Fault>,
+    /// When it is started again.
+    pub(crate) retry_in: Option<Duration>,
+    /// A call starts it.
+    pub(crate) is_asleep: bool,
 }
 
 /// Makes the answer.

@@ -161,7 +161,10 @@ pub(super) async fn failed(
 ) -> Failure {
     let (shown, method) = (escape(plugin.as_str()), escape(method));
     let hint = match fault.code {
-        Code::WrongState => Some(format!("goplugctl {verb} --load {shown} {method}")),
+        Code::WrongState => {
+            let load = || format!("goplugctl {verb} --load {shown} {method}");
+            Some(super::process::mends(&fault, plugin).unwrap_or_else(load))
+        }
         // Either the plugin or its method is not there.
         Code::NotFound => {
             let known = session.target.known().await.unwrap_or_default();

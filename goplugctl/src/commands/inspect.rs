@@ -122,6 +122,15 @@ fn describe(detail: &PluginDetail, style: Style) -> String {
         line("maintainers", installed.maintainers.join(", "), Paint::None);
         line("home", text(&installed.home), Paint::None);
     }
+    if let Some(process) = &detail.process {
+        line("process", super::list::running(process).unwrap_or_default(), Paint::None);
+        if let Some(exit) = &process.last_exit {
+            line("last exit", format!("{}: {exit}", exit.time), Paint::None);
+            for said in &exit.stderr {
+                line("stderr", said.clone(), Paint::Faint);
+            }
+        }
+    }
     let limits = detail.limits.map(|limits| {
         format!("{} bytes per request, {} calls at once", limits.max_request_bytes, limits.max_concurrent_calls)
     });

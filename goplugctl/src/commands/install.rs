@@ -7,6 +7,7 @@ use crate::args::{InstallArgs, RemoveArgs};
 use crate::failure::Failure;
 use crate::output::escape;
 use crate::session::Session;
+use crate::target::Change;
 
 pub(super) async fn install(session: &mut Session, args: &InstallArgs) -> Result<(), Failure> {
     let what = format!("cannot install {}", escape(&args.source.display().to_string()));
@@ -44,6 +45,10 @@ pub(super) async fn remove(session: &mut Session, args: &RemoveArgs) -> Result<(
     }
     let (mut names, mut done) = (Vec::new(), Vec::new());
     for plugin in &picked.plugins {
+        if args.stop && !args.dry_run {
+            // Whether it runs on is told by the removal.
+            _ = session.target.change(plugin, Change::Stop).await;
+        }
         match session.target.remove(plugin, args.dry_run).await {
             Ok(removal) => {
                 names.push(plugin.to_string());
@@ -52,7 +57,7 @@ pub(super) async fn remove(session: &mut Session, args: &RemoveArgs) -> Result<(
             Err(fault) => {
                 let runs = fault.code == Code::WrongState && fault.message.ends_with("stop it first");
                 let failure = Failure::new(format!("cannot remove `{plugin}`"), fault);
-                let hint = format!("goplugctl unload --stop {}", escape(plugin.as_str()));
+                let hint = format!("goplugctl stop {}", escape(plugin.as_str()));
                 session.failed(if runs { failure.hint(hint) } else { failure }.about(plugin))?;
             }
         }

@@ -57,7 +57,11 @@ pub(super) async fn rescan(session: &mut Session) -> Result<(), Failure> {
 }
 
 /// Shows what was changed; the failures were told before.
-fn show<T: Serialize>(session: &mut Session, picked: &Picked, done: Vec<(String, T)>) -> Result<(), Failure> {
+pub(super) fn show<T: Serialize>(
+    session: &mut Session,
+    picked: &Picked,
+    done: Vec<(String, T)>,
+) -> Result<(), Failure> {
     let (names, results): (Vec<String>, Vec<T>) = done.into_iter().unzip();
     if picked.one && results.is_empty() {
         return Ok(());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use goplug_pconf_schema::admin::{DaemonStatus, PluginSummary, State};
+use goplug_pconf_schema::admin::{DaemonStatus, PluginSummary, ProcessDetail, State};
 use goplug_pconf_schema::{Code, Fault};
 use serde::Serialize;
 
@@ -81,9 +81,36 @@ async fn status_of(session: &mut Session, name: &str) -> Result<(), Failure> {
         if let Some(error) = &summary.last_error {
             line.push_str(&format!("  {}\n", escape(error)));
         }
+        if let Some(process) = &detail.process {
+            line.push_str(&process_text(process));
+        }
         line
     };
     Ok(session.out.show(std::slice::from_ref(&detail), true, || vec![plugin.to_string()], text)?)
+}
+
+/// The process of an installed plugin: the one that runs, and how the last one ended.
+fn process_text(process: &ProcessDetail) -> String {
+    let mut out = String::new();
+    if let Some(running) = running(process) {
+        out.push_str(&format!("  process {}\n", escape(&running)));
+    }
+    if let Some(exit) = &process.last_exit {
+        out.push_str(&format!("  the last one ended {}: {exit}\n", escape(&exit.time)));
+        out.extend(exit.stderr.iter().map(|line| format!("    {}\n", escape(line))));
+    }
+    out
+}
+
+/// The process that runs, in words.
+pub(super) fn running(process: &ProcessDetail) -> Option<String> {
+    let (since, host) = (process.since.as_ref()?, process.host_pid?);
+    let starts = match process.starts {
+        0 => "found running".to_owned(),
+        1 => "started once".to_owned(),
+        count => format!("started {count} times"),
+    };
+    Some(format!("since {since}, host pid {host}, {starts}"))
 }
 
 /// Answer of `status` without a plugin.

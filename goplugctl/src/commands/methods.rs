@@ -38,7 +38,8 @@ pub(super) fn class_word(class: Class) -> &'static str {
 
 /// A failure that loading the plugin would mend says so.
 pub(super) fn needs_load(what: String, fault: Fault, plugin: &PluginId) -> Failure {
-    let hint = (fault.code == Code::WrongState).then(|| format!("goplugctl load {}", escape(plugin.as_str())));
+    let load = || (fault.code == Code::WrongState).then(|| format!("goplugctl load {}", escape(plugin.as_str())));
+    let hint = super::process::mends(&fault, plugin).or_else(load);
     let failure = Failure::new(what, fault);
     match hint {
         Some(hint) => failure.hint(hint).about(plugin),

@@ -16,6 +16,7 @@ mod measure;
 mod methods;
 pub(crate) mod own;
 mod ping;
+mod process;
 mod standing;
 mod why;
 
@@ -24,6 +25,7 @@ pub(crate) use events::listen_to;
 use crate::args::Verb;
 use crate::failure::Failure;
 use crate::session::Session;
+use crate::target::Change;
 
 /// Carries out a verb that works on a target.
 ///
@@ -47,6 +49,12 @@ pub(crate) async fn run(session: &mut Session, verb: &Verb) -> Result<(), Failur
         Verb::Load(args) => life::load(session, args).await,
         Verb::Unload(args) => life::unload(session, args).await,
         Verb::Reload(args) => life::reload(session, args).await,
+        Verb::Start(args) => process::change(session, args, Change::Start).await,
+        Verb::Stop(args) => process::change(session, args, Change::Stop).await,
+        Verb::Restart(args) => process::change(session, args, Change::Restart).await,
+        Verb::Enable(args) => process::change(session, args, Change::Enable).await,
+        Verb::Disable(args) => process::change(session, args, Change::Disable).await,
+        Verb::Logs(args) => process::logs(session, args).await,
         Verb::Rescan => life::rescan(session).await,
         Verb::Ping(args) => ping::ping(session, args).await,
         Verb::Execute(args) => execute::execute(session, args).await,

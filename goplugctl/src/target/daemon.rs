@@ -1,5 +1,6 @@
 //! A daemon as the target: its HTTP API over its Unix socket. The only user of hyperlocal.
 
+mod lines;
 mod routes;
 
 use std::collections::VecDeque;
@@ -30,6 +31,7 @@ const MAX_DOCUMENT_BYTES: usize = 256 * 1024 * 1024;
 const MAX_REPLY_BYTES: usize = 1024 * 1024 * 1024;
 
 /// A client of one daemon. Connections are made as they are needed and kept.
+#[derive(Clone)]
 pub(crate) struct Daemon {
     socket: PathBuf,
     client: Client<UnixConnector, Full<Bytes>>,

@@ -11,15 +11,15 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use goplug_pconf_schema::admin::{
-    Activation, CallbackList, DaemonStatus, Installation, MethodList, Notification, Ping, PluginDetail, PluginSummary,
-    RegistryEvent, Removal, Unloaded, Why,
+    Activation, CallbackList, DaemonStatus, Installation, LogEntry, MethodList, Notification, Ping, PluginDetail,
+    PluginSummary, ProcessChange, RegistryEvent, Removal, Unloaded, Why,
 };
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Code, Fault, PluginId, printable};
 use goplug_registry::{CallOptions, Events, Registry, Wait};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
-use super::{Answer, Awaited, Call, Items, Target, Unload};
+use super::{Answer, Awaited, Call, Change, Items, Target, Unload};
 use crate::notification;
 
 /// How often a verb that goes on looks at the directory.
@@ -42,7 +42,11 @@ impl Directory {
             Err(_) if may_be_missing => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             other => other?,
         };
-        let registry = Registry::builder(path).caller("goplugctl").open().await?;
+        let mut builder = Registry::builder(path).caller("goplugctl");
+        if let Some(folder) = std::env::var_os("GOPLUG_HOSTS_DIR").filter(|folder| !folder.is_empty()) {
+            builder = builder.hosts_dir(folder);
+        }
+        let registry = builder.open().await?;
         match registry.rescan().await {
             Err(_) if may_be_missing => {}
             other => other?,
@@ -184,6 +188,37 @@ impl Target for Directory {
         async {
             self.adopted(plugin).await?;
             self.registry.reload(plugin.as_str()).await
+        }
+        .boxed()
+    }
+
+    fn change<'a>(&'a self, plugin: &'a PluginId, change: Change) -> Answer<'a, ProcessChange> {
+        async move {
+            let (registry, name) = (&self.registry, plugin.as_str());
+            if matches!(change, Change::Stop | Change::Restart | Change::Disable) {
+                // So that its stopper runs. What cannot be taken over is stopped all the same.
+                _ = self.adopted(plugin).await;
+            }
+            let plugin = match change {
+                Change::Start => registry.start_plugin(name).await,
+                Change::Stop => registry.stop_plugin(name).await,
+                Change::Restart => registry.restart_plugin(name).await,
+                Change::Enable => registry.enable(name).await,
+                Change::Disable => registry.disable(name).await,
+            }?;
+            Ok(registry.process(&plugin))
+        }
+        .boxed()
+    }
+
+    fn logs<'a>(&'a self, plugin: &'a PluginId, follow: bool) -> Answer<'a, Items<LogEntry>> {
+        async move {
+            let logs = self.registry.logs(plugin.as_str(), follow).await?;
+            let items = stream::unfold(logs, |mut logs| async {
+                let entry = logs.entry().await.transpose()?;
+                Some((entry.map(|(_, entry)| entry), logs))
+            });
+            Ok(items.boxed())
         }
         .boxed()
     }

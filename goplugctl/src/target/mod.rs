@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use goplug_pconf_schema::admin::{
-    Activation, CallbackList, DaemonStatus, Installation, MethodList, Notification, Ping, PluginDetail, PluginSummary,
-    RegistryEvent, Removal, Unloaded, Why,
+    Activation, CallbackList, DaemonStatus, Installation, LogEntry, MethodList, Notification, Ping, PluginDetail,
+    PluginSummary, ProcessChange, RegistryEvent, Removal, Unloaded, Why,
 };
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Fault, PluginId};
@@ -44,6 +44,34 @@ pub(crate) struct Unload {
     pub(crate) drain: Option<Duration>,
     /// Whether the process is told to leave.
     pub(crate) stop: bool,
+}
+
+/// What is done to the process of a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It runs.
+    Start,
+    /// It does not, until asked.
+    Stop,
+    /// Another one runs.
+    Restart,
+    /// It may run.
+    Enable,
+    /// It may not.
+    Disable,
+}
+
+impl Change {
+    /// The verb.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Enable => "enable",
+            Self::Disable => "disable",
+        }
+    }
 }
 
 /// What `wait` waits for.
@@ -87,6 +115,10 @@ pub(crate) trait Target: Send + Sync {
     fn unload<'a>(&'a self, plugin: &'a PluginId, how: Unload) -> Answer<'a, Unloaded>;
     /// Deactivates and activates.
     fn reload<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Activation>;
+    /// Starts, stops, restarts, enables or disables the process.
+    fn change<'a>(&'a self, plugin: &'a PluginId, change: Change) -> Answer<'a, ProcessChange>;
+    /// What the process of an installed plugin wrote, and what goes on if `follow`.
+    fn logs<'a>(&'a self, plugin: &'a PluginId, follow: bool) -> Answer<'a, Items<LogEntry>>;
     /// Looks at the directories now.
     fn rescan(&self) -> Answer<'_, ()>;
     /// One round trip to the plugin.

@@ -7,6 +7,7 @@ pub(crate) mod error;
 mod events;
 mod health;
 mod plugins;
+mod process;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -125,6 +126,12 @@ fn router(app: Arc<App>) -> Router {
         .route(&plugin("/load"), post(plugins::load))
         .route(&plugin("/unload"), post(plugins::unload))
         .route(&plugin("/reload"), post(plugins::reload))
+        .route(&plugin("/start"), post(process::start))
+        .route(&plugin("/stop"), post(process::stop))
+        .route(&plugin("/restart"), post(process::restart))
+        .route(&plugin("/enable"), post(process::enable))
+        .route(&plugin("/disable"), post(process::disable))
+        .route(&plugin("/logs"), get(process::logs))
         .route(&plugin("/ping"), post(plugins::ping))
         .route(&plugin("/methods"), get(plugins::methods))
         .route(&plugin("/methods/{method}"), post(calls::execute))

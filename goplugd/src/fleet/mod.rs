@@ -15,9 +15,9 @@ use goplug_pconf_schema::manifest::MANIFEST_NAME;
 use goplug_pconf_schema::wire::event::Position;
 use goplug_registry::admin::{
     Activation, CallbackList, DeadLetter, EventKind, Installation, MethodList, Ping, PluginDetail, PluginSummary,
-    RegistryEvent, Removal, Unloaded, Why,
+    ProcessChange, RegistryEvent, Removal, Unloaded, Why,
 };
-use goplug_registry::{Answer, CallOptions, Code, Error, Feed, PluginId, Registry, Unload, Wait};
+use goplug_registry::{Answer, CallOptions, Code, Error, Feed, LogPosition, Logs, PluginId, Registry, Unload, Wait};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -30,6 +30,16 @@ const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
 /// More questions than connections can ask of one directory at once.
 const QUESTIONS: u32 = 1 << 16;
+
+/// What can be done to a plugin's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProcessVerb {
+    Start,
+    Stop,
+    Restart,
+    Enable,
+    Disable,
+}
 
 /// One plugin directory.
 #[derive(Debug)]
@@ -303,6 +313,33 @@ impl Fleet {
     /// Unloads and loads a plugin.
     pub(crate) async fn reload(&self, plugin: &PluginId) -> Result<Activation, Error> {
         self.ask(plugin, async |registry| registry.reload(plugin.as_str()).await).await
+    }
+
+    /// Starts, stops, restarts, enables or disables a plugin's process.
+    pub(crate) async fn process(&self, plugin: &PluginId, verb: ProcessVerb) -> Result<ProcessChange, Error> {
+        let change = async |registry: Registry| {
+            let name = plugin.as_str();
+            match verb {
+                ProcessVerb::Start => registry.start_plugin(name).await,
+                ProcessVerb::Stop => registry.stop_plugin(name).await,
+                ProcessVerb::Restart => registry.restart_plugin(name).await,
+                ProcessVerb::Enable => registry.enable(name).await,
+                ProcessVerb::Disable => registry.disable(name).await,
+            }
+            .map(|id| registry.process(&id))
+        };
+        self.ask(plugin, change).await
+    }
+
+    /// What a plugin's process wrote, from behind `after`.
+    pub(crate) async fn logs(
+        &self,
+        plugin: &PluginId,
+        follow: bool,
+        after: Option<LogPosition>,
+    ) -> Result<Logs, Error> {
+        let logs = async |registry: Registry| registry.logs(plugin.as_str(), follow).await;
+        Ok(self.ask(plugin, logs).await?.after(after))
     }
 
     /// One round trip to a plugin.

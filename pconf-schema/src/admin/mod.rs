@@ -8,7 +8,8 @@ mod why;
 pub use event::{EventKind, RegistryEvent};
 pub use pattern::NamePattern;
 pub use plugin::{
-    Activation, CallbackList, DaemonStatus, DeadLetter, Installation, InstalledDetail, MethodList, Notification, Ping,
-    PluginDetail, PluginSummary, Removal, State, Transport, Unloaded,
+    Activation, CallbackList, DaemonStatus, DeadLetter, Installation, InstalledDetail, LogEntry, MethodList,
+    Notification, Ping, PluginDetail, PluginSummary, ProcessChange, ProcessDetail, ProcessExit, Removal, State,
+    Transport, Unloaded,
 };
 pub use why::{Link, LinkState, Why};

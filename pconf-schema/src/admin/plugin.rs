@@ -11,6 +11,7 @@ use crate::PluginId;
 use crate::manifest::{ManifestWire, SourceMode};
 use crate::wire::event::CallbackStatus;
 use crate::wire::hello::{CallbackInfo, InterfaceInfo, Limits, MethodInfo};
+use crate::wire::host::Stream;
 use crate::wire::life::HealthStatus;
 
 /// Where a plugin is in its life. The original GoPlug's three are `stopped`, `discovered` and `loaded`.
@@ -191,6 +192,55 @@ pub struct PluginDetail {
     /// What its manifest says, if it is installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub installed: Option<InstalledDetail>,
+    /// Its process, if the registry starts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessDetail>,
+}
+
+/// The process of an installed plugin, as its keeper sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessDetail {
+    /// The process that runs.
+    pub pid: Option<u32>,
+    /// The `goplug-host` that it runs under.
+    pub host_pid: Option<u32>,
+    /// When it was started (RFC 3339).
+    pub since: Option<String>,
+    /// Processes that were started since the registry was opened; 0 when the one that runs was found.
+    pub starts: u64,
+    /// How the last process ended that did.
+    pub last_exit: Option<ProcessExit>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessExit {
+    /// When (RFC 3339).
+    pub time: String,
+    /// What it returned, if it ended by itself.
+    pub code: Option<i32>,
+    /// The number of the signal that ended it.
+    pub signal: Option<i32>,
+    /// It was told to end.
+    pub asked: bool,
+    /// It was probably ended for lack of memory.
+    pub out_of_memory: bool,
+    /// The last lines that it wrote to standard error.
+    pub stderr: Vec<String>,
+}
+
+impl fmt::Display for ProcessExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.code, self.signal) {
+            (Some(code), _) => write!(f, "it returned {code}")?,
+            (None, Some(signal)) => write!(f, "signal {signal} ended it")?,
+            (None, None) => f.write_str("it ended")?,
+        }
+        f.write_str(if self.asked { ", as it was told" } else { "" })?;
+        f.write_str(if self.out_of_memory { ", probably for lack of memory" } else { "" })
+    }
 }
 
 /// What the manifest of an installed plugin says.
@@ -296,6 +346,37 @@ pub struct Removal {
     pub folder: String,
     /// Nothing was done: this is what would be.
     pub dry_run: bool,
+}
+
+/// Answer of `start`, `stop`, `restart`, `enable` and `disable`: what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessChange {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// Where it is in its life now; `null` when nothing of it is there any more.
+    pub state: Option<State>,
+    /// The process that runs now.
+    pub pid: Option<u32>,
+}
+
+/// A line that an installed plugin wrote: one item of `logs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LogEntry {
+    /// Counts the lines of one process from 1, both streams together; a gap is what was dropped.
+    pub number: u64,
+    /// When its end was read (RFC 3339).
+    pub time: String,
+    /// Where it was written.
+    pub stream: Stream,
+    /// The process that wrote it.
+    pub pid: u32,
+    /// Without its newline; what is no UTF-8 is replaced.
+    pub text: String,
+    /// Bytes that were cut off its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_bytes: Option<u64>,
 }
 
 /// Answer of one `ping`.

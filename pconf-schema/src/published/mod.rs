@@ -44,6 +44,8 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("admin-unloaded", answered::<admin::Unloaded>()),
         ("admin-installation", answered::<admin::Installation>()),
         ("admin-removal", answered::<admin::Removal>()),
+        ("admin-process", answered::<admin::ProcessChange>()),
+        ("admin-log", answered::<admin::LogEntry>()),
         ("admin-ping", answered::<admin::Ping>()),
         ("admin-notification", answered::<admin::Notification>()),
         ("admin-dead-letters", answered::<Vec<admin::DeadLetter>>()),

@@ -30,6 +30,8 @@ pub struct Settings {
     pub socket: Option<PathBuf>,
     /// Where the daemon keeps its lock; by default beside the socket.
     pub state_dir: Option<PathBuf>,
+    /// Where the records and sockets of plugins that are started lie; by default `goplug/hosts` in the runtime folder.
+    pub hosts_dir: Option<PathBuf>,
     /// Further folders in which plugins may have their sockets.
     pub socket_dirs: Vec<PathBuf>,
     /// Users, beside our own and root, whose plugins are trusted.
@@ -95,6 +97,7 @@ impl Default for Settings {
             extension: ".pconf".into(),
             socket: None,
             state_dir: None,
+            hosts_dir: None,
             socket_dirs: Vec::new(),
             allow_uids: Vec::new(),
             latency: Latency::default(),
@@ -150,6 +153,7 @@ fn read(text: &str, file: &Path, problems: &mut Vec<(usize, String)>) -> Setting
     top.string("extension", &mut settings.extension, check_extension);
     top.path("socket", &mut settings.socket, MAX_SOCKET_PATH_BYTES);
     top.path("state_dir", &mut settings.state_dir, usize::MAX);
+    top.path("hosts_dir", &mut settings.hosts_dir, MAX_SOCKET_PATH_BYTES);
     top.paths("socket_dirs", &mut settings.socket_dirs);
     top.integers("allow_uids", &mut settings.allow_uids);
     let latencies = [("low", Latency::Low), ("balanced", Latency::Balanced), ("frugal", Latency::Frugal)];

@@ -21,6 +21,7 @@ fn every_key_is_read_and_paths_belong_to_the_folder_of_the_file() {
         extension = ".plug"
         socket = "run/goplugd.sock"
         state_dir = "/var/lib/goplug"
+        hosts_dir = "/run/hosts"
         socket_dirs = ["/run/plugins"]
         allow_uids = [1000, 0xffff_ffff]
         latency = "frugal"
@@ -41,6 +42,7 @@ fn every_key_is_read_and_paths_belong_to_the_folder_of_the_file() {
         extension: ".plug".into(),
         socket: Some("/etc/goplug/run/goplugd.sock".into()),
         state_dir: Some("/var/lib/goplug".into()),
+        hosts_dir: Some("/run/hosts".into()),
         socket_dirs: vec!["/run/plugins".into()],
         allow_uids: vec![1000, u32::MAX],
         latency: Latency::Frugal,

@@ -18,7 +18,7 @@ const FILES_PER_PLUGIN: u64 = 8;
 pub(super) fn check(plugins: usize) -> Vec<Link> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let plugins = u64::try_from(plugins).unwrap_or(u64::MAX);
-    vec![runtime(), judge_open_files(limit.current, limit.maximum, plugins), kernel(), pidfd()]
+    vec![runtime(), judge_open_files(limit.current, limit.maximum, plugins), host(), kernel(), pidfd()]
 }
 
 fn runtime() -> Link {
@@ -58,6 +58,14 @@ pub(super) fn judge_open_files(soft: Option<u64>, hard: Option<u64>, plugins: u6
         _ => format!("ulimit -n {needed}"),
     };
     warning("open files", format!("limit {soft}, {plugins} plugins need about {needed}: {command}"))
+}
+
+/// Only plugins that are installed need it.
+fn host() -> Link {
+    match crate::host::find() {
+        Ok(path) => ok("goplug-host", show(&path)),
+        Err(fault) => warning("goplug-host", fault.message),
+    }
 }
 
 fn kernel() -> Link {

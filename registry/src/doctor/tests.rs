@@ -22,6 +22,7 @@ async fn a_good_directory_passes() {
         "sockets",
         "runtime",
         "open files",
+        "goplug-host",
         "kernel",
         "pidfd",
         "identity",

@@ -20,13 +20,15 @@ mod task;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use goplug_pconf_schema::admin::State;
+use goplug_pconf_schema::admin::{ProcessDetail, ProcessExit, State};
 use goplug_pconf_schema::{Code, Fault, PluginId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::discovery::Installed;
 use crate::host::{Exit, Hosted};
+use crate::process::time_text;
 
 pub(crate) use launch::{LABEL_VERSION, labelled};
 pub(crate) use leave::end_orphan;
@@ -74,6 +76,8 @@ pub(crate) struct View {
     pub is_asleep: bool,
     /// Processes that were started since the registry was opened.
     pub starts: u64,
+    /// When it is started again.
+    pub retry_at: Option<Instant>,
 }
 
 /// What a keeper is told.
@@ -97,6 +101,8 @@ pub(crate) enum Command {
     Enable(Reply),
     /// Plugins may be started by themselves from now on.
     Awake,
+    /// Answered when a process that was found is known to everybody.
+    Begun(Reply),
 }
 
 type Reply = oneshot::Sender<Result<(), Fault>>;
@@ -125,6 +131,11 @@ impl Programs {
 
     pub(crate) fn put_adopted(&self, id: PluginId, hosted: Hosted) {
         lock(&self.adopted).insert(id, hosted);
+    }
+
+    /// Its process has ended and its host has not: unless another one runs.
+    pub(crate) fn put_ended(&self, id: PluginId, hosted: Hosted) {
+        lock(&self.adopted).entry(id).or_insert(hosted);
     }
 
     pub(crate) fn take_adopted(&self, id: &PluginId) -> Option<Hosted> {
@@ -156,6 +167,34 @@ impl Program {
 
     pub(crate) fn is_running(&self) -> bool {
         self.view().state == State::Discovered
+    }
+
+    /// The process that runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        let view = self.view();
+        view.hosted.as_ref().filter(|_| view.state == State::Discovered).map(|hosted| hosted.record().plugin.pid)
+    }
+
+    /// What people are shown of its process.
+    pub(crate) fn detail(&self) -> ProcessDetail {
+        let view = self.view();
+        let runs = matches!(view.state, State::Discovered | State::Draining);
+        let record = view.hosted.as_ref().filter(|_| runs).map(Hosted::record);
+        let exit = |exit: &Exit| ProcessExit {
+            time: time_text(exit.at_ms),
+            code: exit.code,
+            signal: exit.signal,
+            asked: exit.asked,
+            out_of_memory: exit.out_of_memory,
+            stderr: exit.stderr.clone(),
+        };
+        ProcessDetail {
+            pid: record.map(|record| record.plugin.pid),
+            host_pid: record.map(|record| record.host.pid),
+            since: record.map(|record| time_text(record.started_at_ms)),
+            starts: view.starts,
+            last_exit: view.last_exit.as_ref().map(exit),
+        }
     }
 
     /// Sends a command and waits for what becomes of it. A keeper that has ended says that the plugin is gone.

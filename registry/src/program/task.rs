@@ -56,6 +56,7 @@ pub(crate) fn keep(registry: &Arc<Inner>, keeping: Keeping) -> Arc<Program> {
         past: VecDeque::new(),
         is_asleep: false,
         starts: 0,
+        retry_at: None,
     };
     let program =
         Arc::new(Program { id: keeping.id.clone(), view: watch::Sender::new(Arc::new(view.clone())), commands });
@@ -180,6 +181,11 @@ impl Task {
 
     async fn begin(&mut self, adopted: Option<Hosted>) {
         match adopted {
+            Some(hosted) if hosted.record().exit.is_some() => {
+                self.view.last_exit.clone_from(&hosted.record().exit);
+                self.view.hosted = Some(hosted);
+                self.feed(Input::Installed { auto: self.auto() }).await;
+            }
             Some(hosted) if self.machine.phase == Phase::Disabled => {
                 let process = process(hosted, Arc::clone(&self.installed));
                 self.shared.tasks.spawn(async move { _ = end(&process).await });
@@ -242,6 +248,7 @@ impl Task {
             Command::Restart(reply) => self.ask(Input::Restart, Goal::Running, reply).await,
             Command::Stop(reply) => self.ask(Input::Stop, Goal::Down, reply).await,
             Command::Disable(reply) => self.ask(Input::Disable, Goal::Down, reply).await,
+            Command::Begun(reply) => _ = reply.send(Ok(())),
             Command::Enable(reply) => {
                 self.feed(Input::Enable { auto: self.auto() }).await;
                 _ = reply.send(Ok(()));
@@ -590,6 +597,10 @@ impl Task {
         let state = self.machine.state();
         let news = state != self.view.state;
         self.view.state = state;
+        self.view.retry_at = match self.machine.phase {
+            Phase::Backoff { until } => Some(until),
+            _ => None,
+        };
         self.view.is_asleep = match self.machine.phase {
             Phase::Asleep | Phase::Stopping(Then::Asleep) => true,
             // Until the supervisor has loaded it again.

@@ -129,6 +129,7 @@ impl Slot {
         let state = view.state;
         let (code, hint) = match state {
             State::Starting | State::Backoff | State::Draining | State::Loaded => (Code::Unavailable, ""),
+            State::Stopped if self.program.get().is_some() => (Code::WrongState, ", start it first"),
             State::Discovered | State::Stopped => (Code::WrongState, ", load it first"),
             State::Failed | State::Disabled | State::Invalid => (Code::WrongState, ""),
             State::Denied => (Code::Denied, ""),

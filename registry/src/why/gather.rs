@@ -56,6 +56,7 @@ pub(crate) fn gather(subject: &str, options: &ScanOptions, view: &View, previous
         knock: None,
         allow_uids: Vec::new(),
         slot: None,
+        process: None,
     }
 }
 

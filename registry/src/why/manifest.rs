@@ -4,9 +4,9 @@ use goplug_pconf_schema::admin::{Link, LinkState, State, Why};
 use goplug_pconf_schema::printable;
 
 use super::chain::{Finding, directory};
-use super::{FileFinding, Findings};
+use super::{FileFinding, Findings, ProcessFindings};
 use crate::discovery::Flaw;
-use crate::words::{mend, show, word};
+use crate::words::{mend, quote, show, word};
 
 use Finding::{Broken, Ok as Fine, Skipped, Warning};
 
@@ -20,6 +20,7 @@ pub(super) fn explain(findings: &Findings) -> Option<Why> {
     };
     let state = match read {
         _ if *outside || winner.is_some() => None,
+        Ok(_) if findings.process.is_some() => findings.process.as_ref().map(|process| process.state),
         Ok(_) if *disabled => Some(State::Disabled),
         Ok(_) => Some(State::Stopped),
         Err(refusal) => Some(refusal.kind.state()),
@@ -57,12 +58,54 @@ pub(super) fn explain(findings: &Findings) -> Option<Why> {
         None if program.is_empty() => Fine(found.map(|found| command(&found.manifest)).unwrap_or_default()),
         None => Broken(program.join("; "), Some(format!("goplugctl lint {}", word(path)))),
     });
-    chain.link("process", || {
-        let off = if *disabled { "it is disabled" } else { "it was not started" };
-        Broken(format!("no file *{} names it, so no process of it runs: {off}", findings.extension), None)
+    let name = found.map(|found| quote(found.manifest.id.as_str())).unwrap_or_default();
+    let process = findings.process.as_ref();
+    chain.link("process", || match process {
+        Some(found) => running(found, &name),
+        None if *disabled => Broken("it is disabled".into(), Some(format!("goplugctl enable {name}"))),
+        None => Broken("it was not started".into(), Some(format!("goplugctl start {name}"))),
     });
-    let Chain { links, fix, .. } = chain;
-    Some(Why { subject: findings.subject.clone(), plugin, state, callable: false, links, fix })
+    if let Some(found) = process.filter(|found| found.pid.is_some()) {
+        chain.link("loaded", || loaded(found, &name));
+    }
+    let Chain { links, fix, broken } = chain;
+    Some(Why { subject: findings.subject.clone(), plugin, state, callable: !broken, links, fix })
+}
+
+/// Whether its process runs, and what makes it run.
+fn running(found: &ProcessFindings, name: &str) -> Finding {
+    if let Some(pid) = found.pid {
+        return Fine(format!("pid {pid}"));
+    }
+    let why = found.last_error.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
+    let does = |verb: &str| Some(format!("goplugctl {verb} {name}"));
+    match found.state {
+        State::Disabled => Broken("it is disabled".into(), does("enable")),
+        State::Stopped if found.is_asleep => {
+            Warning("it was stopped because nobody called it: a call starts it".into())
+        }
+        State::Failed => Broken(format!("it was given up{why}"), does("logs")),
+        State::Backoff => {
+            let next = found.retry_in.map_or(0, |pause| pause.as_millis());
+            Broken(format!("it is started again in {next} ms{why}"), does("logs"))
+        }
+        State::Starting => Broken("it is being started".into(), does("wait")),
+        State::Draining => Broken("it is being stopped".into(), does("start")),
+        _ => Broken(format!("it does not run{why}"), does("start")),
+    }
+}
+
+/// Whether the process that runs is activated.
+fn loaded(found: &ProcessFindings, name: &str) -> Finding {
+    let why = found.last_error.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
+    match found.state {
+        State::Loaded => Fine("it is active".into()),
+        State::Backoff => {
+            let next = found.retry_in.map_or(0, |pause| pause.as_millis());
+            Broken(format!("it is tried again in {next} ms{why}"), Some(format!("goplugctl logs {name}")))
+        }
+        state => Broken(format!("it runs and is {state}{why}"), Some(format!("goplugctl load {name}"))),
+    }
 }
 
 #[derive(Default)]

@@ -23,6 +23,7 @@ fn healthy() -> Findings {
         knock: None,
         allow_uids: Vec::new(),
         slot: Some(slot(State::Loaded)),
+        process: None,
     }
 }
 

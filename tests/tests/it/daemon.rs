@@ -2,6 +2,7 @@
 
 mod calls;
 mod life;
+mod process;
 mod refusals;
 mod streams;
 

@@ -16,19 +16,22 @@ use serde_json::{Value, json};
 
 use crate::support::{FIXTURE, GOPLUG_HOST, builder, event, fault, loaded, row, state_of, text};
 
-/// A plugin directory, and the folder of its hosts; what runs there is ended with it.
+/// A plugin directory, and the folder of its hosts.
 struct Home {
     dir: PluginDir,
-    hosts: PluginDir,
+    hosts: Hosts,
 }
+
+/// A folder of hosts; what runs there is ended with it.
+pub(crate) struct Hosts(PluginDir);
 
 impl Home {
     fn new() -> Self {
-        Self { dir: PluginDir::new(), hosts: PluginDir::new() }
+        Self { dir: PluginDir::new(), hosts: Hosts::new() }
     }
 
     fn hosts(&self) -> PathBuf {
-        self.hosts.join("hosts")
+        self.hosts.folder()
     }
 
     fn builder(&self) -> Builder {
@@ -41,18 +44,7 @@ impl Home {
 
     /// Puts the fixture's manifest there, with these keys besides.
     fn install(&self, name: &str, args: &[&str], more: &Value) {
-        let mut all = vec![self.dir.text(), name];
-        all.extend(args);
-        let (namespace, plain) = name.split_once('/').unwrap();
-        let mut manifest = json!({
-            "name": plain, "namespace": namespace, "version": "1.0.0",
-            "source": {"mode": "local_exec", "path": FIXTURE},
-            "exec": {"command": FIXTURE, "args": all},
-        });
-        for (key, value) in more.as_object().into_iter().flatten() {
-            manifest[key] = value.clone();
-        }
-        self.write(name, &manifest.to_string());
+        install_fixture(&self.dir, name, args, more);
     }
 
     /// Puts a manifest there that runs a shell script.
@@ -65,15 +57,45 @@ impl Home {
     }
 
     fn write(&self, name: &str, text: &str) {
-        let folder = self.dir.join(name);
-        std::fs::create_dir_all(&folder).unwrap();
-        goplug_tests::write_atomically(&folder.join("plugin.json"), text.as_bytes());
+        write_manifest(&self.dir, name, text);
     }
 }
 
-impl Drop for Home {
+/// Puts the fixture's manifest into a plugin directory, with these keys besides.
+pub(crate) fn install_fixture(dir: &PluginDir, name: &str, args: &[&str], more: &Value) {
+    let mut all = vec![dir.text(), name];
+    all.extend(args);
+    let (namespace, plain) = name.split_once('/').unwrap();
+    let mut manifest = json!({
+        "name": plain, "namespace": namespace, "version": "1.0.0",
+        "source": {"mode": "local_exec", "path": FIXTURE},
+        "exec": {"command": FIXTURE, "args": all},
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        manifest[key] = value.clone();
+    }
+    write_manifest(dir, name, &manifest.to_string());
+}
+
+fn write_manifest(dir: &PluginDir, name: &str, text: &str) {
+    let folder = dir.join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    goplug_tests::write_atomically(&folder.join("plugin.json"), text.as_bytes());
+}
+
+impl Hosts {
+    pub(crate) fn new() -> Self {
+        Self(PluginDir::new())
+    }
+
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.0.join("hosts")
+    }
+}
+
+impl Drop for Hosts {
     fn drop(&mut self) {
-        let folder = self.hosts();
+        let folder = self.folder();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -97,7 +119,7 @@ async fn pid(registry: &Registry, plugin: &str) -> u32 {
 }
 
 /// Whether a process of that number runs, and is no zombie.
-fn runs(pid: u32) -> bool {
+pub(crate) fn runs(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
 }

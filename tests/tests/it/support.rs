@@ -85,11 +85,18 @@ impl Daemon {
 
     /// As [`Daemon::start`], with these arguments and its socket only.
     pub(crate) fn with(args: &[&str]) -> Self {
-        let home = PluginDir::new();
+        Self::at(PluginDir::new(), args, &[])
+    }
+
+    /// As [`Daemon::with`], in this home and with these variables.
+    pub(crate) fn at(home: PluginDir, args: &[&str], variables: &[(&str, &Path)]) -> Self {
+        // A daemon that was killed left it.
+        _ = std::fs::remove_file(home.join("notify"));
         let notify = UnixDatagram::bind(home.join("notify")).expect("a datagram socket");
         notify.set_read_timeout(Some(LONG)).expect("a deadline");
         let mut run = command(GOPLUGD);
         run.arg0("goplugd").arg("--socket").arg(home.join("d/goplugd.sock"));
+        run.envs(variables.iter().copied());
         run.args(args).env("NOTIFY_SOCKET", home.join("notify")).stderr(std::process::Stdio::null());
         let process = Process::start(&mut run, Ready::Now);
         let mut message = [0; 256];

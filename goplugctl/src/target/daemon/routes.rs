@@ -8,8 +8,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::StreamExt;
 use goplug_pconf_schema::admin::{
-    Activation, CallbackList, DaemonStatus, Installation, MethodList, Notification, Ping, PluginDetail, PluginSummary,
-    RegistryEvent, Removal, Unloaded, Why,
+    Activation, CallbackList, DaemonStatus, Installation, LogEntry, MethodList, Notification, Ping, PluginDetail,
+    PluginSummary, ProcessChange, RegistryEvent, Removal, Unloaded, Why,
 };
 use goplug_pconf_schema::wire::call::{MAX_DEADLINE_MS, escape};
 use goplug_pconf_schema::wire::event::Position;
@@ -18,9 +18,10 @@ use goplug_pconf_schema::wire::sse::SseEvent;
 use goplug_pconf_schema::{Code, Fault, PluginId};
 use hyper::Method;
 
+use super::lines::Lines;
 use super::{Ask, Daemon, GRACE, MAX_DOCUMENT_BYTES, MAX_REPLY_BYTES, PATIENCE, milliseconds};
 use crate::notification;
-use crate::target::{Answer, Awaited, Call, Items, Target, Unload};
+use crate::target::{Answer, Awaited, Call, Change, Items, Target, Unload};
 
 impl Target for Daemon {
     fn directories(&self) -> Answer<'_, Vec<String>> {
@@ -97,6 +98,17 @@ impl Target for Daemon {
 
     fn reload<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Activation> {
         self.document(Ask::post(path(plugin, "/reload"))).boxed()
+    }
+
+    fn change<'a>(&'a self, plugin: &'a PluginId, change: Change) -> Answer<'a, ProcessChange> {
+        let drain = Duration::from_millis(DEFAULT_DRAIN_MS + STOP_GRACE_MS);
+        let ask = Ask { patience: PATIENCE + drain, ..Ask::post(path(plugin, &format!("/{}", change.as_str()))) };
+        self.document(ask).boxed()
+    }
+
+    fn logs<'a>(&'a self, plugin: &'a PluginId, follow: bool) -> Answer<'a, Items<LogEntry>> {
+        let lines = Lines::new(self.clone(), path(plugin, "/logs"), follow);
+        async move { Ok(lines.open().await?.boxed()) }.boxed()
     }
 
     fn rescan(&self) -> Answer<'_, ()> {

@@ -9,11 +9,12 @@ static MASKS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[TIME]"),
         (r"\b[0-9a-f]{32}\b", "[EPOCH]"),
         (r"\.[0-9a-f]{8}\.sock", ".[EPOCH].sock"),
+        (r"-[0-9a-f]{8}\.plugin", "-[INSTANCE].plugin"),
         // A table is as wide as its longest path or number.
         (r"(\S) {2,}", "$1  "),
         (r"\b(pid|process|uid) \d+", "$1 [$1]"),
         (r"(?m)^(  (pid|uid))  \d+$", "$1  [$2]"),
-        (r#""(pid|Pid|uid)": \d+"#, "\"$1\": [$1]"),
+        (r#""(pid|Pid|uid|hostPid)": ?\d+"#, "\"$1\": [$1]"),
         (r"(?m)^(\s*)(pid|uid): \d+$", "$1$2: [$2]"),
         (r"\buid:\d+", "uid:[uid]"),
         (r"(?m)^(\S+/\S+  \w+  \S+  v\d  \S+  )\d+", "$1[pid]"),

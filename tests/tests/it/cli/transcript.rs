@@ -2,13 +2,14 @@
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use goplug_tests::{PluginDir, Process};
 
 use super::masks::masked;
-use crate::support::{Daemon, GOPLUGCTL, command};
+use crate::supervision::Hosts;
+use crate::support::{Daemon, FIXTURE, GOPLUG_HOST, GOPLUGCTL, command};
 
 /// What a run said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,7 @@ impl Answer {
 pub(super) struct Target {
     flags: [String; 2],
     places: Vec<(String, &'static str)>,
+    variables: Vec<(&'static str, PathBuf)>,
     pub(super) dir: PluginDir,
 }
 
@@ -50,21 +52,31 @@ impl Target {
     /// Runs `goplugctl` on this target. `{dir}` in a word is the plugin directory.
     pub(super) fn run(&self, words: &[&str], input: &[u8]) -> Answer {
         let words = words.iter().map(|word| word.replace("{dir}", self.dir.text()));
-        run(self.flags.iter().cloned().chain(words), input, &self.places)
+        run_with(self.flags.iter().cloned().chain(words), input, &self.places, &self.variables)
     }
 
     /// `goplugctl` on this target, to be started by the caller.
     pub(super) fn command(&self, words: &[&str]) -> Command {
         let mut command = command(GOPLUGCTL);
-        command.arg0("goplugctl").args(&self.flags).args(words);
+        command.arg0("goplugctl").args(&self.flags).args(words).envs(self.variables.iter().cloned());
         command
     }
 }
 
 /// Runs `goplugctl` with `words` and masks what it says.
 pub(super) fn run(words: impl Iterator<Item = String>, input: &[u8], places: &[(String, &str)]) -> Answer {
+    run_with(words, input, places, &[])
+}
+
+fn run_with(
+    words: impl Iterator<Item = String>,
+    input: &[u8],
+    places: &[(String, &str)],
+    variables: &[(&'static str, PathBuf)],
+) -> Answer {
     let words: Vec<String> = words.collect();
     let mut command = command(GOPLUGCTL);
+    command.envs(variables.iter().cloned());
     command.arg0("goplugctl").args(&words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("goplugctl");
     // Small enough for the pipe, so that nobody waits; one that reads no input may have ended already.
@@ -88,6 +100,8 @@ pub(super) struct Transcript {
     /// The processes behind the daemon, and those in the directory.
     pub(super) plugins: [Vec<Process>; 2],
     _process: Daemon,
+    /// Where the plugins run that were started.
+    _hosts: Hosts,
     text: String,
 }
 
@@ -96,13 +110,28 @@ impl Transcript {
     pub(super) fn new(flags: &[&str], plugins: impl Fn(&PluginDir) -> Vec<Process>) -> Self {
         let (one, other) = (PluginDir::new(), PluginDir::new());
         let plugins = [plugins(&one), plugins(&other)];
-        let process = Daemon::start(&one, flags);
+        let hosts = Hosts::new();
+        let variables = vec![("GOPLUG_HOSTS_DIR", hosts.folder()), ("GOPLUG_HOST", GOPLUG_HOST.into())];
+        let given: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_path())).collect();
+        let process = Daemon::at(PluginDir::new(), &[&["--plugin-dir", one.text()], flags].concat(), &given);
         let place = |path: &Path, mask| (path.to_str().expect("a path in UTF-8").to_owned(), mask);
-        let places = |dir: &PluginDir| vec![place(dir.path(), "[DIR]"), place(process.home.path(), "[HOME]")];
-        let daemon =
-            Target { flags: ["--socket".into(), place(&process.socket(), "").0], places: places(&one), dir: one };
-        let directory = Target { flags: ["--dir".into(), other.text().to_owned()], places: places(&other), dir: other };
-        Self { daemon, directory, plugins, _process: process, text: String::new() }
+        let places = |dir: &PluginDir| {
+            vec![
+                place(dir.path(), "[DIR]"),
+                place(process.home.path(), "[HOME]"),
+                place(&hosts.folder(), "[HOSTS]"),
+                place(Path::new(FIXTURE), "[FIXTURE]"),
+            ]
+        };
+        let daemon = Target {
+            flags: ["--socket".into(), place(&process.socket(), "").0],
+            places: places(&one),
+            variables: variables.clone(),
+            dir: one,
+        };
+        let directory =
+            Target { flags: ["--dir".into(), other.text().to_owned()], places: places(&other), variables, dir: other };
+        Self { daemon, directory, plugins, _process: process, _hosts: hosts, text: String::new() }
     }
 
     /// A daemon that loads nothing by itself, as a directory does not, and that has looked at its directory.
