@@ -238,13 +238,9 @@ impl Live {
     pub(crate) fn place_of(&self, name: &str) -> Result<usize, Fault> {
         // It tells no methods: whoever calls knows them, and the plugin says what it has not.
         if self.wire == Wire::Tilotech {
-            let parts = name.strip_prefix('/').unwrap_or(name).split('/');
+            let mut parts = name.strip_prefix('/').unwrap_or(name).split('/');
             let wrong = |error: goplug_pconf_schema::NameError| Fault::new(Code::InvalidArgument, error.to_string());
-            return parts
-                .map(|part| check_call_name("method", part))
-                .collect::<Result<(), _>>()
-                .map_err(wrong)
-                .map(|()| 0);
+            return parts.try_for_each(|part| check_call_name("method", part)).map_err(wrong).map(|()| 0);
         }
         let found = self.by_name.binary_search_by(|place| self.methods[*place].info.name.as_str().cmp(name));
         found.map(|at| self.by_name[at]).map_err(|_| {
