@@ -56,7 +56,7 @@ pub(crate) async fn why(registry: &Inner, subject: &str) -> Why {
             findings.slot = Some(findings_of(slot));
         }
         if slot.is_none_or(|slot| slot.view().state != State::Loaded) {
-            let confinement = Confinement::new(&findings.directory.path, &options.socket_dirs);
+            let confinement = Confinement::new(&findings.directory.path, &options.socket_folders());
             findings.knock = Some(knock(&found.socket, confinement).await);
         }
     }
@@ -86,7 +86,7 @@ fn findings_of(slot: &Slot) -> SlotFindings {
     let seen = view.seen.as_deref();
     SlotFindings {
         state: view.state,
-        protocol: seen.map(|seen| Wire::number(seen.wire)),
+        protocol: seen.and_then(|seen| Wire::number(seen.wire)),
         pid: seen.map(|seen| seen.pid),
         last_error: view.last_error.clone(),
         retry_in: view.retry_at.map(|at| at.saturating_duration_since(Instant::now())),

@@ -18,7 +18,7 @@ use crate::discovery::{
 };
 use crate::event::{EventLog, now_text};
 use crate::options::Builder;
-use crate::program::{self, Command, Keeping};
+use crate::program::{self, Command, Keeping, Program};
 use crate::registry::Inner;
 use crate::show;
 use crate::supervisor::{FileNews, Shared};
@@ -346,13 +346,16 @@ impl Looker {
                         }
                     }
                 },
-                Change::Removed { id } => {
-                    if let Some(program) = registry.programs.get(&id) {
-                        program.tell(Command::Removed).await;
-                    }
-                }
                 _ => {}
             }
+        }
+        // One that cannot be read any more says nothing: what runs goes on as it was last told.
+        let is_there = |program: &Program| {
+            let file = &program.view().file;
+            self.installed.winner(&program.id).is_some() || self.installed.invalid().any(|(invalid, _)| invalid == file)
+        };
+        for program in registry.programs.all().into_iter().filter(|program| !is_there(program)) {
+            program.tell(Command::Removed).await;
         }
     }
 
@@ -426,7 +429,8 @@ impl Looker {
     async fn may_connect(&self, found: &Found) -> bool {
         let options = self.shared.options.load_full();
         let socket = found.socket.clone();
-        let check = move || Confinement::new(&options.directory, &options.socket_dirs).check_on_disk(&socket).is_ok();
+        let check =
+            move || Confinement::new(&options.directory, &options.socket_folders()).check_on_disk(&socket).is_ok();
         tokio::task::spawn_blocking(check).await.unwrap_or(false)
     }
 }
@@ -478,8 +482,7 @@ pub(crate) fn scan_options(options: &Builder) -> ScanOptions {
     ScanOptions {
         directory: options.directory.clone(),
         extension: options.extension.clone(),
-        // Where the processes listen that we start: their own `.pconf` names it.
-        socket_dirs: options.socket_dirs.iter().cloned().chain([options.hosts()]).collect(),
+        socket_dirs: options.socket_folders(),
         max_plugins: options.max_plugins,
     }
 }

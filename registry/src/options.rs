@@ -264,6 +264,12 @@ impl Builder {
         self
     }
 
+    /// Where sockets may lie besides the plugin directory and the runtime folder: also where the processes listen that we
+    /// start.
+    pub(crate) fn socket_folders(&self) -> Vec<PathBuf> {
+        self.socket_dirs.iter().cloned().chain([self.hosts()]).collect()
+    }
+
     pub(crate) fn hosts(&self) -> PathBuf {
         let given = self.hosts.clone().unwrap_or_else(|| runtime_folder().join("hosts"));
         std::path::absolute(&given).unwrap_or(given)

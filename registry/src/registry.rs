@@ -800,7 +800,7 @@ impl Inner {
     /// Whether somebody listens on the plugin's socket.
     async fn is_answered(&self, slot: &Slot) -> bool {
         let options = self.shared.options.load_full();
-        let confinement = Confinement::new(&options.directory, &options.socket_dirs);
+        let confinement = Confinement::new(&options.directory, &options.socket_folders());
         matches!(knock(&slot.view().found.socket, confinement).await, Knock::Answered { .. })
     }
 
@@ -823,15 +823,10 @@ impl Inner {
         self.appeared(id.clone(), file, found).await
     }
 
-    /// A process that we started is not there any more; without news, neither is the plugin.
-    pub(crate) async fn withdrawn(&self, id: &PluginId, news: Option<FileNews>) {
-        match news {
-            Some(news) => self.news(id, news).await,
-            None => {
-                self.programs.remove(id);
-                self.news(id, FileNews::Removed).await;
-            }
-        }
+    /// The manifest is gone, and so is the process.
+    pub(crate) async fn uninstalled(&self, id: &PluginId) {
+        self.programs.remove(id);
+        self.news(id, FileNews::Removed).await;
     }
 
     /// Everything that is installed, with what its keeper says.

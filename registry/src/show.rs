@@ -43,7 +43,7 @@ fn summary_of(slot: &Slot, view: &View) -> PluginSummary {
         pconf: (!is_manifest(&view.file)).then(|| text(&view.file)),
         manifest: None,
         methods: hello.map(|hello| hello.methods.iter().map(|method| method.name.clone()).collect()),
-        protocol: wire.map(Wire::number),
+        protocol: wire.and_then(Wire::number),
         since: view.since.clone(),
         last_error: view.last_error.as_ref().map(ToString::to_string),
     }
@@ -186,7 +186,13 @@ pub(crate) fn methods(slot: &Slot) -> Result<MethodList, Fault> {
     match told {
         Some((wire, hello)) => {
             let (methods, interfaces) = (hello.methods.clone(), hello.interfaces.clone());
-            Ok(MethodList { plugin: slot.id.clone(), protocol: wire.number(), methods, interfaces })
+            let untold = || {
+                let text =
+                    format!("plugin `{}` speaks the wire of tilotech/go-plugin, which tells no methods", slot.id);
+                Fault::new(Code::WrongState, text)
+            };
+            let protocol = wire.number().ok_or_else(untold)?;
+            Ok(MethodList { plugin: slot.id.clone(), protocol, methods, interfaces })
         }
         None if view.state == State::Discovered || view.state == State::Stopped => {
             let text = format!("plugin `{}` is {}: its methods are known once it is loaded", slot.id, view.state);

@@ -58,7 +58,7 @@ impl Started {
             return Err(Fault::new(Code::InvalidArgument, text));
         }
         let options = registry.shared.options.load_full();
-        Confinement::new(&options.directory, &options.socket_dirs).check(&socket).map_err(|why| {
+        Confinement::new(&options.directory, &options.socket_folders()).check(&socket).map_err(|why| {
             Fault::new(Code::Denied, format!("the start {why}: use one of these, or name its folder in `socket_dirs`"))
         })?;
         let started =
@@ -300,6 +300,7 @@ impl Started {
             socket: self.socket.clone(),
             file_uid: rustix::process::geteuid().as_raw(),
             warnings: Vec::new(),
+            is_tilotech: false,
         };
         Ok(supervisor::spawn(&self.registry.shared, id, self.socket.clone(), Arc::new(found)))
     }

@@ -25,6 +25,8 @@ mod send;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(any(feature = "client", feature = "server"))]
+// Each side uses its half.
+#[cfg_attr(not(all(feature = "client", feature = "server")), allow(dead_code, unused_imports))]
 mod shm;
 mod socket;
 

@@ -379,3 +379,71 @@ async fn whatever_code_a_method_chooses_it_ran() {
     }
     assert_eq!(plugin.call("typed", "no number").await.unwrap_err().ran, Ran::No, "it was not asked");
 }
+
+/// Tells what a method took its body for, also when it is dropped in the middle.
+struct Took {
+    told: tokio::sync::mpsc::UnboundedSender<&'static str>,
+    is_whole: bool,
+}
+
+impl Drop for Took {
+    fn drop(&mut self) {
+        _ = self.told.send(if self.is_whole { "whole" } else { "cut off" });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_cut_off_or_too_long_is_never_whole() {
+    let (told, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    let blocking = told.clone();
+    let plugin = start(|builder| {
+        builder
+            .max_request_bytes(100_000)
+            .method_body("reads", move |_, mut body| {
+                let told = told.clone();
+                async move {
+                    let mut took = Took { told, is_whole: false };
+                    while body.next().await?.is_some() {
+                        _ = took.told.send("a piece");
+                    }
+                    took.is_whole = true;
+                    Ok("")
+                }
+            })
+            .method_body_blocking("blocks", move |_, mut body| {
+                let mut took = Took { told: blocking.clone(), is_whole: false };
+                while body.next_piece()?.is_some() {
+                    _ = took.told.send("a piece");
+                }
+                took.is_whole = true;
+                Ok("")
+            })
+    })
+    .await;
+    let mut next = async || timeout(PATIENCE, hears.recv()).await.unwrap().unwrap();
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    for method in ["reads", "blocks"] {
+        for beginning in [chunked, "Content-Length: 9\r\n\r\nhello"] {
+            let mut wire = Wire::connect(plugin.socket_path()).await;
+            wire.send(format!("POST /{method} HTTP/1.1\r\n{beginning}")).await;
+            assert_eq!(next().await, "a piece");
+            wire.half_close().await;
+            assert_eq!(wire.rest().await, b"", "nobody waits for a reply");
+            assert_eq!(next().await, "cut off", "{method} {beginning:?}");
+        }
+        let mut wire = Wire::connect(plugin.socket_path()).await;
+        wire.send(format!("POST /{method} HTTP/1.1\r\n{chunked}")).await;
+        wire.send(format!("186a0\r\n{}\r\n0\r\n\r\n", "x".repeat(100_000))).await;
+        let refused = wire.reply().await;
+        assert_eq!(refused.problem().1, "too_large", "{method}");
+        let mut end = "a piece";
+        while end == "a piece" {
+            end = next().await;
+        }
+        assert_eq!(end, "cut off", "{method}");
+        let mut wire = Wire::connect(plugin.socket_path()).await;
+        wire.send(format!("POST /{method} HTTP/1.1\r\n{chunked}0\r\n\r\n")).await;
+        assert_eq!(wire.reply().await.status(), 200);
+        assert_eq!((next().await, next().await), ("a piece", "whole"), "{method}");
+    }
+}

@@ -459,3 +459,33 @@ async fn a_slow_methods_large_reply_comes_whole() {
     .await
     .unwrap();
 }
+
+/// A method that is still reading when the connection ends does not take what came for everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_whose_connection_ends_is_not_whole() {
+    let (told, mut hears) = mpsc::unbounded_channel();
+    let plugin = start(|builder| {
+        builder.method_body_blocking("reads", move |_, mut body| {
+            loop {
+                let next = body.next_piece();
+                told.send(next.clone().map(|piece| piece.map(|piece| piece.len()))).unwrap();
+                if next?.is_none() {
+                    return Ok("");
+                }
+            }
+        })
+    })
+    .await;
+    let mut next = async || tokio::time::timeout(PATIENCE, hears.recv()).await.unwrap().unwrap();
+    let mut frames = Frames::connect(&plugin);
+    let begins = Header { arg: 30_000, ..Header::new(Kind::Request, 1) };
+    frames.send(begins, &Meta::default(), b"hello");
+    assert_eq!(next().await.unwrap(), Some(5));
+    drop(frames);
+    assert_eq!(next().await.map_err(|fault| fault.code), Err(Code::Cancelled));
+    let mut frames = Frames::connect(&plugin);
+    frames.send(begins, &Meta::default(), b"hello");
+    frames.send(Header { end: true, ..Header::new(Kind::Data, 1) }, &Meta::default(), b"");
+    assert_eq!((next().await.unwrap(), next().await.unwrap()), (Some(5), None));
+    assert_eq!(frames.answer(1).unwrap(), b"");
+}

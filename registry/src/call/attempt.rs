@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::frames;
 use super::judge::{self, Verdict};
 use super::pool::PoolError;
+use super::tilotech;
 use super::{Answer, CallOptions, Waiting, late};
 use crate::open_files;
 use crate::supervisor::{Doubt, Live, Wire};
@@ -87,6 +88,7 @@ async fn exchange(
     match live.wire {
         Wire::V1 => exchange_v1(live, connection, call, deadline).await,
         Wire::V0 => exchange_v0(live, connection, call).await,
+        Wire::Tilotech => tilotech::exchange(live, connection, call, deadline).await,
     }
 }
 
@@ -217,7 +219,7 @@ fn broken_problem(live: &Live, error: &Error) -> Fault {
 }
 
 /// The connection broke behind a head: the method ran.
-fn broken_reply(live: &Live, error: &Error) -> Fault {
+pub(super) fn broken_reply(live: &Live, error: &Error) -> Fault {
     Fault::new(sent_code(error.kind), format!("plugin `{}`: {error}", live.id)).with_ran(Ran::Yes)
 }
 

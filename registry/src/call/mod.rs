@@ -13,6 +13,7 @@ mod places;
 mod pool;
 mod probe;
 mod retry;
+mod tilotech;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,7 +106,7 @@ pub(crate) async fn execute(
         if first_fault.as_ref().is_some_and(|first| first.ran != Ran::No) && !idempotent {
             return Err(first_fault.unwrap_or_else(|| Fault::new(Code::Internal, "no fault to repeat")));
         }
-        let fault = match once(&live, defaults, place, &body, options, deadline, now, waiting).await {
+        let fault = match once(&live, defaults, place, method, &body, options, deadline, now, waiting).await {
             Ok(answer) => return Ok(answer),
             Err(fault) => fault,
         };
@@ -168,6 +169,7 @@ async fn once(
     live: &Live,
     defaults: &CallDefaults,
     place: usize,
+    method: &str,
     body: &Bytes,
     options: &CallOptions,
     deadline: Instant,
@@ -178,7 +180,7 @@ async fn once(
     let admitted = admission::admit(live, entry, deadline).await?;
     let call = Outgoing {
         now: if admitted.has_waited { Instant::now() } else { now },
-        name: &entry.info.name,
+        name: method,
         target: &entry.target,
         index: entry.index,
         waiting,

@@ -27,6 +27,14 @@ pub(crate) async fn ping(slot: &Slot) -> Result<Ping, Fault> {
     let (target, limit) = match live.wire {
         Wire::V0 => ("/Ping", Duration::from_millis(PING_MS)),
         Wire::V1 => (path::PING, Duration::from_millis(PING_MS)),
+        // It has none: that somebody listens is all that can be known.
+        Wire::Tilotech => {
+            let deadline = began + Duration::from_millis(PING_MS);
+            let connection = live.pool.take(deadline).await.map_err(|error| not_connected(&live, error))?;
+            live.pool.put(connection);
+            let round_trip_ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            return Ok(Ping { plugin: live.id.clone(), round_trip_ns });
+        }
     };
     let echo = request(&live, "POST", target, PING, limit, MAX_PROBLEM_BYTES).await?;
     if echo != PING {
@@ -42,7 +50,7 @@ const MISSES: usize = 3;
 
 /// Whether the process answers no ping. One of v0 may be a single thread that works: nothing is known of it.
 pub(crate) async fn is_hung(live: &Live) -> bool {
-    if live.wire == Wire::V0 {
+    if live.wire != Wire::V1 {
         return false;
     }
     for _ in 0..MISSES {

@@ -67,7 +67,7 @@ pub struct Subscribe {
 /// The callbacks of a plugin and who subscribed to them.
 pub(crate) async fn list(slot: &Slot) -> Result<CallbackList, Fault> {
     let live = slot.live().ok_or_else(|| slot.not_callable())?;
-    if live.wire == Wire::V0 {
+    if live.wire != Wire::V1 {
         return Ok(CallbackList { plugin: live.id.clone(), callbacks: Vec::new() });
     }
     let body = request(&live, "GET", path::CALLBACKS, b"", REQUEST_LIMIT, MAX_HELLO_BYTES).await?;
@@ -134,7 +134,7 @@ async fn acknowledge(
 /// A callback of a plugin that serves must exist; of one that does not, it may.
 fn check_callback(slot: &Slot, callback: &str) -> Result<(), Fault> {
     check_call_name("callback", callback).map_err(|error| Fault::new(Code::InvalidArgument, error.to_string()))?;
-    let Some(live) = slot.live().filter(|live| live.wire == Wire::V1) else { return Ok(()) };
+    let Some(live) = slot.live().filter(|live| live.wire != Wire::V0) else { return Ok(()) };
     if live.hello.callback(callback).is_some() {
         return Ok(());
     }

@@ -178,7 +178,7 @@ fn understand(bytes: &[u8], status: &Stat, folder: &Path, confinement: &Confinem
     })?;
     let mut warnings = pconf.warnings.clone();
     warnings.extend(group_warning(status));
-    Ok(Found { pconf: Arc::new(pconf), socket, file_uid: status.st_uid, warnings })
+    Ok(Found { pconf: Arc::new(pconf), socket, file_uid: status.st_uid, warnings, is_tilotech: false })
 }
 
 fn group_warning(status: &Stat) -> Option<String> {

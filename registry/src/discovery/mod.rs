@@ -104,6 +104,8 @@ pub(crate) struct Found {
     pub(crate) file_uid: u32,
     /// What `lint` would mention about the file, the content's own warnings first.
     pub(crate) warnings: Vec<String>,
+    /// It speaks the wire of tilotech/go-plugin, as its manifest says.
+    pub(crate) is_tilotech: bool,
 }
 
 /// A manifest that can be used: an installed plugin.

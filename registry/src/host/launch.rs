@@ -92,8 +92,11 @@ impl Drop for Guard {
         if let Some(mut child) = self.0.take() {
             // Not reaped yet, so that its number is still its own. A host that could not start its plugin is gone already.
             _ = child.kill();
-            lock().push(child);
-            reap();
+            match tokio::runtime::Handle::try_current() {
+                // It dies in a moment, for which no task must wait.
+                Ok(runtime) => _ = runtime.spawn_blocking(move || child.wait()),
+                Err(_) => _ = child.wait(),
+            }
         }
     }
 }

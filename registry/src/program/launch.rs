@@ -90,6 +90,7 @@ pub(crate) fn process(hosted: Hosted, installed: Arc<Installed>) -> Process {
         socket,
         file_uid: rustix::process::geteuid().as_raw(),
         warnings: installed.warnings.clone(),
+        is_tilotech: manifest.wire == ManifestWire::Tilotech,
     };
     Process { hosted, found: Arc::new(found), installed, since: Instant::now() }
 }

@@ -59,6 +59,8 @@ pub(crate) struct Program {
 /// What a keeper publishes.
 #[derive(Debug, Clone)]
 pub(crate) struct View {
+    /// The manifest.
+    pub file: PathBuf,
     /// The state of the process; [`State::Discovered`] when it runs.
     pub state: State,
     pub last_error: Option<Fault>,

@@ -25,7 +25,7 @@ use crate::discovery::Installed;
 use crate::host::{Exit, Hosted};
 use crate::registry::Inner;
 use crate::started::forget;
-use crate::supervisor::{Down, FileNews, Shared, Slot, Wire};
+use crate::supervisor::{self, Down, Shared, Slot, Wire};
 
 /// Callers that may wait for one start or stop.
 const MAX_WAITING: usize = 1_024;
@@ -47,6 +47,7 @@ pub(crate) fn keep(registry: &Arc<Inner>, keeping: Keeping) -> Arc<Program> {
     let (commands, inbox) = mpsc::channel(MAX_COMMANDS);
     let machine = Machine::new(keeping.disabled);
     let view = View {
+        file: keeping.file.clone(),
         state: machine.state(),
         last_error: None,
         last_exit: None,
@@ -234,7 +235,9 @@ impl Task {
         match command {
             Command::Changed { file, installed } => {
                 let same = installed.manifest == self.installed.manifest && installed.folder == self.installed.folder;
-                (self.file, self.installed) = (file, installed);
+                (self.file, self.installed) = (file.clone(), installed);
+                self.view.file = file;
+                self.publish();
                 if !same {
                     self.starts.reset();
                     self.feed(Input::Changed).await;
@@ -457,8 +460,7 @@ impl Task {
                 if let Some(last) = self.view.hosted.take() {
                     self.shared.tasks.spawn(async move { forget(&last).await });
                 }
-                registry.withdrawn(&self.id, None).await;
-                return;
+                return registry.uninstalled(&self.id).await;
             }
             Phase::Starting => Down::Starting,
             Phase::Backoff { .. } => Down::Backoff,
@@ -466,8 +468,11 @@ impl Task {
             Phase::Disabled => Down::Disabled,
             _ => Down::Stopped,
         };
-        let news = FileNews::Down { down, why: self.view.last_error.clone() };
-        registry.withdrawn(&self.id, Some(news)).await;
+        if let Some(slot) = registry.slot(&self.id) {
+            let why = self.view.last_error.clone();
+            // A supervisor that has ended needs no news.
+            _ = slot.ask(|reply| supervisor::Command::Down { down, why, reply }).await;
+        }
     }
 
     fn part(&mut self) {

@@ -61,6 +61,16 @@ pub(crate) async fn meet(found: &Found, options: &Builder, mode: Mode) -> Result
         Connection::connect(&found.socket, hello_deadline).await.map_err(|error| unconnected(&error))?;
     check_peer(&connection, options)?;
     let (pid, uid) = (connection.peer().pid(), connection.peer().uid());
+    if found.is_tilotech {
+        return Ok(match mode {
+            Mode::Look => Met::Seen { wire: Wire::Tilotech, hello: None, pid, uid },
+            // It has no hello and no activation: it serves whoever calls.
+            Mode::Activate => {
+                let hello = bare_hello(found, vec![], Vec::new());
+                active(found, Wire::Tilotech, hello, Bytes::new(), connection, options)
+            }
+        });
+    }
     let Some(hello) = hello(&mut connection, found, hello_deadline).await? else {
         if mode == Mode::Look {
             return Ok(Met::Seen { wire: Wire::V0, hello: None, pid, uid });
@@ -97,10 +107,7 @@ async fn ready(connection: Connection, found: &Found) -> Result<Connection, NotM
 
 /// The file's text was checked when it was read; here the path is followed on disk, where a link may lead elsewhere.
 async fn confined(found: &Found, options: &Builder) -> Result<(), NotMet> {
-    let (directory, mut socket_dirs, socket) =
-        (options.directory.clone(), options.socket_dirs.clone(), found.socket.clone());
-    // Where the processes listen that we start.
-    socket_dirs.push(options.hosts());
+    let (directory, socket_dirs, socket) = (options.directory.clone(), options.socket_folders(), found.socket.clone());
     let check = move || Confinement::new(&directory, &socket_dirs).check_on_disk(&socket);
     match tokio::task::spawn_blocking(check).await {
         Ok(Err(reason)) => Err(NotMet::new(Verdict::Denied, Fault::new(Code::Denied, reason))),
@@ -111,7 +118,7 @@ async fn confined(found: &Found, options: &Builder) -> Result<(), NotMet> {
 fn active(found: &Found, wire: Wire, hello: Hello, output: Bytes, connection: Connection, options: &Builder) -> Met {
     let host = match wire {
         Wire::V0 => found.pconf.host().to_owned(),
-        Wire::V1 => HOST.to_owned(),
+        Wire::V1 | Wire::Tilotech => HOST.to_owned(),
     };
     let live = Live::new(Introduction {
         id: found.pconf.id.clone(),
@@ -298,9 +305,15 @@ fn read_activation(body: &Bytes, found: &Found) -> Result<(Hello, Bytes), String
     }
     names.sort();
     names.dedup();
+    let hello = bare_hello(found, vec![0], names.into_iter().map(MethodInfo::named).collect());
+    Ok((hello, output))
+}
+
+/// What is known of a plugin that has no hello.
+fn bare_hello(found: &Found, protocols: Vec<u32>, methods: Vec<MethodInfo>) -> Hello {
     let id = &found.pconf.id;
-    let hello = Hello {
-        protocols: vec![0],
+    Hello {
+        protocols,
         protocol: None,
         features: Vec::new(),
         namespace: id.namespace().to_owned(),
@@ -310,12 +323,11 @@ fn read_activation(body: &Bytes, found: &Found) -> Result<(Hello, Bytes), String
         epoch: String::new(),
         pid: None,
         active: true,
-        methods: names.into_iter().map(MethodInfo::named).collect(),
+        methods,
         callbacks: Vec::new(),
         interfaces: Vec::new(),
         limits: Limits::default(),
-    };
-    Ok((hello, output))
+    }
 }
 
 #[cfg(test)]
@@ -330,7 +342,7 @@ mod tests {
     #[test]
     fn the_answer_of_the_original_is_read_with_what_trails_it() {
         let pconf = Arc::new(Pconf::parse(br#"{"Name":"Do","NameSpace":"Test","sock":"s"}"#).unwrap());
-        let found = Found { pconf, socket: PathBuf::from("/s"), file_uid: 0, warnings: Vec::new() };
+        let found = Found { pconf, socket: PathBuf::from("/s"), file_uid: 0, warnings: Vec::new(), is_tilotech: false };
         let read = |text: &'static str| read_activation(&Bytes::from_static(text.as_bytes()), &found);
         let (hello, output) = read(r#"["main.Do","","","",""]started"#).unwrap();
         assert_eq!((hello.methods.len(), &output[..]), (1, &b"started"[..]));

@@ -23,13 +23,17 @@ pub(crate) enum Wire {
     V0,
     /// v1 over HTTP.
     V1,
+    /// That of tilotech/go-plugin: JSON over HTTP, without a hello.
+    Tilotech,
 }
 
 impl Wire {
-    pub(crate) fn number(self) -> u32 {
+    /// The number of the protocol; that of others has none.
+    pub(crate) fn number(self) -> Option<u32> {
         match self {
-            Self::V0 => 0,
-            Self::V1 => 1,
+            Self::V0 => Some(0),
+            Self::V1 => Some(1),
+            Self::Tilotech => None,
         }
     }
 }
@@ -111,13 +115,17 @@ impl Live {
     pub(crate) fn new(intro: Introduction) -> Self {
         let methods = intro.hello.methods.iter().zip(0..).map(|(info, index)| {
             let target = match intro.wire {
-                Wire::V0 => format!("/{}", escape(&info.name)),
+                Wire::V0 | Wire::Tilotech => format!("/{}", escape(&info.name)),
                 Wire::V1 => method_path(&info.name),
             };
             let serial = info.serial.then(|| Places::new(1));
             Method { info: info.clone(), index, target, serial }
         });
-        let methods: Vec<_> = methods.collect();
+        let mut methods: Vec<_> = methods.collect();
+        if intro.wire == Wire::Tilotech {
+            // One for all: it tells none.
+            methods.push(Method { info: MethodInfo::named("*"), index: 0, target: String::new(), serial: None });
+        }
         let by_name = by_name(&methods);
         let places = intro.hello.limits.max_concurrent_calls.min(intro.max_concurrent_calls).max(1);
         let offers = |feature| intro.fast_paths && intro.hello.features.iter().any(|offered| offered == feature);
@@ -168,7 +176,7 @@ impl Live {
             (Wire::V0, _) => Transport::V0,
             (Wire::V1, Some(frames)) if frames.are_used() && frames.are_shared() => Transport::Shm,
             (Wire::V1, Some(frames)) if frames.are_used() => Transport::Frames,
-            (Wire::V1, _) => Transport::Http,
+            (Wire::V1 | Wire::Tilotech, _) => Transport::Http,
         }
     }
 
@@ -228,6 +236,12 @@ impl Live {
 
     /// Where a method is in `methods`.
     pub(crate) fn place_of(&self, name: &str) -> Result<usize, Fault> {
+        // It tells no methods: whoever calls knows them, and the plugin says what it has not.
+        if self.wire == Wire::Tilotech {
+            let mut parts = name.strip_prefix('/').unwrap_or(name).split('/');
+            let wrong = |error: goplug_pconf_schema::NameError| Fault::new(Code::InvalidArgument, error.to_string());
+            return parts.try_for_each(|part| check_call_name("method", part)).map_err(wrong).map(|()| 0);
+        }
         let found = self.by_name.binary_search_by(|place| self.methods[*place].info.name.as_str().cmp(name));
         found.map(|at| self.by_name[at]).map_err(|_| {
             if let Err(error) = check_call_name("method", name) {

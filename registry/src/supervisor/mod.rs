@@ -79,8 +79,18 @@ pub(crate) enum Command {
     File(FileNews),
     Load(oneshot::Sender<Result<Activation, Fault>>),
     Reload(oneshot::Sender<Result<Activation, Fault>>),
-    Unload { drain: Duration, stop: bool, reply: oneshot::Sender<Result<Unloaded, Fault>> },
+    Unload {
+        drain: Duration,
+        stop: bool,
+        reply: oneshot::Sender<Result<Unloaded, Fault>>,
+    },
     Look(oneshot::Sender<()>),
+    /// Of a plugin that the registry starts: there is no process.
+    Down {
+        down: Down,
+        why: Option<Fault>,
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// What became of the plugin's file.
@@ -100,11 +110,6 @@ pub(crate) enum FileNews {
     /// The same words were written again.
     Rewritten,
     Removed,
-    /// Of a plugin that the registry starts: there is no process.
-    Down {
-        down: Down,
-        why: Option<Fault>,
-    },
 }
 
 impl Slot {

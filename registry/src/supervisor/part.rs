@@ -45,6 +45,10 @@ pub(crate) async fn part(live: &Live, connection: Connection, drain: Duration, s
             part_v1(live, connection, drain.saturating_sub(began.elapsed()), stop).await
         }
         Wire::V0 => part_v0(live, connection, drain).await,
+        // It knows no drain and no stop: whoever started it ends its process.
+        Wire::Tilotech => {
+            Ok(Parted { cancelled: wait_for_calls(live, drain).await, stopped: stop, ..Parted::default() })
+        }
     }
 }
 

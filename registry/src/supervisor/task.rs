@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::introduce::{Met, Mode, NotMet, meet};
-use super::live::{Doubt, Live};
+use super::live::{Doubt, Live, Wire};
 use super::part::{Parted, part};
 use super::state::{Effect, Input, Machine, Phase, Successor, step};
 use super::{Command, FileNews, MAX_COMMANDS, Seen, Slot, View};
@@ -224,6 +224,11 @@ impl Task {
             Command::Reload(reply) => self.reload(reply),
             Command::Unload { drain, stop, reply } => self.unload(drain, stop, reply),
             Command::Look(reply) => self.begin_look(reply),
+            Command::Down { down, why, reply } => {
+                self.view.last_error = why;
+                self.feed(Input::Down(down));
+                _ = reply.send(());
+            }
         }
     }
 
@@ -249,10 +254,6 @@ impl Task {
                 _ => Input::Replaced { auto: self.auto() },
             },
             FileNews::Removed => Input::Removed,
-            FileNews::Down { down, why } => {
-                self.view.last_error = why;
-                Input::Down(down)
-            }
         };
         self.feed(input);
         // One that waits to be asked for is looked at once, so that lists can say what it is; nothing is activated by that.
@@ -621,6 +622,8 @@ async fn work<T>(work: &mut Option<Work<T>>) -> T {
 /// The end of the process, or of its standing connection.
 async fn end_of(live: Option<&Live>, standing: Option<&Connection>) {
     match (live, standing) {
+        // Its server closes a connection on which nothing is asked.
+        (Some(live), _) if live.wire == Wire::Tilotech => live.peer.exited().await,
         (Some(live), Some(standing)) => tokio::select! {
             () = live.peer.exited() => {}
             () = standing.disturbed() => {}

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use goplug_pconf_schema::wire::call::HELLO_MS;
 use goplug_registry::admin::{EventKind, State};
-use goplug_registry::{Code, Registry, Unload, Wait};
+use goplug_registry::{Code, Error, Registry, Unload, Wait};
 use serde_json::json;
 
 use crate::fake::{Done, Fake, SOON, epoch, write_file};
@@ -86,24 +86,38 @@ async fn why_keeps_the_reason_of_a_failed_activation() {
 /// The answer to a look that began before the load would say that the plugin is not active: nobody waits for it any more.
 #[tokio::test]
 async fn a_look_that_began_before_a_load_is_given_up() {
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        match look_beside_a_load().await {
+            Ok(after) if after < Duration::from_millis(HELLO_MS) => return,
+            // The look's own time was up: nobody gave it up, or the machine is too busy to see it.
+            other => seen.push(other),
+        }
+    }
+    panic!("{seen:?}");
+}
+
+/// How long after the beginning a look ended that is not answered; why not, when the load was too slow itself.
+async fn look_beside_a_load() -> Result<Duration, Error> {
     let dir = tempfile::tempdir().unwrap();
     let is_first = AtomicBool::new(true);
-    let (given_up, mut is_given_up) = tokio::sync::mpsc::unbounded_channel();
+    let (ended, mut has_ended) = tokio::sync::mpsc::unbounded_channel();
+    let began = Instant::now();
     let fake = Fake::start(dir.path(), 'a', move |asked| {
         if asked.line != "GET /_goplug/hello" || !is_first.swap(false, Ordering::AcqRel) {
             return Done::No;
         }
         let done = asked.until_closed();
-        _ = given_up.send(());
+        _ = ended.send(began.elapsed());
         done
     });
     fake.publish(dir.path(), json!({"LazyLoad": true}));
     let registry = watching(dir.path()).await;
     assert!(fake.sees("GET /_goplug/hello", 1, SOON).await);
-    registry.load(FAKE).await.unwrap();
-    // Long before the look's own deadline.
-    tokio::time::timeout(Duration::from_millis(HELLO_MS / 2), is_given_up.recv()).await.unwrap().unwrap();
+    registry.load(FAKE).await?;
+    let after = tokio::time::timeout(SOON, has_ended.recv()).await.unwrap().unwrap();
     assert_eq!(registry.execute(FAKE, "do", "").await.unwrap(), "done");
+    Ok(after)
 }
 
 #[tokio::test]

@@ -212,12 +212,6 @@ fn calls(builder: PluginBuilder) -> PluginBuilder {
             append(Path::new(file), &format!("{line}\n"));
             Ok("")
         })
-        .method_async("until-cancelled", |cx: Context, body: Bytes| async move {
-            let file = PathBuf::from(text(&body));
-            let _note = OnDrop(file);
-            cx.cancelled().await;
-            Ok("")
-        })
         .method_async(Method::new("serial").serial(), move |_cx, body: Bytes| {
             let under_way = Arc::clone(&under_way);
             async move {
@@ -268,6 +262,14 @@ fn calls(builder: PluginBuilder) -> PluginBuilder {
             let _note = OnDrop(file);
             cx.cancelled().await;
             Ok("")
+        })
+        .method_duplex("name-and-rest", |_cx, mut body, out| async move {
+            // The first piece names a file, which tells that the call has begun; the others are answered.
+            append(Path::new(&text(&body.next().await?.unwrap_or_default())), "begun\n");
+            while let Some(piece) = body.next().await? {
+                out.send(piece).await?;
+            }
+            Ok(())
         })
         .method_body("answer-early", |_cx, mut body| async move {
             body.next().await?;

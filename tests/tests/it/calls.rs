@@ -181,9 +181,12 @@ async fn a_dropped_call_is_cancelled_in_the_plugin() {
     let registry = quiet(&dir).await;
     registry.load("Test/Do").await.unwrap();
     let file = dir.join("note");
-    let call = registry.execute("Test/Do", "until-cancelled", file.display().to_string());
-    assert!(tokio::time::timeout(Duration::from_millis(100), call).await.is_err(), "the method waits");
-    wait_until("the method was cancelled", LONG, || file.exists());
+    let told = |text: &str| std::fs::read_to_string(&file).is_ok_and(|note| note == text);
+    let (caller, body) = (registry.clone(), file.display().to_string());
+    let call = tokio::spawn(async move { caller.execute("Test/Do", "read-one-and-wait", body).await });
+    wait_until("the method has begun", LONG, || told("begun\n"));
+    call.abort();
+    wait_until("the method was cancelled", LONG, || told("begun\ncancelled\n"));
     registry.close().await;
 }
 

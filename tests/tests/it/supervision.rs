@@ -2,6 +2,8 @@
 
 mod adoption;
 mod endings;
+mod kills;
+mod tilotech;
 mod upgrades;
 
 use std::path::PathBuf;

@@ -68,6 +68,7 @@ impl Outbox {
     }
 
     /// As [`Outbox::push`], of a payload that somebody else keeps.
+    #[cfg(feature = "client")]
     pub(super) fn push_shared(&mut self, header: Header, meta: &Meta<'_>, payload: &Bytes) {
         if payload.len() <= COPIED_BYTES {
             return self.push_copied(header, |to| meta.encode(to), payload);

@@ -55,6 +55,15 @@ impl Pipe {
         }
     }
 
+    /// Between two looks: lets others run, who may be what is waited for, if this is their core too. In rings the rest of the
+    /// pause is spent looking.
+    pub(super) fn pause(&self) {
+        std::thread::yield_now();
+        if let Some(rings) = self.rings() {
+            rings.spin();
+        }
+    }
+
     /// Writes once as much as there is room for now; `None` when there is none.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ pub(crate) async fn open(
 ) -> Result<Exchange, Fault> {
     let now = Instant::now();
     let (live, place, deadline) = prepare(slot, defaults, method, &bytes::Bytes::new(), options, now, now)?;
-    if live.wire == Wire::V0 {
+    if live.wire != Wire::V1 {
         let text = format!("plugin `{}` speaks v0, whose bodies are whole: use `execute`", live.id);
         return Err(Fault::new(Code::InvalidArgument, text));
     }

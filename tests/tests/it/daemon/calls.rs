@@ -147,22 +147,24 @@ fn what_the_plugin_answers_is_passed_on() {
 fn a_client_that_hangs_up_cancels_the_call_in_the_plugin() {
     let stage = Stage::new(&["Test/Do"]);
     for half in [false, true] {
-        let note = stage.dir.join(&format!("cancelled-{half}"));
+        let note = stage.dir.join(&format!("note-{half}"));
         let mut wire = http::Wire::connect(&stage.daemon.socket()).unwrap();
         let body = note.to_str().unwrap();
         let head = format!(
-            "POST /v1/plugins/Test/Do/methods/until-cancelled HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST /v1/plugins/Test/Do/methods/read-one-and-wait HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
         wire.send(head.as_bytes()).unwrap();
-        stage.until_in_flight(1);
-        assert!(!note.exists());
+        // A call that is counted need not have reached its method yet; one that is cancelled before never does.
+        let told = |text: &str| std::fs::read_to_string(&note).is_ok_and(|note| note == text);
+        wait_until("the method has begun", LONG, || told("begun\n"));
+        assert_eq!(stage.in_flight(), 1);
         if half {
             wire.half_close().unwrap();
-            wait_until("the method was cancelled", LONG, || note.exists());
+            wait_until("the method was cancelled", LONG, || told("begun\ncancelled\n"));
         }
         drop(wire);
-        wait_until("the method was cancelled", LONG, || note.exists());
+        wait_until("the method was cancelled", LONG, || told("begun\ncancelled\n"));
         stage.until_in_flight(0);
     }
     assert_eq!(stage.execute("echo", "next").text(), "next");

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use goplug_registry::Code;
 use goplug_registry::admin::State;
+use goplug_registry::host::{Adopted, adopt};
 use goplug_tests::{LONG, bound, scaled, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -81,6 +82,29 @@ async fn one_that_means_to_end_stays_stopped() {
     let mut events = registry.events();
     let _ = registry.execute("Test/Do", "exit", "0").await;
     state_of(&mut events, "Test/Do", State::Stopped).await;
+    registry.close().await;
+}
+
+/// Another registry, or a command, that ends the process by way of its host means it, however the process takes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_somebody_else_stops_stays_stopped() {
+    let home = Home::new();
+    home.install("Test/Do", &[], &json!({}));
+    let registry = home.watching().await;
+    loaded(&registry, "Test/Do").await;
+    let before = pid(&registry, "Test/Do").await;
+    let mut events = registry.events();
+    for adopted in adopt(&home.hosts()).await.unwrap() {
+        let Adopted::Lives(hosted) = adopted else { panic!("{adopted:?}") };
+        // At once by SIGKILL, which is a failure if nobody asked for it.
+        hosted.stop(Duration::ZERO, Duration::ZERO).await.unwrap();
+    }
+    state_of(&mut events, "Test/Do", State::Stopped).await;
+    assert!(!runs(before));
+    let error = fault(registry.execute("Test/Do", "echo", "x").await);
+    assert_eq!(error.code, Code::WrongState, "{error:?}");
+    registry.start_plugin("Do").await.unwrap();
+    assert_ne!(pid(&registry, "Test/Do").await, before);
     registry.close().await;
 }
 

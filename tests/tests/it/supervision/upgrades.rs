@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use goplug_tests::{LONG, wait_until};
+use goplug_registry::CallOptions;
+use goplug_tests::{LONG, wait_for, wait_until};
 use serde_json::json;
 
 use super::{Home, pid, runs};
@@ -62,6 +63,27 @@ async fn no_call_fails_while_a_new_version_takes_over() {
     registry.close().await;
 }
 
+/// Somebody edits the manifest: what cannot be read stops nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_is_broken_for_a_while_stops_nothing() {
+    let home = Home::new();
+    home.install("Test/Do", &[], &json!({}));
+    let registry = home.watching().await;
+    loaded(&registry, "Test/Do").await;
+    let before = pid(&registry, "Test/Do").await;
+    let mut events = registry.events();
+    home.write("Test/Do", "{\"name\": \"Do\", ");
+    event(&mut events, "it is told", |event| event.kind == goplug_registry::admin::EventKind::Invalid).await;
+    assert_eq!(pid(&registry, "Test/Do").await, before);
+    home.install("Test/Do", &[], &json!({"version": "1.0.1"}));
+    goplug_tests::wait_for("the new version", LONG, || async {
+        let now = pid(&registry, "Test/Do").await;
+        (now != before).then_some(())
+    })
+    .await;
+    registry.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_does_not_come_up_changes_nothing() {
     let home = Home::new();
@@ -88,5 +110,32 @@ async fn a_version_that_does_not_come_up_changes_nothing() {
     })
     .await;
     assert_eq!(pid(&registry, "Test/Do").await, before);
+    registry.close().await;
+}
+
+/// The process before is not ended under a call that it has begun; its successor answers the next ones meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_under_way_is_finished_by_the_process_before() {
+    let home = Home::new();
+    home.install("Test/Do", &[], &json!({}));
+    let registry = home.watching().await;
+    loaded(&registry, "Test/Do").await;
+    let before = pid(&registry, "Test/Do").await;
+    let file = home.dir.join("begun");
+    let mut call = registry.exchange("Test/Do", "name-and-rest", CallOptions::default()).await.unwrap();
+    call.send(file.to_str().unwrap().to_owned()).await.unwrap();
+    wait_until("the call is under way", LONG, || file.exists());
+    home.install("Test/Do", &[], &json!({"version": "1.0.1"}));
+    let successor = wait_for("a successor", LONG, || async {
+        let now = pid(&registry, "Test/Do").await;
+        (now != before).then_some(now)
+    });
+    let successor = successor.await;
+    assert!(runs(before) && runs(successor));
+    call.send("the rest").await.unwrap();
+    call.finish().await.unwrap();
+    assert_eq!(call.next().await.unwrap().unwrap(), "the rest");
+    assert!(call.next().await.unwrap().is_none());
+    wait_until("the predecessor has ended", LONG, || !runs(before));
     registry.close().await;
 }

@@ -98,11 +98,11 @@ impl Shared {
                 }
             };
             self.take(&mut seat, read);
-            if sleep.is_over() {
-                return Poll::Pending;
-            }
             let mut state = self.lock();
             let done = state.collect(id);
+            if done.is_none() && sleep.is_over() {
+                return Poll::Pending;
+            }
             state.streak += u32::from(done.is_some());
             let next = if done.is_some() { state.resign() } else { None };
             drop(state);
@@ -198,7 +198,7 @@ impl Shared {
                 seat.asleep = None;
                 loop {
                     // First of all: on one core it is this that lets the plugin run.
-                    std::thread::yield_now();
+                    self.pipe.pause();
                     // Into the rings the plugin makes room without a word, unless we sleep.
                     if is_full {
                         is_full = match self.write() {

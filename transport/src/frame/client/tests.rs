@@ -16,6 +16,8 @@ use bytes::Bytes;
 use goplug_pconf_schema::wire::frame::{CALL_CREDIT, Header, Kind, MAX_PAYLOAD_BYTES, Meta};
 
 const SOON: Duration = Duration::from_secs(10);
+/// Of each task among many: every size of a body twice.
+const CALLS: u64 = 16;
 /// Methods of the peer.
 const ECHO: u16 = 0;
 const NEVER: u16 = 1;
@@ -153,7 +155,7 @@ async fn many_tasks(latency: Latency) {
         .map(|task| {
             let connection = Arc::clone(&connection);
             tokio::spawn(async move {
-                for n in 0..40 {
+                for n in 0..CALLS {
                     let body = body(task, n);
                     let reply = soon(connection.call(request(ECHO, body.clone()))).await.unwrap();
                     assert!(reply == FrameReply::Bytes(body.into()), "task {task}, call {n}");
@@ -164,7 +166,7 @@ async fn many_tasks(latency: Latency) {
     for task in tasks {
         task.await.unwrap();
     }
-    assert_eq!(seen.requests.load(Ordering::Relaxed), 64 * 40);
+    assert_eq!(seen.requests.load(Ordering::Relaxed), 64 * CALLS);
 }
 
 #[tokio::test]

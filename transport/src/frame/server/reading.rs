@@ -2,7 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -219,7 +218,7 @@ impl Connection {
         }
         let begin = Instant::now();
         loop {
-            thread::yield_now();
+            self.pipe.pause();
             // Into the rings the caller makes room without a word, unless we sleep.
             if *rest > 0 {
                 *rest = self.flush(1);
