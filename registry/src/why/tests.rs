@@ -32,7 +32,13 @@ fn there(read: Result<bool, Flaw>) -> FileFinding {
     let read = read.map(|lazy| {
         let mut pconf = Pconf::new(PluginId::parse("n/a").unwrap(), "a.sock");
         pconf.lazy_load = lazy;
-        Arc::new(Found { pconf: Arc::new(pconf), socket: "/p/a.sock".into(), file_uid: 0, warnings: Vec::new() })
+        Arc::new(Found {
+            pconf: Arc::new(pconf),
+            socket: "/p/a.sock".into(),
+            file_uid: 0,
+            warnings: Vec::new(),
+            is_tilotech: false,
+        })
     });
     FileFinding::There { path: "/p/a.pconf".into(), place: Place::Seen, read: read.map_err(refusal), winner: None }
 }

@@ -41,7 +41,13 @@ fn snapshot(files: &[File], now: Instant) -> Snapshot {
                 pconf.epoch = Some((*epoch).into());
                 pconf.description = Some((*description).into());
                 let socket = Path::new("/p").join(socket);
-                Ok(Arc::new(Found { pconf: Arc::new(pconf), socket, file_uid: 0, warnings: Vec::new() }))
+                Ok(Arc::new(Found {
+                    pconf: Arc::new(pconf),
+                    socket,
+                    file_uid: 0,
+                    warnings: Vec::new(),
+                    is_tilotech: false,
+                }))
             }
             Half(age) => Err(Arc::new(refusal(Flaw::Text, RefusalKind::Invalid, "half", *age))),
             Denied(reason) => Err(Arc::new(refusal(Flaw::Mode(0o666), RefusalKind::Denied, reason, 0))),
