@@ -30,7 +30,13 @@ pub(super) struct Inflow {
 impl Inflow {
     pub(super) fn new() -> Self {
         // The first piece that is taken grants a second window: one is on its way while the other is read.
-        Self { pieces: VecDeque::new(), joined: Vec::new(), left: CALL_CREDIT, taken: CALL_CREDIT, pool: Pool::default() }
+        Self {
+            pieces: VecDeque::new(),
+            joined: Vec::new(),
+            left: CALL_CREDIT,
+            taken: CALL_CREDIT,
+            pool: Pool::default(),
+        }
     }
 
     /// Takes note of a piece: read into a buffer of the pool, or as it came.
