@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use crate::call::must_end;
 use crate::context::Context;
 
-/// The body of a request as it comes, piece by piece. At most 256 KiB that the method has not taken are kept (over HTTP: two pieces, each
+/// The body of a request as it comes, piece by piece. At most 512 KiB that the method has not taken are kept (over HTTP: two pieces, each
 /// at most as large): a method that reads slowly holds back its own caller and nobody else.
 ///
 /// Dropping it before its end takes no more of it; the call goes on.

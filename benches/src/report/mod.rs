@@ -149,12 +149,14 @@ mod tests {
         report.rows.push(row("bare-blocking", 1, &[Some(10.0), Some(20.0), None]));
         report.rows.push(row("ours", 1, &[Some(20.0), Some(60.0), Some(1.0)]));
         report.rows.push(row("other", 64, &[Some(20.0)]));
+        report.rows.push(row("bare-ring", 1, &[Some(5.0), Some(8.0)]));
         assert_eq!(report.ratio(&report.rows[1], "bare-blocking"), Some(2.5));
         assert_eq!(report.ratio(&report.rows[2], "bare-blocking"), None);
         assert_eq!(report.ratio(&report.rows[1], "nobody"), None);
         let table = report.tables();
         let line = table.lines().find(|line| line.contains("ours")).unwrap();
         assert!(line.contains("0.020 (0.001 to 0.060)") && line.contains("2.50"), "{table}");
+        assert!(line.ends_with("|   5.75 |") && table.matches("× ring").count() == 1, "{table}");
         let plot = plot::plot(&report, report.rows[0].case);
         assert!(plot.starts_with("<svg") && plot.contains("ours") && !plot.contains("other"), "{plot}");
     }

@@ -18,6 +18,8 @@ const HEAD: [&str; 10] = [
     "× polling",
     "× tokio",
 ];
+/// Where shared memory was measured beside its reference.
+const RING: (&str, &str) = ("bare-ring", "× ring");
 /// Of bytes that go one way.
 const ONE_WAY: [&str; 2] = ["GB/s", "of memcpy"];
 
@@ -43,7 +45,11 @@ impl Report {
             if is_one_way(case) {
                 head.extend(ONE_WAY);
             }
-            let lines: Vec<_> = rows.iter().filter_map(|row| self.line(row)).collect();
+            let has_ring = rows.iter().any(|row| row.subject == RING.0);
+            if has_ring {
+                head.push(RING.1);
+            }
+            let lines: Vec<_> = rows.iter().filter_map(|row| self.line(row, has_ring)).collect();
             text.push_str(&aligned(&head, &lines));
         }
         text
@@ -54,7 +60,7 @@ impl Report {
     }
 
     /// `None` for a row whose every round failed: it is absent.
-    fn line(&self, row: &Row) -> Option<Vec<String>> {
+    fn line(&self, row: &Row, has_ring: bool) -> Option<Vec<String>> {
         let p50 = row.median(|run| Some(run.p50_ns))?;
         let (least, most) = row.p50_range()?;
         let ratio = |reference| shown(self.ratio(row, reference), digits);
@@ -74,6 +80,9 @@ impl Report {
             let speed = |run: &crate::Measured| Some(row.case.size as f64 / run.p50_ns);
             line.push(shown(row.median(speed), digits));
             line.push(shown(self.ratio(row, REFERENCES[3]).map(|times| 1.0 / times), digits));
+        }
+        if has_ring {
+            line.push(ratio(RING.0));
         }
         Some(line)
     }

@@ -25,8 +25,8 @@ use crate::supervisor::{Doubt, Live};
 
 /// A call under way whose request is sent, and whose reply is read, piece by piece.
 ///
-/// Memory is bounded by credit, not by the length of a body: at most 256 KiB of the reply wait to be read, and at most as
-/// much, and one piece, of the request wait to be sent. A reply has no limit on its length; the deadline of the call
+/// Memory is bounded by credit, not by the length of a body: at most 512 KiB of the reply wait to be read, and at most
+/// 256 KiB, and one piece, of the request wait to be sent. A reply has no limit on its length; the deadline of the call
 /// covers its last byte. Over HTTP the call has a connection of its own.
 ///
 /// An application that sends a lot and reads nothing meanwhile waits for a plugin that waits for it to read, until the deadline:

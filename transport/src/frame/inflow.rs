@@ -21,7 +21,7 @@ pub(super) struct Inflow {
     joined: Vec<u8>,
     /// What may still be sent.
     left: u64,
-    /// What was taken since more was granted last.
+    /// What is to be granted: what was taken since more was granted last, and at first another window.
     taken: u64,
     /// Where large pieces are read to.
     pub(super) pool: Pool,
@@ -29,7 +29,14 @@ pub(super) struct Inflow {
 
 impl Inflow {
     pub(super) fn new() -> Self {
-        Self { pieces: VecDeque::new(), joined: Vec::new(), left: CALL_CREDIT, taken: 0, pool: Pool::default() }
+        // The first piece that is taken grants a second window: one is on its way while the other is read.
+        Self {
+            pieces: VecDeque::new(),
+            joined: Vec::new(),
+            left: CALL_CREDIT,
+            taken: CALL_CREDIT,
+            pool: Pool::default(),
+        }
     }
 
     /// Takes note of a piece: read into a buffer of the pool, or as it came.
@@ -90,7 +97,7 @@ mod tests {
         vec![7; length].into()
     }
 
-    /// Never more than the credit is held, and what was taken is granted again, in steps.
+    /// Never more than the credit is held, and what was taken is granted again, in steps; with the first of it a second window.
     #[test]
     fn no_more_comes_than_was_granted() {
         let mut inflow = Inflow::new();
@@ -99,8 +106,8 @@ mod tests {
         }
         assert!(inflow.arrived(piece(1), None).unwrap_err().0.contains("the credit is 0"));
         let granted: Vec<_> = std::iter::from_fn(|| inflow.take()).map(|(piece, more)| (piece.len(), more)).collect();
-        assert_eq!(granted, [(65_536, 0), (65_536, 131_072), (65_536, 0), (65_536, 131_072)]);
-        inflow.arrived(piece(1), Some(vec![7; 256 * 1024])).unwrap();
+        assert_eq!(granted, [(65_536, 327_680), (65_536, 0), (65_536, 131_072), (65_536, 0)]);
+        inflow.arrived(piece(1), Some(vec![7; 448 * 1024])).unwrap();
         assert!(inflow.arrived(piece(1), None).is_err());
     }
 

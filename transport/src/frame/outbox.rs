@@ -116,17 +116,25 @@ impl Outbox {
     pub(crate) fn write_to(&mut self, pipe: &Pipe) -> io::Result<usize> {
         let mut total = 0;
         while self.length > 0 {
-            let mut slices = [IoSlice::new(&[]); MAX_PIECES];
-            let mut count = 0;
-            for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
-                *slice = IoSlice::new(piece.rest());
-                count += 1;
-            }
-            let Some(sent) = pipe.send(&slices[..count])? else { break };
+            let Some(sent) = self.send(pipe)? else { break };
             total += sent;
             self.took(sent);
         }
         Ok(total)
+    }
+
+    fn send(&self, pipe: &Pipe) -> io::Result<Option<usize>> {
+        // Most often: a small frame or several, for which a kilobyte of slices would be laid out in vain.
+        if let (Some(piece), 1) = (self.pieces.front(), self.pieces.len()) {
+            return pipe.send(&[IoSlice::new(piece.rest())]);
+        }
+        let mut slices = [IoSlice::new(&[]); MAX_PIECES];
+        let mut count = 0;
+        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+            *slice = IoSlice::new(piece.rest());
+            count += 1;
+        }
+        pipe.send(&slices[..count])
     }
 
     /// Puts what is left of `earlier` in front of what was appended since.

@@ -30,7 +30,7 @@ pub use region::Region;
 use region::Region;
 use ring::{Consumer, Producer};
 
-/// How long each of the two rings is. See `docs/performance.md` for what other lengths cost.
+/// How long each of the two rings is. `docs/performance.md` has what other lengths cost.
 const RING_BYTES: u64 = 1024 * 1024;
 /// After so many bytes the other side may begin with them while this one goes on.
 const STEP_BYTES: usize = 32 * 1024;

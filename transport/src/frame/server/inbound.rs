@@ -97,7 +97,7 @@ impl Calls {
     }
 }
 
-/// The body of one call, as its method reads it. Dropping it takes no more of the body: the caller, who may send 256 KiB ahead,
+/// The body of one call, as its method reads it. Dropping it takes no more of the body: the caller, who may send 512 KiB ahead,
 /// has to wait until the call is answered.
 pub struct FrameBody {
     connection: Arc<Connection>,
