@@ -47,14 +47,14 @@ async fn what_is_installed_and_does_not_run_is_stopped_and_says_so() {
         assert_eq!(error.code, Code::WrongState, "{error:?}");
         assert!(error.message.contains("is stopped, no process of it runs"), "{error:?}");
     }
-    let needs = fault(registry.load("Do").await);
-    assert!(needs.message.contains("it requires `Test/Clock@^1.2`, which is not there"), "{needs:?}");
     assert!(registry.is_discovered("Do") && !registry.is_loaded("Do"));
     registry.wait_for("Test/Do", Wait::Discovered, LONG).await.unwrap();
     let why = registry.why("Do").await;
     let broken = why.broken().unwrap();
     assert_eq!((why.state, why.callable, broken.name.as_str()), (Some(State::Stopped), false, "process"), "{why:#?}");
     assert!(why.links.iter().take(5).all(|link| link.state == LinkState::Ok), "{why:#?}");
+    let needs = fault(registry.load("Do").await);
+    assert!(needs.message.contains("it requires `Test/Clock@^1.2`, which is not there"), "{needs:?}");
     registry.close().await;
 }
 
