@@ -209,7 +209,10 @@ impl RequestBody {
         let (piece, call) = (piece.into(), &*self.call);
         match &mut self.out {
             None => Err(finished()),
-            Some(Out::Frames(body)) => body.send(&piece).await.map_err(|error| call.lost(&error, false)),
+            Some(Out::Frames(body)) => {
+                let sent = body.send(&piece).await.map_err(|error| call.lost(&error, false));
+                sent.and_then(|()| unrefused(body))
+            }
             Some(Out::Http(body)) => call.over_http(body.send(&piece), false).await,
         }
     }
@@ -236,10 +239,18 @@ impl RequestBody {
 
     pub(crate) fn send_blocking(&mut self, piece: &Bytes) -> Option<Result<(), Fault>> {
         match &mut self.out {
-            Some(Out::Frames(body)) => Some(body.send_blocking(piece).map_err(|error| self.call.lost(&error, false))),
+            Some(Out::Frames(body)) => {
+                let sent = body.send_blocking(piece).map_err(|error| self.call.lost(&error, false));
+                Some(sent.and_then(|()| unrefused(body)))
+            }
             _ => None,
         }
     }
+}
+
+/// Whoever sends on and on must hear that the call has failed, also when nothing is read meanwhile.
+fn unrefused(body: &FrameRequestBody) -> Result<(), Fault> {
+    body.problem().map_or(Ok(()), |document| Err(judge::problem(502, &document)))
 }
 
 impl Drop for RequestBody {

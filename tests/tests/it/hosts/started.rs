@@ -49,8 +49,12 @@ async fn a_started_plugin_is_called_ended_and_comes_back_with_the_next_call() {
     let first = pid(started).await;
     let hosted = started.hosted().await.unwrap();
     assert_eq!(hosted.record().plugin.pid, first, "the process that was started is the one that is called");
-    let ready = started.logs(0).await.unwrap();
-    assert!(ready.iter().any(|line| line.text == "ready" && line.stream == Stream::Stdout), "{ready:?}");
+    // It may be called before it says so.
+    wait_for("its output", LONG, || async {
+        let lines = started.logs(0).await.unwrap();
+        lines.iter().any(|line| line.text == "ready" && line.stream == Stream::Stdout).then_some(())
+    })
+    .await;
 
     let exit = started.terminate().await.unwrap().unwrap();
     assert_eq!((exit.code, exit.asked || exit.code == Some(0)), (Some(0), true), "{exit:?}");

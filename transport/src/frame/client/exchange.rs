@@ -109,6 +109,11 @@ impl FrameRequestBody {
         Ok(())
     }
 
+    /// The problem document that the call has ended with: what is sent from then on is dropped.
+    pub fn problem(&self) -> Option<Bytes> {
+        self.stream.shared.lock().problem_of(self.stream.id)
+    }
+
     /// The request is whole.
     pub fn finish(mut self) {
         self.is_finished = true;

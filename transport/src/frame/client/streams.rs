@@ -120,6 +120,14 @@ impl State {
         Ok(Some(()))
     }
 
+    /// What the plugin refused the call with, if it has.
+    pub(super) fn problem_of(&self, id: u64) -> Option<Bytes> {
+        match &self.streams.get(&id)?.outcome {
+            Some(Outcome::Problem(document)) => Some(document.clone()),
+            _ => None,
+        }
+    }
+
     /// The request is whole.
     pub(super) fn finish_request(&mut self, id: u64) {
         if let Some(stream) = self.streams.get_mut(&id) {
