@@ -59,7 +59,7 @@ async fn no_call_fails_while_a_new_version_takes_over() {
     for caller in callers {
         calls += caller.await.expect("no call failed");
     }
-    assert!(calls > 50, "{calls}");
+    assert!(calls > 10, "{calls}");
     registry.close().await;
 }
 
