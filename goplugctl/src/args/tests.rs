@@ -7,7 +7,7 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
 }
 
 /// The verbs of this version, in the order of `--help`: a verb that does not exist yet is absent.
-const VERBS: [&str; 27] = [
+const VERBS: [&str; 35] = [
     "list",
     "status",
     "inspect",
@@ -23,11 +23,19 @@ const VERBS: [&str; 27] = [
     "load",
     "unload",
     "reload",
+    "start",
+    "stop",
+    "restart",
+    "enable",
+    "disable",
+    "logs",
     "rescan",
     "ping",
     "execute",
     "bench",
     "listen",
+    "install",
+    "remove",
     "lint",
     "daemon",
     "completion",

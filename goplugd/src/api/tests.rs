@@ -194,7 +194,8 @@ async fn every_route_answers_and_every_failure_is_a_problem_document() {
         (get("/v1//plugins"), 400, "invalid_argument"),
         (get("/v1/plugins/a%2Fb/c"), 400, "invalid_argument"),
         (get("/v1/plugins/../../etc/passwd"), 404, "not_found"),
-        (post("/v1/plugins", ""), 405, "invalid_argument"),
+        (post("/v1/plugins", ""), 400, "invalid_argument"),
+        (post("/v1/plugins/Test/Do", ""), 405, "invalid_argument"),
         (get("/v1/rescan"), 405, "invalid_argument"),
     ] {
         let line = request.lines().next().unwrap().to_owned();
