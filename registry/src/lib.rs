@@ -26,6 +26,7 @@ mod event;
 mod finder;
 pub mod host;
 mod install;
+mod installed;
 mod lint;
 mod open_files;
 mod options;

@@ -98,7 +98,7 @@ impl BlockingRequestBody {
 }
 
 impl BlockingReplyBody {
-    /// As [`BlockingExchange::next`].
+    /// As `next` of both directions together.
     ///
     /// # Errors
     /// As there.
