@@ -1,11 +1,14 @@
-//! The tasks of one registry, so that closing it can wait for their end.
+//! The tasks of one registry, so that closing it can wait for their end; and what its tasks wait with.
 
-use std::future::Future;
+use std::future::{Future, pending};
+use std::hash::{BuildHasher, Hasher};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Counts tasks that run.
 #[derive(Debug, Default, Clone)]
@@ -47,6 +50,31 @@ impl Tasks {
             tracing::warn!(running = self.0.running.load(Ordering::Relaxed), "tasks of a closed registry still run");
         }
     }
+}
+
+/// Something under way that a task waits for beside other things.
+pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Its end; never, while there is none.
+pub(crate) async fn work<T>(work: &mut Option<Work<T>>) -> T {
+    match work {
+        Some(work) => work.await,
+        None => pending().await,
+    }
+}
+
+/// Returns at that time; never, while there is none.
+pub(crate) async fn at(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => pending().await,
+    }
+}
+
+/// 0 to 1000, different each time.
+pub(crate) fn jitter() -> u32 {
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    u32::try_from(random % 1001).unwrap_or(0)
 }
 
 struct Running(Arc<Count>);

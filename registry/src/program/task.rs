@@ -1,10 +1,7 @@
 //! Carries out what `state` decides: one task per installed plugin.
 
 use std::collections::VecDeque;
-use std::future::{Future, pending};
-use std::hash::{BuildHasher, Hasher};
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -26,6 +23,7 @@ use crate::host::{Exit, Hosted};
 use crate::registry::Inner;
 use crate::started::forget;
 use crate::supervisor::{self, Down, Shared, Slot, Wire};
+use crate::tasks::{Work, at, jitter, work};
 
 /// Callers that may wait for one start or stop.
 const MAX_WAITING: usize = 1_024;
@@ -90,8 +88,6 @@ pub(crate) fn keep(registry: &Arc<Inner>, keeping: Keeping) -> Arc<Program> {
     registry.shared.tasks.spawn(task.run(inbox, keeping.adopted));
     program
 }
-
-type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 struct Task {
     registry: Weak<Inner>,
@@ -332,6 +328,13 @@ impl Task {
         let memory = exit.as_ref().is_some_and(|exit| exit.out_of_memory);
         let memory = if memory { ", probably for lack of memory" } else { "" };
         let fault = Fault::new(Code::PluginGone, format!("the process (pid {pid}) {how}{memory}{stderr}"));
+        // It died before the supervisor had taken it.
+        if self.handover.take().is_some()
+            && let Some(old) = self.old.take()
+        {
+            self.give_back(old, fault).await;
+            return self.publish();
+        }
         // Another registry, or whoever speaks to its host, has ended it: that is a stop.
         let asked = exit.as_ref().is_some_and(|exit| exit.asked) && how != restart::Exit::Hung;
         let after = if asked { After::Stay } else { self.after(how, healthy, &fault) };
@@ -371,17 +374,21 @@ impl Task {
         let options = self.shared.options.load_full();
         match taken {
             Ok(()) => _ = self.shared.tasks.spawn(retire(old, options)),
-            Err(fault) => {
-                let text = format!("the new process was not activated, the one before goes on: {fault}");
-                self.shared.events.record(EventKind::Changed, Some(&self.id), None, Some(text.clone()));
-                self.view.last_error = Some(Fault { message: text, ..fault });
-                let Some(new) = self.process.take() else { return };
-                self.shared.tasks.spawn(async move { _ = end(&new).await });
-                self.arrived = Some(old);
-                self.offer().await;
-            }
+            Err(fault) => self.give_back(old, fault).await,
         }
         self.publish();
+    }
+
+    /// The process before goes on, because its successor did not take its place.
+    async fn give_back(&mut self, old: Process, fault: Fault) {
+        let text = format!("the new process was not activated, the one before goes on: {fault}");
+        self.shared.events.record(EventKind::Changed, Some(&self.id), None, Some(text.clone()));
+        self.view.last_error = Some(Fault { message: text, ..fault });
+        if let Some(new) = self.process.take() {
+            self.shared.tasks.spawn(async move { _ = end(&new).await });
+        }
+        self.arrived = Some(old);
+        self.offer().await;
     }
 
     /// One step of the machine, and everything that follows from it.
@@ -445,9 +452,13 @@ impl Task {
             slot.set_program(&program);
         }
         // Of one that is given back its place after its successor failed there is nothing to retire.
-        if let Some(old) = old {
+        if let Some(before) = old {
             self.handover = Some(Box::pin(taken_over(slot, new)));
-            self.old = Some(old);
+            match &self.old {
+                // One that has not taken the place yet makes room for its own successor.
+                Some(_) => _ = self.shared.tasks.spawn(async move { _ = end(&before).await }),
+                None => self.old = Some(before),
+            }
         }
     }
 
@@ -625,24 +636,4 @@ impl Task {
             self.shared.events.record(EventKind::State, Some(&self.id), Some(state), why);
         }
     }
-}
-
-async fn work<T>(work: &mut Option<Work<T>>) -> T {
-    match work {
-        Some(work) => work.await,
-        None => pending().await,
-    }
-}
-
-async fn at(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => pending().await,
-    }
-}
-
-/// 0 to 1000, different each time.
-fn jitter() -> u32 {
-    let random = std::hash::RandomState::new().build_hasher().finish();
-    u32::try_from(random % 1001).unwrap_or(0)
 }

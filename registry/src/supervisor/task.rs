@@ -1,10 +1,8 @@
 //! Carries out what `state` decides: one task per plugin.
 
 use std::collections::VecDeque;
-use std::future::{Future, pending};
-use std::hash::{BuildHasher, Hasher};
+use std::future::pending;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -25,7 +23,7 @@ use crate::call::is_hung;
 use crate::discovery::Found;
 use crate::event::{EventLog, now_text};
 use crate::options::{Builder, MAX_CONCURRENT_LAUNCHES, MAX_CONCURRENT_STARTS, Options, POOL_IDLE};
-use crate::tasks::Tasks;
+use crate::tasks::{Tasks, Work, at, jitter, work};
 
 /// Callers that may wait for one start.
 const MAX_WAITING: usize = 1_024;
@@ -106,8 +104,6 @@ pub(crate) fn spawn(shared: &Arc<Shared>, id: PluginId, file: PathBuf, found: Ar
     shared.tasks.spawn(task.run(inbox));
     slot
 }
-
-type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 struct Task {
     shared: Arc<Shared>,
@@ -213,7 +209,7 @@ impl Task {
             hangs = work(&mut self.pulse) => Woken::Pulse(hangs),
             command = inbox.recv() => Woken::Command(command),
             met = work(&mut self.look) => Woken::Looked(met),
-            () = timer(self.timer) => Woken::Timer,
+            () = at(self.timer) => Woken::Timer,
         }
     }
 
@@ -612,13 +608,6 @@ async fn keep_pool_small(live: Arc<Live>) {
     }
 }
 
-async fn work<T>(work: &mut Option<Work<T>>) -> T {
-    match work {
-        Some(work) => work.await,
-        None => pending().await,
-    }
-}
-
 /// The end of the process, or of its standing connection.
 async fn end_of(live: Option<&Live>, standing: Option<&Connection>) {
     match (live, standing) {
@@ -640,17 +629,4 @@ async fn doubt_of(live: Option<&Live>) -> Doubt {
         }
         None => pending().await,
     }
-}
-
-async fn timer(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => pending().await,
-    }
-}
-
-/// 0 to 1000, different each time.
-fn jitter() -> u32 {
-    let random = std::hash::RandomState::new().build_hasher().finish();
-    u32::try_from(random % 1001).unwrap_or(0)
 }

@@ -29,6 +29,7 @@ struct Options {
     activations: Option<PathBuf>,
     activator_ms: u64,
     activator_fails: Option<PathBuf>,
+    activator_exits: bool,
     output: String,
     stopper: String,
     max_calls: Option<u32>,
@@ -110,6 +111,7 @@ fn options() -> Options {
             "--activations" => options.activations = Some(value().into()),
             "--activator-ms" => options.activator_ms = number(value()),
             "--activator-fails" => options.activator_fails = Some(value().into()),
+            "--activator-exits" => options.activator_exits = true,
             "--output" => options.output = value(),
             "--stopper" => options.stopper = value(),
             "--max-calls" => options.max_calls = Some(number(value()) as u32),
@@ -159,6 +161,9 @@ fn activate(options: &Options, settings: &serde_json::Value) -> Result<String, E
         append(file, &format!("{} {settings}\n", std::process::id()));
     }
     std::thread::sleep(Duration::from_millis(options.activator_ms));
+    if options.activator_exits {
+        std::process::exit(3);
+    }
     if options.activator_fails.as_ref().is_some_and(|file| file.exists()) {
         return Err(Error::new(Code::MethodFailed, "no database"));
     }

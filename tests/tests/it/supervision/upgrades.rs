@@ -110,6 +110,18 @@ async fn a_version_that_does_not_come_up_changes_nothing() {
     })
     .await;
     assert_eq!(pid(&registry, "Test/Do").await, before);
+
+    // One that dies of its activation takes nothing with it, whether the cut connection or the exit is seen first.
+    home.install("Test/Do", &["--activator-exits"], &json!({"version": "1.0.3"}));
+    registry.rescan().await.unwrap();
+    event(&mut events, "its death", |event| {
+        event.detail.as_ref().is_some_and(|text| text.contains("the one before goes on"))
+    })
+    .await;
+    assert_eq!(pid(&registry, "Test/Do").await, before);
+    // The one that goes on is still kept.
+    registry.stop_plugin("Do").await.unwrap();
+    assert!(!runs(before));
     registry.close().await;
 }
 
