@@ -124,12 +124,15 @@ mod tests {
             protocol: None,
             since: String::new(),
             last_error: None,
+            versions: Vec::new(),
+            pinned: None,
         };
         ids.iter().map(summary).collect()
     }
 
     fn found(name: &str) -> Result<Vec<String>, u8> {
-        let names = [("a", "math"), ("b", "math"), ("a", "text"), ("", "solo"), ("-", "bad"), ("a", "ver"), ("a", "o@dd")];
+        let names =
+            [("a", "math"), ("b", "math"), ("a", "text"), ("", "solo"), ("-", "bad"), ("a", "ver"), ("a", "o@dd")];
         let mut known = known(&names);
         known[5].version = Some("1.3.1".into());
         let ids = any("cannot look", name, &known).map_err(|failure| failure.exit())?;

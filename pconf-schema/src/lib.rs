@@ -12,6 +12,7 @@ pub mod manifest;
 mod pconf;
 pub mod published;
 mod range;
+mod rollback;
 pub mod settings;
 mod text;
 mod units;
@@ -22,5 +23,6 @@ pub use id::{MAX_NAME_BYTES, NameError, PluginId, check_call_name, printable, pu
 pub use manifest::Manifest;
 pub use pconf::{MAX_PCONF_BYTES, MAX_SOCKET_PATH_BYTES, Pconf, PconfError, PconfProblem};
 pub use range::PluginRef;
+pub use rollback::RollbackOn;
 pub use text::nearest;
 pub use wire::fault::{Code, Fault, Ran};

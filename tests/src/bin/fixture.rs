@@ -4,7 +4,7 @@
 //! published. Options: `--count N --prefix P` (P0, P1, … in the namespace `Many`), `--lazy`, `--version V`,
 //! `--activations FILE` (the activator appends a line), `--activator-ms N`, `--activator-fails FILE` (while FILE exists),
 //! `--output TEXT`, `--stopper TEXT`, `--max-calls N`, `--max-request N`, `--window N` (messages), `--health STATUS`,
-//! `--chatter` (writes to standard output and error all the time, and dies when it cannot).
+//! `--broken` (its method `once` fails), `--more` (one method more, and another schema), `--chatter` (writes to standard output and error all the time, and dies when it cannot).
 
 #![allow(clippy::panic, reason = "it misbehaves on command")]
 
@@ -37,12 +37,21 @@ struct Options {
     window: Option<usize>,
     health: String,
     chatter: bool,
+    broken: bool,
+    more: bool,
 }
 
 /// What `add` takes.
 #[derive(Deserialize, JsonSchema)]
 struct Sum {
     a: i64,
+    b: i64,
+}
+
+/// What `add` takes in another version.
+#[derive(Deserialize, JsonSchema)]
+struct OtherSum {
+    a: i32,
     b: i64,
 }
 
@@ -120,6 +129,8 @@ fn options() -> Options {
             "--health" => options.health = value(),
             "--no-shared-memory" => options.no_shared_memory = true,
             "--chatter" => options.chatter = true,
+            "--broken" => options.broken = true,
+            "--more" => options.more = true,
             "--count" => count = number(value()),
             "--prefix" => prefix = value(),
             _ => options.names.push(arg),
@@ -153,7 +164,14 @@ fn build(options: &Options, name: &str) -> PluginBuilder {
         .health(move || Health { status, detail: None })
         .activator(move |settings| activate(&activation, &settings))
         .stopper(move || stopper.clone());
-    notifications(calls(builder), options.window)
+    let builder = calls(builder, options.broken);
+    let builder = match options.more {
+        false => builder.typed("add", |_cx, input: Sum| Ok(Total { total: input.a + input.b })),
+        true => builder
+            .method("more", |_cx, body| Ok(body))
+            .typed("add", |_cx, input: OtherSum| Ok(Total { total: i64::from(input.a) + input.b })),
+    };
+    notifications(builder.method("a b/c+d%ü", |_cx, body| Ok(body)), options.window)
 }
 
 fn activate(options: &Options, settings: &serde_json::Value) -> Result<String, Error> {
@@ -170,7 +188,7 @@ fn activate(options: &Options, settings: &serde_json::Value) -> Result<String, E
     Ok(options.output.clone())
 }
 
-fn calls(builder: PluginBuilder) -> PluginBuilder {
+fn calls(builder: PluginBuilder, is_broken: bool) -> PluginBuilder {
     let (count, under_way) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicUsize::new(0)));
     let counted = Arc::clone(&count);
     builder
@@ -178,7 +196,9 @@ fn calls(builder: PluginBuilder) -> PluginBuilder {
             Method::new("echo").description("answers its bytes").idempotent(),
             |_cx, body: Bytes| async move { Ok(body) },
         )
-        .method_async("once", |_cx, body: Bytes| async move { Ok(body) })
+        .method_async("once", move |_cx, body: Bytes| async move {
+            if is_broken { Err(Error::new(Code::MethodFailed, "as asked")) } else { Ok(body) }
+        })
         .method_async("sleep", |_cx, body: Bytes| async move {
             tokio::time::sleep(Duration::from_millis(number(&body)?)).await;
             Ok("slept")
@@ -287,8 +307,6 @@ fn calls(builder: PluginBuilder) -> PluginBuilder {
             }
             Ok(())
         })
-        .typed("add", |_cx, input: Sum| Ok(Total { total: input.a + input.b }))
-        .method("a b/c+d%ü", |_cx, body| Ok(body))
 }
 
 fn notifications(builder: PluginBuilder, window: Option<usize>) -> PluginBuilder {
