@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use goplug_tests::{LONG, Process, Ready, Samples, bound, figure, http, scaled, skip, wait_until};
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process};
 use serde_json::{Value, json};
 
 use super::process::Stage;
@@ -164,10 +164,11 @@ fn a_daemon_that_stood_still_calls_no_plugin_hung() {
     let still = Duration::from_secs(scaled(5, 30));
     let names = names(4);
     // As impatient as a manifest may be.
-    let health = json!({"health": {"interval": "100ms", "timeout": "100ms", "failures": 1}});
+    let health = |timeout: &str| json!({"health": {"interval": "100ms", "timeout": timeout, "failures": 1}});
     let stage = Stage::new(|dir| {
         for (n, name) in names.iter().enumerate() {
-            install_fixture(dir, name, &[], &if n % 2 == 0 { health.clone() } else { json!({}) });
+            let more = [health("100ms"), json!({}), health("100ms"), health("800ms")][n].clone();
+            install_fixture(dir, name, &[], &more);
         }
     });
     let before = all_loaded(&stage, names.len());
@@ -186,11 +187,18 @@ fn a_daemon_that_stood_still_calls_no_plugin_hung() {
     wait_until("the calls are under way", LONG, || {
         stage.get(&format!("/v1/plugins/{plugin}")).json()["inFlight"] == callers.len()
     });
+    // The last one stands still with the daemon, as when the machine sleeps: the ping that is on its way then is answered late.
+    let sleeper = Pid::from_raw(before[3].1 as i32).unwrap();
     for _ in 0..scaled(1, 2) {
+        kill_process(sleeper, Signal::STOP).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
         stage.daemon.process.signal(Signal::STOP);
         wait_until("it stands still", LONG, || stage.daemon.process.is_stopped());
         std::thread::sleep(still);
         stage.daemon.process.signal(Signal::CONT);
+        // Time enough for a rash verdict.
+        std::thread::sleep(Duration::from_millis(50));
+        kill_process(sleeper, Signal::CONT).unwrap();
     }
     for caller in callers {
         let reply = caller.join().unwrap().expect("an answer");
