@@ -174,10 +174,12 @@ fn build(options: &Options, name: &str) -> PluginBuilder {
         _ => HealthStatus::Ok,
     };
     let (stopper, activation) = (options.stopper.clone(), options.clone());
+    let version = options.version.clone().unwrap_or_default();
     let builder = builder
         .health(move || Health { status, detail: None })
         .activator(move |settings| activate(&activation, &settings))
-        .stopper(move || stopper.clone());
+        .stopper(move || stopper.clone())
+        .method("version", move |_cx, _body| Ok(format!("{version} {}", std::process::id())));
     notifications(calls(builder), options.window)
 }
 

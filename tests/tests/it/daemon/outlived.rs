@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::process::Stage;
 use crate::hosts::kill;
-use crate::supervision::{Hosts, install_fixture, runs};
+use crate::supervision::{install_fixture, runs};
 use crate::support::{APP, command};
 
 fn names(count: u64) -> Vec<String> {
@@ -94,15 +94,6 @@ fn a_daemon_that_is_killed_finds_all_again_and_starts_none_twice() {
     assert_eq!(last_exit(&stage, third)["signal"], 9);
 }
 
-/// What the records in the folder of hosts say of a plugin: its host and its process.
-fn recorded(hosts: &Hosts) -> Vec<(u32, u32)> {
-    let files = std::fs::read_dir(hosts.folder()).into_iter().flatten().flatten();
-    let records = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "json"));
-    let records = records.filter_map(|file| serde_json::from_slice::<Value>(&std::fs::read(file.path()).ok()?).ok());
-    let pid = |record: &Value, of: &str| u32::try_from(record[of]["pid"].as_u64().unwrap()).unwrap();
-    records.map(|record| (pid(&record, "host"), pid(&record, "plugin"))).collect()
-}
-
 /// The numbers of a plugin and of its host pass to processes that have nothing to do with it, while no daemon runs.
 #[test]
 fn whoever_got_the_numbers_of_a_plugin_and_its_host_is_left_alone() {
@@ -126,7 +117,7 @@ fn whoever_got_the_numbers_of_a_plugin_and_its_host_is_left_alone() {
     }
     let mut stage = Stage::new(|dir| install_fixture(dir, "Test/Do", &[], &json!({})));
     let pid = stage.loaded("Test/Do");
-    let [(host, plugin)] = recorded(&stage.hosts)[..] else { panic!("{:?}", recorded(&stage.hosts)) };
+    let [(host, plugin)] = stage.hosts.recorded()[..] else { panic!("{:?}", stage.hosts.recorded()) };
     assert_eq!(plugin, pid);
     let mut decoys = Vec::new();
     stage = stage.killed_while(|dir| {
