@@ -157,7 +157,7 @@ pub(crate) enum Verb {
 /// `list`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// Only these: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*'
+    /// Only these: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*', with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugins: Vec<String>,
 }
@@ -165,7 +165,7 @@ pub(crate) struct ListArgs {
 /// One plugin.
 #[derive(Debug, Args)]
 pub(crate) struct OnePlugin {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
 }
@@ -173,7 +173,7 @@ pub(crate) struct OnePlugin {
 /// One plugin or none.
 #[derive(Debug, Args)]
 pub(crate) struct OptionalPlugin {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: Option<String>,
 }
@@ -181,7 +181,7 @@ pub(crate) struct OptionalPlugin {
 /// Several plugins.
 #[derive(Debug, Args)]
 pub(crate) struct Plugins {
-    /// The plugins: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*'
+    /// The plugins: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*', with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", required_unless_present = "all", value_parser = whole)]
     pub(crate) plugins: Vec<String>,
     /// All plugins
@@ -208,7 +208,7 @@ pub(crate) struct EventsArgs {
 /// `logs`.
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
     /// Go on with what it writes from now on, across restarts of the plugin and of the daemon
@@ -255,7 +255,7 @@ pub(crate) struct PingArgs {
 /// `execute`.
 #[derive(Debug, Args)]
 pub(crate) struct ExecuteArgs {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
     /// The method
@@ -298,7 +298,7 @@ pub(crate) struct BodyArgs {
 /// `bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
     /// The method
@@ -327,7 +327,7 @@ pub(crate) struct BenchArgs {
 /// `listen`.
 #[derive(Debug, Args)]
 pub(crate) struct ListenArgs {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
     /// The callback
