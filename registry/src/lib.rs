@@ -39,6 +39,7 @@ mod show;
 mod started;
 mod supervisor;
 mod tasks;
+mod trust;
 mod why;
 mod words;
 
@@ -47,7 +48,7 @@ pub use call::{Answer, CallOptions, Exchange, ReplyBody, RequestBody};
 pub use callback::{Feed, FeedItem, Notice, Subscribe, Subscription};
 pub use doctor::doctor;
 pub use event::Events;
-pub use goplug_pconf_schema::{Code, Fault as Error, PluginId, Ran, admin};
+pub use goplug_pconf_schema::{Code, Fault as Error, Pin, PluginId, Ran, Reason, Sha256, admin};
 pub use goplug_transport::Latency;
 pub use lint::{LintNote, LintReport, LintedFile, lint};
 pub use open_files::raise_open_files;
