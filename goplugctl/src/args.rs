@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use goplug_pconf_schema::RollbackOn;
 use goplug_pconf_schema::wire::event::Position;
+use goplug_pconf_schema::{RollbackOn, Sha256};
 
 use crate::duration;
 use crate::output::{ColorChoice, Format};
@@ -145,6 +145,9 @@ pub(crate) enum Verb {
     Diff(DiffArgs),
     /// Check .pconf files and plugin.json folders, read only
     Lint(LintArgs),
+    /// Say which programs plugins that start themselves may run
+    #[command(subcommand)]
+    Trust(TrustVerb),
     /// Run, show or stop the daemon
     #[command(subcommand)]
     Daemon(DaemonVerb),
@@ -441,6 +444,30 @@ pub(crate) struct LintArgs {
     /// Files, folders of plugins, or plugin directories
     #[arg(value_name = "FILE|DIR", required = true)]
     pub(crate) paths: Vec<PathBuf>,
+}
+
+/// `trust`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrustVerb {
+    /// List the programs that are recorded
+    List,
+    /// Show what a plugin may run, and what it runs
+    Show(OnePlugin),
+    /// Let a plugin run the program that it runs now
+    Approve(ApproveArgs),
+    /// Forget what a plugin may run: the next program that it runs is taken as the first
+    Revoke(OnePlugin),
+}
+
+/// `trust approve`.
+#[derive(Debug, Args)]
+pub(crate) struct ApproveArgs {
+    /// The plugin: NAME or NAMESPACE/NAME
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
+    pub(crate) plugin: String,
+    /// Only if the program's digest is this
+    #[arg(long, value_name = "HEX", value_parser = clap::value_parser!(Sha256))]
+    pub(crate) sha256: Option<Sha256>,
 }
 
 /// `daemon`.

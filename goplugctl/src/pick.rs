@@ -71,9 +71,21 @@ pub(crate) fn whole(what: &str, name: &str) -> Result<PluginId, Failure> {
 /// # Errors
 /// `not_found`; or exit code 2 with the candidates when several namespaces have it.
 pub(crate) fn bare(what: &str, name: &str, known: &[PluginSummary]) -> Result<PluginId, Failure> {
+    let ids: Vec<PluginId> = known.iter().filter_map(PluginSummary::id).collect();
+    of(what, name, &ids)
+}
+
+/// As [`bare`], among these.
+///
+/// # Errors
+/// As there.
+pub(crate) fn of<'a>(
+    what: &str,
+    name: &str,
+    known: impl IntoIterator<Item = &'a PluginId>,
+) -> Result<PluginId, Failure> {
     whole(what, name)?;
-    let candidates: Vec<PluginId> =
-        known.iter().filter(|plugin| plugin.name == name).filter_map(PluginSummary::id).collect();
+    let candidates: Vec<PluginId> = known.into_iter().filter(|plugin| plugin.name() == name).cloned().collect();
     match candidates.as_slice() {
         [] => {
             let fault = Fault::new(Code::NotFound, format!("no plugin is named `{name}`"));

@@ -67,7 +67,7 @@ impl PluginRef {
             None => format!("and tells no version, so that `{range}` does not admit it"),
         };
         let text = format!("plugin `{id}` is there {there}");
-        match installed.iter().filter(|version| self.admits(Some(version))).next_back() {
+        match installed.iter().rfind(|version| self.admits(Some(version))) {
             Some(other) => Fault::new(Code::WrongState, format!("{text}; version {other} is installed beside it")),
             None => Fault::new(Code::NotFound, text),
         }

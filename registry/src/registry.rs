@@ -356,7 +356,7 @@ impl Registry {
             detail.process = self.inner.process_of(&slot.id);
             self.inner.settle(&slot.id, &mut detail.summary);
         }
-        detail.health = call::health(&slot).await;
+        (detail.health, detail.executable) = tokio::join!(call::health(&slot), self.inner.executable(&slot));
         Ok(detail)
     }
 

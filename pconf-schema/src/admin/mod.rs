@@ -4,6 +4,7 @@ mod diff;
 mod event;
 mod pattern;
 mod plugin;
+mod trust;
 mod why;
 
 pub use diff::{Diff, Difference, differences, offered};
@@ -14,4 +15,5 @@ pub use plugin::{
     Notification, Ping, Pinned, PluginDetail, PluginSummary, ProcessChange, ProcessDetail, ProcessExit, Removal, State,
     Transport, Unloaded, Upgraded,
 };
+pub use trust::{Executable, Revocation, Trust, TrustEntry, TrustVerdict};
 pub use why::{Link, LinkState, Why};

@@ -35,7 +35,7 @@ pub(crate) async fn hello_of(registry: &Arc<Inner>, installed: Arc<Installed>) -
     let guard = Unready::new(hosted.clone());
     wait_ready(&hosted, &instance.socket, DEFAULT_READY).await?;
     let process = process(hosted, installed);
-    let met = meet(&process.found, &options, Mode::Look).await;
+    let met = meet(&registry.shared, &process.found, &options, Mode::Look).await;
     guard.release();
     // Whatever cannot be ended now is found by its record.
     _ = tokio::time::timeout(Duration::from_secs(10), end(&process)).await;
