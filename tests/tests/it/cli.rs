@@ -16,6 +16,7 @@ mod own;
 mod process;
 mod seeing;
 mod transcript;
+mod trust;
 
 use std::collections::BTreeSet;
 use std::path::Path;
