@@ -37,8 +37,10 @@ impl Failure {
     pub(crate) fn about(mut self, plugin: &PluginId) -> Self {
         self.plugin = Some(plugin.to_string());
         let name = escape(plugin.as_str());
-        self.hint =
-            self.hint.or_else(|| mends(self.fault.reason?, &name)).or_else(|| default_hint(self.fault.code, &name));
+        self.hint = self
+            .hint
+            .or_else(|| Some(mends(self.fault.reason?, plugin)))
+            .or_else(|| default_hint(self.fault.code, &name));
         self
     }
 
@@ -129,15 +131,17 @@ struct ErrorDocument<'a> {
 }
 
 /// The command that mends this case.
-fn mends(reason: Reason, plugin: &str) -> Option<String> {
+pub(crate) fn mends(reason: Reason, plugin: &PluginId) -> String {
+    let plugin = escape(plugin.as_str());
     let verb = match reason {
         Reason::NotRunning => "start",
         Reason::Running => "stop",
         Reason::Disabled => "enable",
         Reason::GivenUp => "logs",
         Reason::Untrusted => "trust approve",
+        Reason::NoHost => return "goplugctl doctor".into(),
     };
-    Some(format!("goplugctl {verb} {plugin}"))
+    format!("goplugctl {verb} {plugin}")
 }
 
 /// The command that helps with a failure of this code, when nothing better is known.

@@ -12,7 +12,7 @@ use goplug_pconf_schema::admin::{
     Unloaded, Why,
 };
 use goplug_pconf_schema::wire::event::Position;
-use goplug_pconf_schema::{Code, Fault, PluginId, printable};
+use goplug_pconf_schema::{Code, Fault, PluginId, Reason, printable};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -587,7 +587,7 @@ impl Registry {
 }
 
 pub(crate) fn runs(plugin: &PluginId) -> Fault {
-    Fault::new(Code::WrongState, format!("plugin `{plugin}` runs: stop it first"))
+    Fault::new(Code::WrongState, format!("plugin `{plugin}` runs: stop it first")).with_reason(Reason::Running)
 }
 
 /// Why a plugin that is only installed cannot be called or loaded.
@@ -596,7 +596,8 @@ fn no_process(plugin: &InstalledPlugin) -> Fault {
     let because = plugin.last_error.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
     let text = format!("plugin `{}` is {state}, no process of it runs{because}", plugin.id);
     let code = if matches!(state, State::Starting | State::Backoff) { Code::Unavailable } else { Code::WrongState };
-    Fault::new(code, text)
+    let reason = plugin.last_error.as_ref().and_then(|fault| fault.reason).or(state.reason());
+    Fault { reason, ..Fault::new(code, text) }
 }
 
 fn is_so(slot: &Slot, what: &Wait) -> bool {

@@ -77,10 +77,7 @@ pub(super) async fn remove(session: &mut Session, args: &RemoveArgs) -> Result<(
                 done.push(removal);
             }
             Err(fault) => {
-                let runs = fault.code == Code::WrongState && fault.message.ends_with("stop it first");
-                let failure = Failure::new(format!("cannot remove `{plugin}`"), fault);
-                let hint = format!("goplugctl stop {}", escape(plugin.as_str()));
-                session.failed(if runs { failure.hint(hint) } else { failure }.about(plugin))?;
+                session.failed(Failure::new(format!("cannot remove `{plugin}`"), fault).about(plugin))?;
             }
         }
     }

@@ -39,7 +39,7 @@ pub(super) fn class_word(class: Class) -> &'static str {
 /// A failure that loading the plugin would mend says so.
 pub(super) fn needs_load(what: String, fault: Fault, plugin: &PluginId) -> Failure {
     let load = || (fault.code == Code::WrongState).then(|| format!("goplugctl load {}", escape(plugin.as_str())));
-    let hint = super::process::mends(&fault, plugin).or_else(load);
+    let hint = if fault.reason.is_none() { load() } else { None };
     let failure = Failure::new(what, fault);
     match hint {
         Some(hint) => failure.hint(hint).about(plugin),

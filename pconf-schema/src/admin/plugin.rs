@@ -11,6 +11,7 @@ use super::Executable;
 use crate::PluginId;
 use crate::manifest::{ManifestWire, SourceMode};
 use crate::wire::event::CallbackStatus;
+use crate::wire::fault::Reason;
 use crate::wire::hello::{CallbackInfo, InterfaceInfo, Limits, MethodInfo};
 use crate::wire::host::Stream;
 use crate::wire::life::HealthStatus;
@@ -73,6 +74,24 @@ impl State {
             Self::Denied => "denied",
             Self::Invalid => "invalid",
             Self::Gone => "gone",
+        }
+    }
+}
+
+impl State {
+    /// The case that a failure is which comes from this state of a plugin that a registry starts.
+    pub fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Disabled => Some(Reason::Disabled),
+            Self::Failed => Some(Reason::GivenUp),
+            Self::Stopped | Self::Discovered => Some(Reason::NotRunning),
+            Self::Starting
+            | Self::Loaded
+            | Self::Draining
+            | Self::Backoff
+            | Self::Denied
+            | Self::Invalid
+            | Self::Gone => None,
         }
     }
 }

@@ -69,6 +69,8 @@ pub enum Reason {
     Disabled,
     /// The plugin's process was started again and again, or cannot be started: it was given up.
     GivenUp,
+    /// There is no `goplug-host`, under which plugins are started.
+    NoHost,
     /// The plugin's process runs another program than the one that is trusted, or one that nobody can look at.
     Untrusted,
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use goplug_pconf_schema::admin::{EventKind, State};
-use goplug_pconf_schema::{Code, Fault, PluginId};
+use goplug_pconf_schema::{Code, Fault, PluginId, Reason};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -287,7 +287,8 @@ impl Task {
             return Err(Fault::new(Code::WrongState, format!("plugin `{}`: {why}", self.id)));
         }
         if matches!(self.machine.phase, Phase::Disabled | Phase::Stopping(Then::Disabled)) {
-            return Err(Fault::new(Code::WrongState, format!("plugin `{}` is disabled: enable it first", self.id)));
+            let text = format!("plugin `{}` is disabled: enable it first", self.id);
+            return Err(Fault::new(Code::WrongState, text).with_reason(Reason::Disabled));
         }
         let itself = self.slot().and_then(|slot| slot.live()).filter(|_| self.process.is_none());
         if let Some(live) = itself {
@@ -612,8 +613,15 @@ impl Task {
     fn not_running(&self) -> Fault {
         let state = self.machine.state();
         match &self.view.last_error {
-            Some(fault) => Fault { message: format!("plugin `{}` is {state}: {fault}", self.id), ..fault.clone() },
-            None => Fault::new(Code::WrongState, format!("plugin `{}` is {state}", self.id)),
+            Some(fault) => Fault {
+                message: format!("plugin `{}` is {state}: {fault}", self.id),
+                reason: fault.reason.or(state.reason()),
+                ..fault.clone()
+            },
+            None => Fault {
+                reason: state.reason(),
+                ..Fault::new(Code::WrongState, format!("plugin `{}` is {state}", self.id))
+            },
         }
     }
 

@@ -294,7 +294,8 @@ impl Task {
     fn no_process(&self) -> Fault {
         let because = self.view.last_error.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
         let text = format!("plugin `{}` is {}, no process of it runs{because}", self.id, self.machine.state());
-        Fault::new(Code::WrongState, text)
+        let reason = self.view.last_error.as_ref().and_then(|fault| fault.reason).or(self.machine.state().reason());
+        Fault { reason, ..Fault::new(Code::WrongState, text) }
     }
 
     fn reload(&mut self, reply: oneshot::Sender<Result<Activation, Fault>>) {

@@ -113,7 +113,11 @@ impl Registry {
 
     async fn running_program(&self, plugin: &str) -> Result<(PluginId, Option<Executable>), Fault> {
         match self.inner.find(plugin)? {
-            Known::Slot(slot) => Ok((slot.id.clone(), self.inner.executable(&slot).await)),
+            // Who may take the place of the one that serves: that is whom a pin is about.
+            Known::Slot(slot) => match self.inner.listener(&slot).await {
+                Some(peer) => Ok((slot.id.clone(), self.inner.program_of(&peer).await)),
+                None => Ok((slot.id.clone(), None)),
+            },
             Known::Installed(plugin) => Ok((plugin.id, None)),
         }
     }
@@ -143,13 +147,16 @@ impl Registry {
 }
 
 impl Inner {
-    /// What the process runs that listens on a plugin's socket now.
+    /// What the process runs that serves; else the one that listens on the plugin's socket.
     pub(crate) async fn executable(&self, slot: &Slot) -> Option<Executable> {
-        let peer = match slot.live() {
-            Some(live) => live.peer.clone(),
-            None => self.listener(slot).await?,
-        };
-        let attested = attest(&peer, &self.shared.trust.digests).await;
+        match slot.live() {
+            Some(live) => self.program_of(&live.peer).await,
+            None => self.program_of(&self.listener(slot).await?).await,
+        }
+    }
+
+    async fn program_of(&self, peer: &Peer) -> Option<Executable> {
+        let attested = attest(peer, &self.shared.trust.digests).await;
         (!attested.is_gone).then_some(attested.shown)
     }
 

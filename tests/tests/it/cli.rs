@@ -16,6 +16,7 @@ mod own;
 mod process;
 mod seeing;
 mod transcript;
+mod trust;
 mod versions;
 
 use std::collections::BTreeSet;

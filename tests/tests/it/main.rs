@@ -16,6 +16,7 @@
 //! | 10,000 malformed inputs, a healthy call after each 100 | `hostile::malformed_*` |
 //! | a 100 MB reply, a declared 4 GB | `hostile::a_reply_beyond_the_limit_costs_no_more_than_the_limit`, `hostile::a_declared_length_costs_nothing` |
 //! | a dead entry, a FIFO, a device, a symlink, another owner, 65 KiB: refused with the reason | `identity::*` |
+//! | a program and its digest are told of what runs; a pinned plugin runs no other | `trust::*` |
 //! | every verb on both targets gives the same answer | `cli::every_verb_gives_the_same_answer_on_both_targets` |
 //! | a started plugin outlives the registry, is adopted by proof only, and ends with everything that it started | `hosts::*` |
 //! | the same over HTTP as over frames | `transports::everything_holds_over_http_too` |
@@ -51,4 +52,5 @@ mod open_files;
 mod supervision;
 mod support;
 mod transports;
+mod trust;
 mod v0;

@@ -7,6 +7,9 @@ use regex::Regex;
 static MASKS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
     let masks = [
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[TIME]"),
+        (r"\b0{64}\b", "[ZEROS]"),
+        (r"\b[0-9a-f]{64}\b", "[SHA256]"),
+        (r"(sha256 |  )[0-9a-f]{16}(…|  )", "$1[SHA256]$2"),
         (r"\b[0-9a-f]{32}\b", "[EPOCH]"),
         (r"\.[0-9a-f]{8}\.sock", ".[EPOCH].sock"),
         (r"-[0-9a-f]{8}\.plugin", "-[INSTANCE].plugin"),
