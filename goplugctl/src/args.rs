@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use goplug_pconf_schema::Sha256;
 use goplug_pconf_schema::wire::event::Position;
 
 use crate::duration;
@@ -136,6 +137,9 @@ pub(crate) enum Verb {
     Remove(RemoveArgs),
     /// Check .pconf files and plugin.json folders, read only
     Lint(LintArgs),
+    /// Say which programs plugins that start themselves may run
+    #[command(subcommand)]
+    Trust(TrustVerb),
     /// Run, show or stop the daemon
     #[command(subcommand)]
     Daemon(DaemonVerb),
@@ -157,7 +161,7 @@ pub(crate) enum Verb {
 /// `list`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// Only these: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*'
+    /// Only these: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*', with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugins: Vec<String>,
 }
@@ -165,7 +169,7 @@ pub(crate) struct ListArgs {
 /// One plugin.
 #[derive(Debug, Args)]
 pub(crate) struct OnePlugin {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
 }
@@ -173,7 +177,7 @@ pub(crate) struct OnePlugin {
 /// One plugin or none.
 #[derive(Debug, Args)]
 pub(crate) struct OptionalPlugin {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: Option<String>,
 }
@@ -181,7 +185,7 @@ pub(crate) struct OptionalPlugin {
 /// Several plugins.
 #[derive(Debug, Args)]
 pub(crate) struct Plugins {
-    /// The plugins: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*'
+    /// The plugins: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*', with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", required_unless_present = "all", value_parser = whole)]
     pub(crate) plugins: Vec<String>,
     /// All plugins
@@ -208,7 +212,7 @@ pub(crate) struct EventsArgs {
 /// `logs`.
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
     /// Go on with what it writes from now on, across restarts of the plugin and of the daemon
@@ -255,7 +259,7 @@ pub(crate) struct PingArgs {
 /// `execute`.
 #[derive(Debug, Args)]
 pub(crate) struct ExecuteArgs {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
     /// The method
@@ -298,7 +302,7 @@ pub(crate) struct BodyArgs {
 /// `bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
     /// The method
@@ -327,7 +331,7 @@ pub(crate) struct BenchArgs {
 /// `listen`.
 #[derive(Debug, Args)]
 pub(crate) struct ListenArgs {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
     /// The callback
@@ -375,6 +379,30 @@ pub(crate) struct LintArgs {
     /// Files, folders of plugins, or plugin directories
     #[arg(value_name = "FILE|DIR", required = true)]
     pub(crate) paths: Vec<PathBuf>,
+}
+
+/// `trust`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrustVerb {
+    /// List the programs that are recorded
+    List,
+    /// Show what a plugin may run, and what it runs
+    Show(OnePlugin),
+    /// Let a plugin run the program that it runs now
+    Approve(ApproveArgs),
+    /// Forget what a plugin may run: the next program that it runs is taken as the first
+    Revoke(OnePlugin),
+}
+
+/// `trust approve`.
+#[derive(Debug, Args)]
+pub(crate) struct ApproveArgs {
+    /// The plugin: NAME or NAMESPACE/NAME
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
+    pub(crate) plugin: String,
+    /// Only if the program's digest is this
+    #[arg(long, value_name = "HEX", value_parser = clap::value_parser!(Sha256))]
+    pub(crate) sha256: Option<Sha256>,
 }
 
 /// `daemon`.

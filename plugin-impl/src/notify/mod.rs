@@ -131,7 +131,14 @@ impl Notifier {
         };
         let cells: Vec<_> = callbacks.into_iter().map(cell).collect();
         let by_name = cells.iter().enumerate().map(|(at, cell)| (cell.info.name.as_str().into(), at)).collect();
-        Self { board: Arc::new(Board { cells, by_name, settled: watch::Sender::default(), begun: watch::Sender::default() }) }
+        Self {
+            board: Arc::new(Board {
+                cells,
+                by_name,
+                settled: watch::Sender::default(),
+                begun: watch::Sender::default(),
+            }),
+        }
     }
 
     /// Sends `data` to every subscriber of `callback` and returns its position.

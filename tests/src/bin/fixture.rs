@@ -17,7 +17,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use goplug_plugin_impl::{Callback, Code, Context, Error, Health, HealthStatus, Method, Notifier, Plugin, PluginBuilder};
+use goplug_plugin_impl::{
+    Callback, Code, Context, Error, Health, HealthStatus, Method, Notifier, Plugin, PluginBuilder,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -63,7 +63,11 @@ fn a_daemon_that_is_killed_finds_all_again_and_starts_none_twice() {
         samples.push(began.elapsed());
         assert_eq!(after, before, "round {round}");
     }
-    bound(&format!("a daemon finds {} plugins again, p99", names.len()), samples.percentile(99), Duration::from_millis(500));
+    bound(
+        &format!("a daemon finds {} plugins again, p99", names.len()),
+        samples.percentile(99),
+        Duration::from_millis(500),
+    );
     for name in &names {
         let process = &stage.get(&format!("/v1/plugins/{name}")).json()["process"];
         assert_eq!((&process["starts"], &process["lastExit"]), (&json!(0), &Value::Null), "{name}");
@@ -80,9 +84,7 @@ fn a_daemon_that_is_killed_finds_all_again_and_starts_none_twice() {
     let (first, second, third) = (&names[0], &names[1], &names[2]);
     kill(stage.loaded(first));
     stage.post(&format!("/v1/plugins/{second}/methods/abort"));
-    wait_until("both ends are known", LONG, || {
-        [first, second].iter().all(|name| !last_exit(&stage, name).is_null())
-    });
+    wait_until("both ends are known", LONG, || [first, second].iter().all(|name| !last_exit(&stage, name).is_null()));
     assert_eq!(last_exit(&stage, first)["signal"], 9);
     assert_eq!(last_exit(&stage, second)["signal"], 6);
     let victim = stage.loaded(third);
