@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use goplug_pconf_schema::manifest::{DEFAULT_READY, ManifestWire};
+use goplug_pconf_schema::wire::host::plugin_path;
 use goplug_pconf_schema::{Code, Fault, Pconf, PluginId};
 use tokio::time::{Instant, timeout};
 
@@ -49,7 +50,7 @@ impl Instance {
         // Without a random number the name may be taken, and the start says so.
         _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
         let name = format!("{}-{:08x}", if stem.is_empty() { "plugin" } else { &stem }, u32::from_ne_bytes(random));
-        let socket = folder.join(format!("{name}.plugin"));
+        let socket = plugin_path(folder, &name);
         Self { name, socket }
     }
 }

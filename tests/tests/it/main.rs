@@ -42,6 +42,7 @@ mod figures;
 mod hostile;
 mod hosts;
 mod identity;
+mod injected;
 mod interfaces;
 mod killed;
 mod leaks;
