@@ -384,7 +384,7 @@ impl Registry {
     ) -> Result<Answer, Fault> {
         let slot = self.inner.resolve(plugin)?;
         let defaults = self.inner.shared.options.of_calls();
-        call::execute(&slot, &defaults, method, body.into(), &options, Waiting::Task).await
+        Ok(call::execute(&slot, &defaults, method, body.into(), &options, Waiting::Task).await?.into())
     }
 
     /// Begins a call of `method` whose request is sent, and whose reply is read, piece by piece, for bodies that need not
@@ -415,7 +415,7 @@ impl Registry {
     ) -> Result<Answer, Fault> {
         let slot = self.inner.resolve(plugin)?;
         let defaults = self.inner.shared.options.of_calls();
-        call::execute(&slot, &defaults, method, body, options, Waiting::Thread).await
+        Ok(call::execute(&slot, &defaults, method, body, options, Waiting::Thread).await?.into())
     }
 
     /// Asks a plugin for an echo, within a second. Runs none of its author's code in v1.

@@ -44,7 +44,7 @@ pub use frame::{
 #[cfg(feature = "server")]
 pub use frame::{
     Answered, Cancel, Closed, FrameBody, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late,
-    NextNotice, NoticeSource, Outlet, Replier,
+    NextNotice, NoticeSource, Outlet, Replier, segment_for,
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use http::{MAX_FIELDS, MAX_HEAD_BYTES};
@@ -57,6 +57,8 @@ pub use server::{
 #[cfg(feature = "memory")]
 #[cfg(any(feature = "client", feature = "server"))]
 pub use shm::Region as SharedMemory;
+#[cfg(any(feature = "client", feature = "server"))]
+pub use shm::{Segment, View, ViewReader, Words};
 pub use socket::{BoundSocket, SocketFile, bind};
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use goplug_pconf_schema::admin::Transport;
 use goplug_pconf_schema::wire::call::{escape, method_path};
 use goplug_pconf_schema::wire::frame::FEATURE;
 use goplug_pconf_schema::wire::hello::{Hello, MethodInfo};
-use goplug_pconf_schema::wire::shm;
+use goplug_pconf_schema::wire::{memfd, shm};
 use goplug_pconf_schema::{Code, Fault, PluginId, RollbackOn, check_call_name};
 use goplug_transport::Peer;
 use tokio::sync::Notify;
@@ -133,7 +133,7 @@ impl Live {
         let offers = |feature| intro.fast_paths && intro.hello.features.iter().any(|offered| offered == feature);
         let is_shared = intro.shared_memory && offers(shm::FEATURE);
         Self {
-            frames: offers(FEATURE).then(|| Frames::new(is_shared)),
+            frames: offers(FEATURE).then(|| Frames::new(is_shared, offers(memfd::FEATURE))),
             polls: Polls::default(),
             pool: Pool::new(intro.socket, intro.peer.clone()),
             id: intro.id,

@@ -256,6 +256,19 @@ fn calls(builder: PluginBuilder, is_broken: bool) -> PluginBuilder {
             Ok(std::process::id().to_string())
         })
         .method("big", |_cx, body| Ok(vec![b'x'; number(&body)? as usize]))
+        .method("segment", |cx, body| {
+            // `LENGTH BYTE`: so many of them, written where the caller reads them.
+            let text = text(&body);
+            let (length, byte) = text.split_once(' ').unwrap_or((&text, "7"));
+            let mut segment = cx.segment(number(length.as_bytes())? as usize);
+            segment.fill(number(byte.as_bytes())? as u8);
+            Ok(segment)
+        })
+        .method_view("count-view", |_cx, body| Ok(body.len().to_string()))
+        .method_view("sum-view", |_cx, body| {
+            let sum = body.words().flat_map(u64::to_ne_bytes).map(u64::from).sum::<u64>();
+            Ok(format!("{} {sum} {}", body.len(), if body.is_shared() { "shared" } else { "ours" }))
+        })
         .method("count", move |_cx, _body| Ok((counted.fetch_add(1, Ordering::SeqCst) + 1).to_string()))
         .method("pid", |_cx, _body| Ok(std::process::id().to_string()))
         .method("caller", |cx, _body| Ok(cx.caller().unwrap_or("nobody").to_owned()))

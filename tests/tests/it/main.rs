@@ -50,6 +50,7 @@ mod life;
 mod manifests;
 mod notifications;
 mod open_files;
+mod segments;
 mod supervision;
 mod support;
 mod transports;
