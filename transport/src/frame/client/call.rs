@@ -69,9 +69,9 @@ impl<'a> Call<'a> {
         };
         if !is_new && let Some(done) = state.collect(id) {
             self.stage = Stage::Over;
-            let next = if state.reader == Reader::Call(id) { state.resign() } else { None };
-            drop(state);
-            if let Some(next) = next {
+            if state.reader == Reader::Call(id)
+                && let Some(next) = self.shared.resign(state)
+            {
                 next.wake();
             }
             return Poll::Ready(done);
@@ -81,7 +81,7 @@ impl<'a> Call<'a> {
             if let Some(entry) = state.entry(id) {
                 sleep.remember(&mut entry.waker);
             }
-            let writes = !state.promised && !state.writing && !state.outbox.is_empty();
+            let writes = self.shared.has_to_write(&state);
             drop(state);
             if writes {
                 self.shared.flush();

@@ -18,6 +18,7 @@ mod subscriptions;
 mod take;
 
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -91,6 +92,9 @@ struct Shared {
     state: Mutex<State>,
     /// Taken by the reader alone.
     seat: Mutex<Seat>,
+    /// Somebody has left what is to be written to the reader's promise. Set under the lock of the state; the reader looks at it
+    /// without.
+    is_relied_on: AtomicBool,
     /// Wakes a reader that sleeps on a thread of its own; made when there is one.
     bell: OnceLock<OwnedFd>,
     /// Tells the keeper that a call ends earlier than all before.
@@ -155,6 +159,7 @@ impl FrameConnection {
             pipe: Pipe::new(stream, rings),
             state: Mutex::new(State::new(lends)),
             seat: Mutex::new(Seat::new(first, Patience::new(latency))),
+            is_relied_on: AtomicBool::new(false),
             bell: OnceLock::new(),
             earlier: Arc::default(),
         });
@@ -235,10 +240,42 @@ impl Shared {
         wakers.into_iter().for_each(std::task::Waker::wake);
     }
 
+    /// Whether there is something to write that nobody else will: if the reader has promised to, it is left to the reader.
+    fn has_to_write(&self, state: &State) -> bool {
+        if state.outbox.is_empty() || state.writing {
+            return false;
+        }
+        if state.promised {
+            self.is_relied_on.store(true, Ordering::Relaxed);
+        }
+        !state.promised
+    }
+
+    /// Whether the reader is relied on, which it takes note of: to be asked before it writes. What is said after that is seen the
+    /// next time, because the flag is set under the lock that writing takes.
+    fn takes_note(&self) -> bool {
+        let is_relied_on = self.is_relied_on.load(Ordering::Relaxed);
+        if is_relied_on {
+            self.is_relied_on.store(false, Ordering::Relaxed);
+        }
+        is_relied_on
+    }
+
+    /// The reader leaves its seat; whoever is woken by the answer reads on, and writes first. If there is nobody, what was left to
+    /// the reader is written here.
+    fn resign(&self, mut state: MutexGuard<'_, State>) -> Option<std::task::Waker> {
+        let next = state.resign();
+        drop(state);
+        if next.is_none() && self.takes_note() {
+            self.flush();
+        }
+        next
+    }
+
     /// Writes what waits to be written, unless somebody else is about it; for callers that are not the reader. What the
     /// socket does not take is left to the reader, who alone waits for room.
     fn flush(&self) {
-        if self.write() != Wrote::All {
+        if self.write(None) != Wrote::All {
             self.ring();
             // It may not have known that anybody would need room.
             let waker = self.lock().reader_waker();
@@ -248,10 +285,11 @@ impl Shared {
         }
     }
 
-    /// As [`Shared::flush`], for the reader, who sees for itself what is left.
-    fn write(&self) -> Wrote {
+    /// As [`Shared::flush`], for the reader, who sees for itself what is left. With `promise` it also says whether it will
+    /// write again before it sleeps.
+    fn write(&self, promise: Option<bool>) -> Wrote {
         let mut state = self.lock();
-        state.promised = false;
+        state.promised = promise.unwrap_or(state.promised);
         if state.writing || state.outbox.is_empty() {
             return Wrote::All;
         }

@@ -43,7 +43,7 @@ pub(super) struct State {
     pub(super) outbox: Outbox,
     /// Somebody writes at this moment, and goes on until the outbox is empty or the socket full.
     pub(super) writing: bool,
-    /// The reader will write before it reads: whoever appends need not.
+    /// The reader will write before it reads or sleeps: whoever appends need not.
     pub(super) promised: bool,
     /// The reader has just let others run first, and need not do so again before it has read.
     pub(super) gave_way: bool,
