@@ -24,12 +24,22 @@ pub(crate) struct Item {
     pub(crate) executable: bool,
 }
 
+/// Which archives are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// Packages of ours.
+    Strict,
+    /// Archives of the original's users, who made them with `tar`: of its own format, too, and with names that begin with `./`.
+    Original,
+}
+
 /// Reads the archive to its end, and shows every file to `each`, which need not read it to its end.
 ///
 /// # Errors
 /// What is wrong with the archive, or what `each` says.
 pub(crate) fn read(
     stream: impl Read,
+    dialect: Dialect,
     mut each: impl FnMut(&Item, &mut dyn Read) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let mut archive = Archive::new(stream);
@@ -37,7 +47,7 @@ pub(crate) fn read(
     for entry in archive.entries().map_err(|error| unreadable(&error))?.raw(true) {
         let mut entry = entry.map_err(|error| unreadable(&error))?;
         let header = *entry.header().as_bytes();
-        let (item, is_folder) = item(&header)?;
+        let Some((item, is_folder)) = item(&header, dialect)? else { continue };
         bytes = bytes.saturating_add(item.size);
         if bytes > MAX_PACKED_BYTES {
             return Err(Fault::new(Code::TooLarge, format!("it holds more than {MAX_PACKED_BYTES} bytes")));
@@ -113,8 +123,8 @@ mod field {
     pub(super) const REST: Range<usize> = 500..512;
 }
 
-/// Takes a header apart; the second: whether it is a folder.
-fn item(header: &[u8; BLOCK]) -> Result<(Item, bool), Fault> {
+/// Takes a header apart; the second: whether it is a folder. `None`: it is the folder that everything lies in.
+fn item(header: &[u8; BLOCK], dialect: Dialect) -> Result<Option<(Item, bool)>, Fault> {
     let name = text(&header[field::NAME]).ok_or_else(|| wrong("a name goes on behind its end, or is no UTF-8"))?;
     let prefix = text(&header[field::PREFIX]).ok_or_else(|| wrong("a name goes on behind its end, or is no UTF-8"))?;
     let shown = printable(name);
@@ -124,7 +134,8 @@ fn item(header: &[u8; BLOCK]) -> Result<(Item, bool), Fault> {
         b'5' => true,
         kind => return refuse(&format!("is {}: only files and folders can be in a package", kind_of(kind))),
     };
-    if header[field::MAGIC] != *b"ustar\x0000" {
+    let is_gnu = header[field::MAGIC] == *b"ustar  \0" && dialect == Dialect::Original && prefix.is_empty();
+    if !is_gnu && header[field::MAGIC] != *b"ustar\x0000" {
         return refuse("is not in the format ustar, which `goplugctl pack` writes and `tar --format=ustar`");
     }
     if field::NUMBERS.into_iter().any(|range| octal(&header[range]).is_none()) {
@@ -140,6 +151,11 @@ fn item(header: &[u8; BLOCK]) -> Result<(Item, bool), Fault> {
         return refuse("is a folder and has a size");
     }
     let whole = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
+    let whole = match whole.strip_prefix("./") {
+        Some("") if dialect == Dialect::Original && is_folder => return Ok(None),
+        Some(rest) if dialect == Dialect::Original => rest.to_owned(),
+        _ => whole,
+    };
     let path = whole.strip_suffix('/').unwrap_or(&whole).to_owned();
     check_packed_path(&path).map_err(wrong)?;
     match (whole.ends_with('/'), is_folder) {
@@ -148,7 +164,7 @@ fn item(header: &[u8; BLOCK]) -> Result<(Item, bool), Fault> {
         _ => {}
     }
     let mode = octal(&header[field::MODE]).unwrap_or(0);
-    Ok((Item { path, size, executable: mode & 0o100 != 0 }, is_folder))
+    Ok(Some((Item { path, size, executable: mode & 0o100 != 0 }, is_folder)))
 }
 
 /// What stands before the first zero; behind it there is nothing else.

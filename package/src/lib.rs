@@ -5,7 +5,7 @@
 //! anything is written; [`Package::unpack`] writes to a folder that the caller made, and checks again what it writes. Nothing
 //! in it is ever run here. In reading order: [`open`](mod@open) (what is checked), [`archive`](mod@archive) (which archives
 //! are read at all), [`stream`](mod@stream) (what is unpacked, within which limits), [`keys`](mod@keys) (who is trusted),
-//! [`unpack`](mod@unpack), [`pack`](mod@pack) (how one is made: the same folder gives the same bytes).
+//! [`unpack`](mod@unpack), [`original`](mod@original) (archives of the original GoPlug), [`pack`](mod@pack) (how one is made: the same folder gives the same bytes).
 //!
 //! ```
 //! use goplug_package::{Keys, Package, Packing};
@@ -29,6 +29,7 @@ mod archive;
 mod digest;
 mod keys;
 mod open;
+mod original;
 mod pack;
 mod stream;
 mod unpack;

@@ -10,9 +10,10 @@ use goplug_pconf_schema::contents::{
 use goplug_pconf_schema::manifest::{Folder, MANIFEST_NAME};
 use goplug_pconf_schema::{Code, Fault, Manifest, printable};
 
-use crate::archive::{self, Item, unreadable};
+use crate::archive::{self, Dialect, Item, unreadable};
 use crate::digest::{self, Hashed};
 use crate::keys::{Keys, Signer};
+use crate::original::{self, Original};
 use crate::stream::unpacked;
 use crate::{failed, wrong};
 
@@ -30,6 +31,9 @@ pub struct Package {
     manifest: Manifest,
     signer: Signer,
     digest: String,
+    pub(crate) dialect: Dialect,
+    /// What the archive does not hold and the plugin's folder needs.
+    pub(crate) made: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Package {
@@ -44,11 +48,23 @@ impl Package {
     pub fn open(mut file: File, keys: &Keys) -> Result<Self, Fault> {
         let size = file.metadata().map_err(|error| failed("look at the package", &error))?.len();
         file.seek(SeekFrom::Start(0)).map_err(|error| failed("read the package", &error))?;
+        if is_original(&file, size)? {
+            file.seek(SeekFrom::Start(0)).map_err(|error| failed("read the package", &error))?;
+            return Self::open_original(file, size, keys);
+        }
+        file.seek(SeekFrom::Start(0)).map_err(|error| failed("read the package", &error))?;
         let mut check = Check::new(keys);
-        let stream = unpacked((&file).take(MAX_PACKED_BYTES), size).map_err(|error| unreadable(&error))?;
-        archive::read(stream, |item, bytes| check.file(item, bytes))?;
+        archive::read(stream(&file, size)?, Dialect::Strict, |item, bytes| check.file(item, bytes))?;
         let Checked { contents, manifest, signer, digest } = check.finish()?;
-        Ok(Self { file, size, contents, manifest, signer, digest })
+        Ok(Self { file, size, contents, manifest, signer, digest, dialect: Dialect::Strict, made: Vec::new() })
+    }
+
+    fn open_original(file: File, size: u64, keys: &Keys) -> Result<Self, Fault> {
+        // It has no signature at all.
+        let signer = keys.signer(&[], None)?;
+        let Original { contents, manifest, made, text } = original::read(stream(&file, size)?)?;
+        let (digest, dialect) = (digest::of(&text), Dialect::Original);
+        Ok(Self { file, size, contents, manifest, signer, digest, dialect, made })
     }
 
     /// What `plugin.json` says.
@@ -70,6 +86,22 @@ impl Package {
     pub fn digest(&self) -> &str {
         &self.digest
     }
+}
+
+pub(crate) fn stream(file: &File, size: u64) -> Result<Box<dyn Read + '_>, Fault> {
+    unpacked(file.take(MAX_PACKED_BYTES), size).map_err(|error| unreadable(&error))
+}
+
+/// Whether it begins as a package of ours does not: then it may be one of the original's.
+fn is_original(file: &File, size: u64) -> Result<bool, Fault> {
+    let mut first = None;
+    let done = || Fault::new(Code::Internal, "enough was read");
+    // Whatever is wrong with it is told by whoever reads it whole.
+    _ = archive::read(stream(file, size)?, Dialect::Original, |item, _| {
+        first.get_or_insert_with(|| item.path.clone());
+        Err(done())
+    });
+    Ok(first.is_some_and(|path| path != CONTENTS_NAME))
 }
 
 struct Checked {

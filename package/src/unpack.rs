@@ -5,14 +5,13 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use goplug_pconf_schema::contents::{CONTENTS_NAME, MAX_PACKED_BYTES, SIGNATURE_NAME};
+use goplug_pconf_schema::contents::{CONTENTS_NAME, SIGNATURE_NAME};
 use goplug_pconf_schema::{Fault, printable};
 use rustix::fs::{Mode, OFlags};
 
 use crate::archive::{self, Item, unreadable};
 use crate::digest::Hashed;
-use crate::open::{Package, listed};
-use crate::stream::unpacked;
+use crate::open::{Package, listed, stream};
 use crate::{failed, wrong};
 
 impl Package {
@@ -24,12 +23,11 @@ impl Package {
     /// `invalid_argument`: the file is not what was opened, somebody changed it meanwhile. `overloaded`: the disk is full.
     /// `denied`, `internal`: the folder cannot be written. What was written until then stays: the caller removes the folder.
     pub fn unpack(&mut self, folder: BorrowedFd<'_>, written: &mut dyn FnMut(u64)) -> Result<(), Fault> {
-        let Self { file, size, contents, .. } = self;
+        let Self { file, size, contents, dialect, .. } = self;
         file.seek(SeekFrom::Start(0)).map_err(|error| failed("read the package", &error))?;
-        let stream = unpacked((&*file).take(MAX_PACKED_BYTES), *size).map_err(|error| unreadable(&error))?;
         let mut folders = Folders { root: folder, open: BTreeMap::new() };
         let (mut files, mut text) = (0, None);
-        archive::read(stream, |item, bytes| {
+        archive::read(stream(file, *size)?, *dialect, |item, bytes| {
             let own = [CONTENTS_NAME, SIGNATURE_NAME].contains(&item.path.as_str());
             let listed = if own { None } else { Some(listed(contents, item)?) };
             let found = folders.write(item, bytes)?;
@@ -42,6 +40,15 @@ impl Package {
             written(item.size);
             Ok(())
         })?;
+        for (name, bytes) in &self.made {
+            let item = Item { path: (*name).to_owned(), size: bytes.len() as u64, executable: false };
+            let found = folders.write(&item, &mut bytes.as_slice())?;
+            if *name == CONTENTS_NAME {
+                text = Some(found);
+            } else {
+                files += 1;
+            }
+        }
         if files != contents.files.len() || text.as_deref() != Some(self.digest()) {
             return Err(changed());
         }

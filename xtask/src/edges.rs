@@ -57,8 +57,8 @@ const ADDRESSES: [(&str, &str, &[&str]); 12] = [
     ("syn", "goplug-interface-macros", &["interface-macros/src"]),
     ("signal_hook", "goplug-host", &["goplug-host/src/host.rs"]),
     ("tar", "goplug-package", &["package/src/archive.rs", "package/src/pack.rs"]),
-    ("flate2", "goplug-package", &["package/src/stream.rs", "package/src/pack.rs"]),
-    ("ruzstd", "goplug-package", &["package/src/stream.rs"]),
+    ("flate2", "goplug-package", &["package/src/stream.rs", "package/src/pack.rs", "package/tests/it"]),
+    ("ruzstd", "goplug-package", &["package/src/stream.rs", "package/tests/it"]),
     ("minisign_verify", "goplug-package", &["package/src/keys.rs"]),
     ("httparse", "goplug-transport", &["transport/src/http"]),
 ];
