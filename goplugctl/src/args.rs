@@ -134,8 +134,10 @@ pub(crate) enum Verb {
     /// Take installed plugins out of the plugin directory
     #[command(visible_alias = "rm")]
     Remove(RemoveArgs),
-    /// Check .pconf files and plugin.json folders, read only
+    /// Check .pconf files, plugin.json folders and packages, read only
     Lint(LintArgs),
+    /// Make a package of the folder of a plugin
+    Pack(PackArgs),
     /// Run, show or stop the daemon
     #[command(subcommand)]
     Daemon(DaemonVerb),
@@ -372,9 +374,29 @@ pub(crate) struct RemoveArgs {
 /// `lint`.
 #[derive(Debug, Args)]
 pub(crate) struct LintArgs {
-    /// Files, folders of plugins, or plugin directories
+    /// Files, packages, folders of plugins, or plugin directories
     #[arg(value_name = "FILE|DIR", required = true)]
     pub(crate) paths: Vec<PathBuf>,
+}
+
+/// `pack`.
+#[derive(Debug, Args)]
+pub(crate) struct PackArgs {
+    /// The folder, with a plugin.json in it
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+
+    /// The package; by default NAMESPACE-NAME-VERSION.plg in the current folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Sign it with this secret key, a file of `minisign -G`; its password is asked for, or read from GOPLUG_KEY_PASSWORD
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+
+    /// Check everything, do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// `daemon`.

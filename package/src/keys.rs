@@ -42,6 +42,8 @@ impl Key {
 pub enum Signer {
     /// The owner of this key, which is trusted.
     Trusted(Key),
+    /// Somebody, and it was not to be found out who: [`Keys::whoever`].
+    Somebody,
     /// Nobody, which was allowed.
     Nobody,
 }
@@ -51,6 +53,7 @@ pub enum Signer {
 pub struct Keys {
     keys: Vec<Key>,
     is_unsigned_allowed: bool,
+    is_anybody_allowed: bool,
 }
 
 impl Keys {
@@ -62,13 +65,19 @@ impl Keys {
         if keys.len() > MAX_KEYS {
             return Err(wrong(format!("{} keys are more than the {MAX_KEYS} that can be trusted", keys.len())));
         }
-        Ok(Self { keys, is_unsigned_allowed: false })
+        Ok(Self { keys, ..Self::default() })
     }
 
     /// Besides them packages that nobody signed. One with a signature that is not in order is refused all the same.
     #[must_use]
     pub fn allow_unsigned(self) -> Self {
         Self { is_unsigned_allowed: true, ..self }
+    }
+
+    /// To look at packages, not to install them: whoever signed them, or nobody.
+    #[must_use]
+    pub fn whoever() -> Self {
+        Self { keys: Vec::new(), is_unsigned_allowed: true, is_anybody_allowed: true }
     }
 
     /// Who signed `contents`.
@@ -89,6 +98,7 @@ impl Keys {
             }
         }
         match self.keys.len() {
+            _ if self.is_anybody_allowed => Ok(Signer::Somebody),
             0 => denied("the package is signed, and no key is trusted yet".into()),
             trusted => denied(format!("none of the {trusted} trusted keys made the signature of the package")),
         }

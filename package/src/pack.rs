@@ -66,6 +66,34 @@ impl Packing {
         &self.contents
     }
 
+    /// The name that its file usually has: `NAMESPACE-NAME-VERSION.plg`.
+    pub fn file_name(&self) -> String {
+        let Manifest { id, version, .. } = &self.manifest;
+        let namespace = if id.namespace().is_empty() { String::new() } else { format!("{}-", id.namespace()) };
+        format!("{namespace}{}-{version}.plg", id.name())
+    }
+
+    /// Writes the package to a file, which appears whole or not at all and takes the place of one that is there; its size.
+    /// Blocking.
+    ///
+    /// # Errors
+    /// As [`Packing::write`]; `denied`, `not_found`: the folder of the file cannot be written to, or is not there.
+    pub fn save(&self, path: &Path, sign: Option<Sign<'_>>) -> Result<u64, Fault> {
+        let shown = printable(&path.to_string_lossy());
+        let name = path.file_name().ok_or_else(|| wrong(format!("{shown} names no file")))?.to_string_lossy();
+        let beside = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
+        let making = |error: std::io::Error| failed(&format!("make {shown}"), &error);
+        let out = File::options().read(true).write(true).create_new(true).open(&beside).map_err(making)?;
+        let written = self
+            .write(&out, sign)
+            .and_then(|()| out.metadata().map_err(making))
+            .and_then(|status| std::fs::rename(&beside, path).map(|()| status.len()).map_err(making));
+        if written.is_err() {
+            _ = std::fs::remove_file(&beside);
+        }
+        written
+    }
+
     /// Writes the package to `out`, compressed with gzip, and syncs it. Blocking.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
 }
 
 /// The verbs of this version, in the order of `--help`: a verb that does not exist yet is absent.
-const VERBS: [&str; 35] = [
+const VERBS: [&str; 36] = [
     "list",
     "status",
     "inspect",
@@ -37,6 +37,7 @@ const VERBS: [&str; 35] = [
     "install",
     "remove",
     "lint",
+    "pack",
     "daemon",
     "completion",
     "man",

@@ -15,6 +15,7 @@ mod list;
 mod measure;
 mod methods;
 pub(crate) mod own;
+pub(crate) mod pack;
 mod ping;
 mod process;
 mod standing;
@@ -62,6 +63,7 @@ pub(crate) async fn run(session: &mut Session, verb: &Verb) -> Result<(), Failur
         Verb::Listen(args) => events::listen(session, args).await,
         Verb::Doctor
         | Verb::Lint(_)
+        | Verb::Pack(_)
         | Verb::Daemon(_)
         | Verb::Completion(_)
         | Verb::Man(_)
