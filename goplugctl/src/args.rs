@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use goplug_pconf_schema::Sha256;
 use goplug_pconf_schema::wire::event::Position;
 
 use crate::duration;
@@ -138,6 +139,9 @@ pub(crate) enum Verb {
     Lint(LintArgs),
     /// Make a package of the folder of a plugin
     Pack(PackArgs),
+    /// Say which programs plugins that start themselves may run
+    #[command(subcommand)]
+    Trust(TrustVerb),
     /// Run, show or stop the daemon
     #[command(subcommand)]
     Daemon(DaemonVerb),
@@ -159,7 +163,7 @@ pub(crate) enum Verb {
 /// `list`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// Only these: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*'
+    /// Only these: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*', with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugins: Vec<String>,
 }
@@ -167,7 +171,7 @@ pub(crate) struct ListArgs {
 /// One plugin.
 #[derive(Debug, Args)]
 pub(crate) struct OnePlugin {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
 }
@@ -175,7 +179,7 @@ pub(crate) struct OnePlugin {
 /// One plugin or none.
 #[derive(Debug, Args)]
 pub(crate) struct OptionalPlugin {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: Option<String>,
 }
@@ -183,7 +187,7 @@ pub(crate) struct OptionalPlugin {
 /// Several plugins.
 #[derive(Debug, Args)]
 pub(crate) struct Plugins {
-    /// The plugins: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*'
+    /// The plugins: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*', with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", required_unless_present = "all", value_parser = whole)]
     pub(crate) plugins: Vec<String>,
     /// All plugins
@@ -210,7 +214,7 @@ pub(crate) struct EventsArgs {
 /// `logs`.
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
     /// Go on with what it writes from now on, across restarts of the plugin and of the daemon
@@ -257,7 +261,7 @@ pub(crate) struct PingArgs {
 /// `execute`.
 #[derive(Debug, Args)]
 pub(crate) struct ExecuteArgs {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
     /// The method
@@ -300,7 +304,7 @@ pub(crate) struct BodyArgs {
 /// `bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
     /// The method
@@ -329,7 +333,7 @@ pub(crate) struct BenchArgs {
 /// `listen`.
 #[derive(Debug, Args)]
 pub(crate) struct ListenArgs {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
     /// The callback
@@ -397,6 +401,30 @@ pub(crate) struct PackArgs {
     /// Check everything, do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// `trust`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrustVerb {
+    /// List the programs that are recorded
+    List,
+    /// Show what a plugin may run, and what it runs
+    Show(OnePlugin),
+    /// Let a plugin run the program that it runs now
+    Approve(ApproveArgs),
+    /// Forget what a plugin may run: the next program that it runs is taken as the first
+    Revoke(OnePlugin),
+}
+
+/// `trust approve`.
+#[derive(Debug, Args)]
+pub(crate) struct ApproveArgs {
+    /// The plugin: NAME or NAMESPACE/NAME
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
+    pub(crate) plugin: String,
+    /// Only if the program's digest is this
+    #[arg(long, value_name = "HEX", value_parser = clap::value_parser!(Sha256))]
+    pub(crate) sha256: Option<Sha256>,
 }
 
 /// `daemon`.

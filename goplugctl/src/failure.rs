@@ -2,7 +2,7 @@
 
 use std::io;
 
-use goplug_pconf_schema::{Code, Fault, PluginId, Ran};
+use goplug_pconf_schema::{Code, Fault, PluginId, Ran, Reason};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -37,7 +37,8 @@ impl Failure {
     pub(crate) fn about(mut self, plugin: &PluginId) -> Self {
         self.plugin = Some(plugin.to_string());
         let name = escape(plugin.as_str());
-        self.hint = self.hint.or_else(|| default_hint(self.fault.code, &name));
+        self.hint =
+            self.hint.or_else(|| mends(self.fault.reason?, &name)).or_else(|| default_hint(self.fault.code, &name));
         self
     }
 
@@ -125,6 +126,18 @@ struct ErrorDocument<'a> {
     retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a Value>,
+}
+
+/// The command that mends this case.
+fn mends(reason: Reason, plugin: &str) -> Option<String> {
+    let verb = match reason {
+        Reason::NotRunning => "start",
+        Reason::Running => "stop",
+        Reason::Disabled => "enable",
+        Reason::GivenUp => "logs",
+        Reason::Untrusted => "trust approve",
+    };
+    Some(format!("goplugctl {verb} {plugin}"))
 }
 
 /// The command that helps with a failure of this code, when nothing better is known.

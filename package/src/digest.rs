@@ -1,25 +1,25 @@
 //! SHA-256, as it is written in `MANIFEST`.
 
-use std::fmt::Write as _;
 use std::io::{Error, Read, Result};
 
-use sha2::{Digest, Sha256};
+use goplug_pconf_schema::Sha256;
+use sha2::Digest;
 
 /// Of what was read so far.
 pub(crate) struct Hashed<R> {
     inner: R,
-    digest: Sha256,
+    digest: sha2::Sha256,
     bytes: u64,
 }
 
 impl<R: Read> Hashed<R> {
     pub(crate) fn new(inner: R) -> Self {
-        Self { inner, digest: Sha256::new(), bytes: 0 }
+        Self { inner, digest: sha2::Sha256::new(), bytes: 0 }
     }
 
     /// The bytes and their digest.
-    pub(crate) fn finish(self) -> (u64, String) {
-        (self.bytes, hex(&self.digest.finalize()))
+    pub(crate) fn finish(self) -> (u64, Sha256) {
+        (self.bytes, Sha256::from(<[u8; 32]>::from(self.digest.finalize())))
     }
 }
 
@@ -34,13 +34,6 @@ impl<R: Read> Read for Hashed<R> {
 }
 
 /// The digest of `bytes`.
-pub(crate) fn of(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(digest: &[u8]) -> String {
-    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
-        _ = write!(text, "{byte:02x}");
-        text
-    })
+pub(crate) fn of(bytes: &[u8]) -> Sha256 {
+    Sha256::from(<[u8; 32]>::from(sha2::Sha256::digest(bytes)))
 }

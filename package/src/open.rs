@@ -8,7 +8,7 @@ use goplug_pconf_schema::contents::{
     CONTENTS_NAME, Contents, MAX_CONTENTS_BYTES, MAX_PACKED_BYTES, PackedFile, SIGNATURE_NAME,
 };
 use goplug_pconf_schema::manifest::{Folder, MANIFEST_NAME};
-use goplug_pconf_schema::{Code, Fault, Manifest, printable};
+use goplug_pconf_schema::{Code, Fault, Manifest, Sha256, printable};
 
 use crate::archive::{self, Dialect, Item, unreadable};
 use crate::digest::{self, Hashed};
@@ -30,7 +30,7 @@ pub struct Package {
     pub(crate) contents: Contents,
     manifest: Manifest,
     signer: Signer,
-    digest: String,
+    digest: Sha256,
     pub(crate) dialect: Dialect,
     /// What the archive does not hold and the plugin's folder needs.
     pub(crate) made: Vec<(&'static str, Vec<u8>)>,
@@ -82,9 +82,9 @@ impl Package {
         &self.signer
     }
 
-    /// The SHA-256 of `MANIFEST`, in hexadecimal: two packages with the same one hold the same files.
-    pub fn digest(&self) -> &str {
-        &self.digest
+    /// The digest of `MANIFEST`: two packages with the same one hold the same files.
+    pub fn digest(&self) -> Sha256 {
+        self.digest
     }
 }
 
@@ -108,7 +108,7 @@ struct Checked {
     contents: Contents,
     manifest: Manifest,
     signer: Signer,
-    digest: String,
+    digest: Sha256,
 }
 
 /// What was seen so far. The files come in this order: `MANIFEST`, its signature if there is one, all others.

@@ -114,7 +114,7 @@ impl Packing {
             let file = open(&self.folder.join(&listed.path), &listed.path)?;
             let mut hashed = Hashed::new(file.take(listed.size));
             append(&mut archive, &listed.path, listed.size, listed.executable, &mut hashed).map_err(writing)?;
-            if hashed.finish() != (listed.size, listed.sha256.clone()) {
+            if hashed.finish() != (listed.size, listed.sha256) {
                 let text = format!("`{}` changed while it was packed: try again", printable(&listed.path));
                 return Err(Fault::new(Code::Conflict, text));
             }

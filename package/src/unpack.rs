@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use goplug_pconf_schema::contents::{CONTENTS_NAME, SIGNATURE_NAME};
-use goplug_pconf_schema::{Fault, printable};
+use goplug_pconf_schema::{Fault, Sha256, printable};
 use rustix::fs::{Mode, OFlags};
 
 use crate::archive::{self, Item, unreadable};
@@ -49,7 +49,7 @@ impl Package {
                 files += 1;
             }
         }
-        if files != contents.files.len() || text.as_deref() != Some(self.digest()) {
+        if files != contents.files.len() || text != Some(self.digest()) {
             return Err(changed());
         }
         folders.finish()
@@ -67,7 +67,7 @@ struct Folders<'a> {
 }
 
 impl Folders<'_> {
-    fn write(&mut self, item: &Item, bytes: &mut dyn Read) -> Result<String, Fault> {
+    fn write(&mut self, item: &Item, bytes: &mut dyn Read) -> Result<Sha256, Fault> {
         let (parent, name) = item.path.rsplit_once('/').unwrap_or(("", &item.path));
         let parent = self.folder(parent)?;
         let shown = printable(&item.path);

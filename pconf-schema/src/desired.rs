@@ -101,7 +101,7 @@ impl DesiredState {
 
 /// FNV-1a of what the plugins are written as, without the spaces that mean nothing. It guards against accidents, not
 /// against people: whoever may write the file may write the sum.
-fn checksum(plugins: &BTreeMap<PluginId, Desired>) -> String {
+pub(crate) fn checksum(plugins: &impl Serialize) -> String {
     let text = serde_json::to_vec(plugins).expect("strings, numbers and booleans are always JSON");
     let sum =
         text.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));

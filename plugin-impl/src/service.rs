@@ -259,6 +259,7 @@ impl Service {
                 Activate::Refuse(fault) => return Err(fault),
                 Activate::Wait => _ = changed.changed().await,
                 Activate::Run => {
+                    self.notifier.begin();
                     let service = Arc::clone(self);
                     let run = tokio::spawn(async move {
                         let reply = service.run_activator(settings).await;

@@ -23,6 +23,7 @@ use crate::discovery::{Confinement, Found};
 use crate::event::{EventLog, Events};
 use crate::finder::{self, Finder, InstalledPlugin, Request};
 use crate::install;
+use crate::named;
 use crate::options::{Builder, LONGEST};
 use crate::plugin::Plugin;
 use crate::program::{self, Programs};
@@ -40,7 +41,9 @@ const MAX_SCAN_REQUESTS: usize = 256;
 ///
 /// Wherever a plugin is named, `namespace/name`, `-/name` (no namespace) and a bare `name` are understood; a bare name that
 /// fits several namespaces is a `conflict` whose `data` lists the candidates. The whole name is the fast one: it is looked
-/// up as it is.
+/// up as it is. Behind any of them `@RANGE` (`test/do@^1.2`) asks for a version: when the one that is there will not do, that
+/// is `not_found`, or `wrong_state` when another one that is installed would. A handle that was got so keeps to its plugin,
+/// whatever version follows.
 ///
 /// Dropping the last handle ([`Plugin`]s included), or [`Registry::close`], ends every call, feed and subscription, and
 /// leaves every plugin running and active.
@@ -349,7 +352,7 @@ impl Registry {
             detail.process = self.inner.process_of(&slot.id);
             self.inner.settle(&slot.id, &mut detail.summary);
         }
-        detail.health = call::health(&slot).await;
+        (detail.health, detail.executable) = tokio::join!(call::health(&slot), self.inner.executable(&slot));
         Ok(detail)
     }
 
@@ -631,8 +634,16 @@ impl Inner {
         }
     }
 
-    /// The plugin of that name, whether it runs or is only installed.
+    /// The plugin of that name, in a version that will do, whether it runs or is only installed.
     pub(crate) fn find(&self, plugin: &str) -> Result<Known, Fault> {
+        match self.find_named(plugin) {
+            Err(fault) if plugin.contains('@') && fault.code == Code::NotFound => named::find(self, plugin, fault),
+            found => found,
+        }
+    }
+
+    /// The same, what is behind an `@` being part of the name.
+    pub(crate) fn find_named(&self, plugin: &str) -> Result<Known, Fault> {
         if let Some(slot) = self.slots.get(plugin).map(|entry| Arc::clone(entry.value())) {
             return Ok(Known::Slot(slot));
         }

@@ -122,6 +122,7 @@ pub(crate) fn detail_installed(plugin: &InstalledPlugin, conflicts: Vec<String>)
         calls: 0,
         installed: Some(manifest_of(plugin)),
         process: None,
+        executable: None,
     }
 }
 
@@ -174,6 +175,7 @@ pub(crate) fn detail(slot: &Slot, conflicts: Vec<String>) -> PluginDetail {
         calls: live.as_ref().map_or(0, |live| live.calls.load(Ordering::Relaxed)),
         installed: None,
         process: None,
+        executable: None,
         summary,
     }
 }

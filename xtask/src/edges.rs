@@ -48,7 +48,7 @@ const EDGES: [(&str, &[&str]); 14] = [
 const NOT_BELOW_DATA: [&str; 5] = ["axum", "hyper", "mio", "notify", "tokio"];
 
 /// Third-party crates as code names them, the package that may use each, and where in it the crate may be named.
-const ADDRESSES: [(&str, &str, &[&str]); 13] = [
+const ADDRESSES: [(&str, &str, &[&str]); 12] = [
     ("notify", "goplug-registry", &["registry/src/discovery/watch"]),
     ("dashmap", "goplug-registry", &["registry/src/registry.rs"]),
     ("hyperlocal", "goplugctl", &["goplugctl/src/target/daemon"]),
@@ -59,7 +59,6 @@ const ADDRESSES: [(&str, &str, &[&str]); 13] = [
     ("tar", "goplug-package", &["package/src/archive.rs", "package/src/pack.rs"]),
     ("flate2", "goplug-package", &["package/src/stream.rs", "package/src/pack.rs", "package/tests/it"]),
     ("ruzstd", "goplug-package", &["package/src/stream.rs", "package/tests/it"]),
-    ("minisign", "goplugctl", &["goplugctl/src/commands/pack.rs", "package/tests/it"]),
     ("minisign_verify", "goplug-package", &["package/src/keys.rs"]),
     ("httparse", "goplug-transport", &["transport/src/http"]),
 ];

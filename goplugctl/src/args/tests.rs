@@ -7,7 +7,7 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
 }
 
 /// The verbs of this version, in the order of `--help`: a verb that does not exist yet is absent.
-const VERBS: [&str; 36] = [
+const VERBS: [&str; 37] = [
     "list",
     "status",
     "inspect",
@@ -38,6 +38,7 @@ const VERBS: [&str; 36] = [
     "remove",
     "lint",
     "pack",
+    "trust",
     "daemon",
     "completion",
     "man",
@@ -107,6 +108,9 @@ fn what_makes_no_sense_is_refused() {
         "bench x y -t 61m",
         "bench x y --warmup 61m",
         "wait x --for=born",
+        "trust",
+        "trust approve x --sha256 00",
+        "trust revoke",
         "wait x --for=callback=",
         "listen x y --after 7",
         "completion smallsh",

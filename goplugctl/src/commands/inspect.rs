@@ -95,6 +95,9 @@ fn describe(detail: &PluginDetail, style: Style) -> String {
     line("lazy", if summary.lazy_load { "loaded when asked for".into() } else { String::new() }, Paint::None);
     line("pid", number(summary.pid), Paint::None);
     line("uid", number(detail.uid), Paint::None);
+    for (title, value, paint) in detail.executable.iter().flat_map(super::trust::lines) {
+        line(title, value, paint);
+    }
     line("epoch", text(&detail.epoch), Paint::None);
     line("file", text(&summary.pconf), Paint::None);
     line("manifest", text(&summary.manifest), Paint::None);

@@ -22,7 +22,10 @@ pub(super) async fn list(session: &mut Session, args: &ListArgs) -> Result<(), F
     let (mut shown, mut missed) = (Vec::new(), false);
     for name in &args.plugins {
         let what = format!("cannot list `{name}`");
-        let fits = if pick::is_glob(name) {
+        let fits = if pick::ranged(&what, name, &known)?.is_some() {
+            pick::any(&what, name, &known)
+                .map(|ids| known.iter().filter(|row| row.id().is_some_and(|id| ids.contains(&id))).cloned().collect())
+        } else if pick::is_glob(name) {
             pick::matching(&what, name, &known).map(|found| found.into_iter().cloned().collect())
         } else {
             named(&what, name, &known, &directories)

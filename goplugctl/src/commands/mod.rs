@@ -19,11 +19,12 @@ pub(crate) mod pack;
 mod ping;
 mod process;
 mod standing;
+mod trust;
 mod why;
 
 pub(crate) use events::listen_to;
 
-use crate::args::Verb;
+use crate::args::{TrustVerb, Verb};
 use crate::failure::Failure;
 use crate::session::Session;
 use crate::target::Change;
@@ -56,6 +57,10 @@ pub(crate) async fn run(session: &mut Session, verb: &Verb) -> Result<(), Failur
         Verb::Enable(args) => process::change(session, args, Change::Enable).await,
         Verb::Disable(args) => process::change(session, args, Change::Disable).await,
         Verb::Logs(args) => process::logs(session, args).await,
+        Verb::Trust(TrustVerb::List) => trust::list(session).await,
+        Verb::Trust(TrustVerb::Show(args)) => trust::show(session, args).await,
+        Verb::Trust(TrustVerb::Approve(args)) => trust::approve(session, args).await,
+        Verb::Trust(TrustVerb::Revoke(args)) => trust::revoke(session, args).await,
         Verb::Rescan => life::rescan(session).await,
         Verb::Ping(args) => ping::ping(session, args).await,
         Verb::Execute(args) => execute::execute(session, args).await,

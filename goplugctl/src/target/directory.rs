@@ -12,10 +12,10 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use goplug_pconf_schema::admin::{
     Activation, CallbackList, DaemonStatus, Installation, LogEntry, MethodList, Notification, Ping, PluginDetail,
-    PluginSummary, ProcessChange, RegistryEvent, Removal, Unloaded, Why,
+    PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, Unloaded, Why,
 };
 use goplug_pconf_schema::wire::event::Position;
-use goplug_pconf_schema::{Code, Fault, PluginId, printable};
+use goplug_pconf_schema::{Code, Fault, PluginId, Sha256, printable};
 use goplug_registry::{CallOptions, Events, Registry, Wait};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
@@ -43,8 +43,15 @@ impl Directory {
             other => other?,
         };
         let mut builder = Registry::builder(path).caller("goplugctl");
-        if let Some(folder) = std::env::var_os("GOPLUG_HOSTS_DIR").filter(|folder| !folder.is_empty()) {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        if let Some(folder) = variable("GOPLUG_HOSTS_DIR") {
             builder = builder.hosts_dir(folder);
+        }
+        if let Some(folder) = variable("GOPLUG_TRUST_DIR") {
+            builder = builder.trust_dir(folder);
+        }
+        if let Some(word) = variable("GOPLUG_PIN_EXECUTABLES") {
+            builder = builder.pin_executables(switch("GOPLUG_PIN_EXECUTABLES", &word.to_string_lossy())?);
         }
         let registry = builder.open().await?;
         match registry.rescan().await {
@@ -223,6 +230,22 @@ impl Target for Directory {
         .boxed()
     }
 
+    fn trusted(&self) -> Answer<'_, Vec<TrustEntry>> {
+        self.registry.trusted().boxed()
+    }
+
+    fn trust<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Trust> {
+        self.registry.trust_of(plugin.as_str()).boxed()
+    }
+
+    fn approve<'a>(&'a self, plugin: &'a PluginId, expected: Option<Sha256>) -> Answer<'a, Trust> {
+        self.registry.approve(plugin.as_str(), expected).boxed()
+    }
+
+    fn revoke<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Revocation> {
+        self.registry.revoke(plugin.as_str()).boxed()
+    }
+
     fn rescan(&self) -> Answer<'_, ()> {
         async { self.registry.rescan().await }.boxed()
     }
@@ -329,6 +352,18 @@ fn awaited(what: &Awaited) -> Wait {
         Awaited::Discovered => Wait::Discovered,
         Awaited::Gone => Wait::Gone,
         Awaited::Callback(name) => Wait::Callback(name.clone()),
+    }
+}
+
+/// A variable that says yes or no, as goplugd reads it.
+fn switch(name: &str, word: &str) -> Result<bool, Fault> {
+    match word {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        other => {
+            let text = format!("{name} is `{}`: use true or false", printable(other));
+            Err(Fault::new(Code::InvalidArgument, text))
+        }
     }
 }
 

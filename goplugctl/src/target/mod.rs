@@ -12,10 +12,10 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use goplug_pconf_schema::admin::{
     Activation, CallbackList, DaemonStatus, Installation, LogEntry, MethodList, Notification, Ping, PluginDetail,
-    PluginSummary, ProcessChange, RegistryEvent, Removal, Unloaded, Why,
+    PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, Unloaded, Why,
 };
 use goplug_pconf_schema::wire::event::Position;
-use goplug_pconf_schema::{Fault, PluginId};
+use goplug_pconf_schema::{Fault, PluginId, Sha256};
 
 pub(crate) use choose::{Place, choose, default_sockets};
 pub(crate) use daemon::Daemon;
@@ -119,6 +119,14 @@ pub(crate) trait Target: Send + Sync {
     fn change<'a>(&'a self, plugin: &'a PluginId, change: Change) -> Answer<'a, ProcessChange>;
     /// What the process of an installed plugin wrote, and what goes on if `follow`.
     fn logs<'a>(&'a self, plugin: &'a PluginId, follow: bool) -> Answer<'a, Items<LogEntry>>;
+    /// Every program that is pinned.
+    fn trusted(&self) -> Answer<'_, Vec<TrustEntry>>;
+    /// What a plugin may run, and what it runs. Activates nothing.
+    fn trust<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Trust>;
+    /// Lets it run what it runs now; with a digest, only that.
+    fn approve<'a>(&'a self, plugin: &'a PluginId, expected: Option<Sha256>) -> Answer<'a, Trust>;
+    /// Forgets what it may run.
+    fn revoke<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Revocation>;
     /// Looks at the directories now.
     fn rescan(&self) -> Answer<'_, ()>;
     /// One round trip to the plugin.

@@ -11,6 +11,7 @@ mod process;
 mod target;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -140,6 +141,10 @@ fn router(app: Arc<App>) -> Router {
         .route(&plugin("/callbacks/{callback}/ack"), post(callbacks::ack))
         .route(&plugin("/why"), get(plugins::why))
         .route(&plugin("/wait"), get(plugins::wait))
+        .route(&plugin("/trust"), get(trust::show))
+        .route(&plugin("/trust/approve"), post(trust::approve))
+        .route(&plugin("/trust/revoke"), post(trust::revoke))
+        .route("/v1/trust", get(trust::list))
         .route("/v1/why", get(plugins::why_subject))
         .route("/v1/deadletters", get(callbacks::dead_letters))
         .route("/v1/events", get(events::follow))

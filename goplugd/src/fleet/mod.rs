@@ -15,9 +15,11 @@ use goplug_pconf_schema::manifest::MANIFEST_NAME;
 use goplug_pconf_schema::wire::event::Position;
 use goplug_registry::admin::{
     Activation, CallbackList, DeadLetter, EventKind, Installation, MethodList, Ping, PluginDetail, PluginSummary,
-    ProcessChange, RegistryEvent, Removal, Unloaded, Why,
+    ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, Unloaded, Why,
 };
-use goplug_registry::{Answer, CallOptions, Code, Error, Feed, LogPosition, Logs, PluginId, Registry, Unload, Wait};
+use goplug_registry::{
+    Answer, CallOptions, Code, Error, Feed, LogPosition, Logs, PluginId, Registry, Sha256, Unload, Wait,
+};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -340,6 +342,30 @@ impl Fleet {
     ) -> Result<Logs, Error> {
         let logs = async |registry: Registry| registry.logs(plugin.as_str(), follow).await;
         Ok(self.ask(plugin, logs).await?.after(after))
+    }
+
+    /// Every program that is pinned, of all directories.
+    pub(crate) async fn trusted(&self) -> Result<Vec<TrustEntry>, Error> {
+        let mut all = Vec::new();
+        for member in self.members() {
+            all.extend(member.registry.trusted().await?);
+        }
+        Ok(all)
+    }
+
+    /// What a plugin may run, and what it runs.
+    pub(crate) async fn trust_of(&self, plugin: &PluginId) -> Result<Trust, Error> {
+        self.ask(plugin, async |registry| registry.trust_of(plugin.as_str()).await).await
+    }
+
+    /// Pins a plugin to what it runs now.
+    pub(crate) async fn approve(&self, plugin: &PluginId, expected: Option<Sha256>) -> Result<Trust, Error> {
+        self.ask(plugin, async |registry| registry.approve(plugin.as_str(), expected).await).await
+    }
+
+    /// Forgets what a plugin may run.
+    pub(crate) async fn revoke(&self, plugin: &PluginId) -> Result<Revocation, Error> {
+        self.ask(plugin, async |registry| registry.revoke(plugin.as_str()).await).await
     }
 
     /// One round trip to a plugin.

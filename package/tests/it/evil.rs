@@ -201,20 +201,22 @@ fn corpus() -> Vec<Case> {
         changed(|it| it.permissions = Some(serde_json::json!({"net": false}))),
     );
     case("a later format".into(), "format 2", changed(|it| it.format = 2));
-    case(
-        "a digest of another file".into(),
-        "is not what",
-        changed(|it| it.files[0].sha256 = it.files[1].sha256.clone()),
-    );
+    case("a digest of another file".into(), "is not what", changed(|it| it.files[0].sha256 = it.files[1].sha256));
     case(
         "digests exchanged".into(),
         "is not what",
         changed(|it| {
-            let one = it.files[0].sha256.clone();
+            let one = it.files[0].sha256;
             it.files[0].sha256 = std::mem::replace(&mut it.files[1].sha256, one);
         }),
     );
-    case("no digest".into(), "64 hexadecimal", changed(|it| it.files[0].sha256.clear()));
+    for digest in ["", "00", &"A".repeat(64), &"g".repeat(64)] {
+        let text = String::from_utf8(contents().to_json()).unwrap();
+        let text = text.replace(&contents().files[0].sha256.to_string(), digest);
+        let mut all = entries();
+        all[0] = Entry::file("MANIFEST", text, "0000644");
+        case(format!("the digest {digest:?}"), "64 lower-case", tar(&all));
+    }
     case("a huge size".into(), "limit", changed(|it| it.files[0].size = u64::MAX));
     case("out of order".into(), "named once", changed(|it| it.files.reverse()));
     case("a path that leads out".into(), "`..`", changed(|it| it.files[0].path = "../x".into()));

@@ -6,8 +6,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use goplug_package::{Keys, Package};
 use goplug_pconf_schema::contents::{Contents, PackedFile};
-use goplug_pconf_schema::{Fault, PluginId};
-use sha2::{Digest, Sha256};
+use goplug_pconf_schema::{Fault, PluginId, Sha256};
+use sha2::Digest;
 
 pub(crate) const PLUGIN_JSON: &str =
     r#"{"namespace": "test", "name": "do", "version": "1.2.0", "source": {"mode": "local_exec", "path": "bin/do"}}"#;
@@ -75,8 +75,7 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 pub(crate) fn packed(path: &str, data: impl AsRef<[u8]>, executable: bool) -> PackedFile {
-    let digest = Sha256::digest(data.as_ref());
-    let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = Sha256::from(<[u8; 32]>::from(sha2::Sha256::digest(data.as_ref())));
     PackedFile { path: path.into(), size: data.as_ref().len() as u64, sha256, executable }
 }
 

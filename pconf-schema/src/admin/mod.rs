@@ -3,6 +3,7 @@
 mod event;
 mod pattern;
 mod plugin;
+mod trust;
 mod why;
 
 pub use event::{EventKind, RegistryEvent};
@@ -12,4 +13,5 @@ pub use plugin::{
     Notification, Ping, PluginDetail, PluginSummary, ProcessChange, ProcessDetail, ProcessExit, Removal, State,
     Transport, Unloaded,
 };
+pub use trust::{Executable, Revocation, Trust, TrustEntry, TrustVerdict};
 pub use why::{Link, LinkState, Why};

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Executable;
 use crate::PluginId;
 use crate::manifest::{ManifestWire, SourceMode};
 use crate::wire::event::CallbackStatus;
@@ -195,6 +196,9 @@ pub struct PluginDetail {
     /// Its process, if the registry starts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessDetail>,
+    /// The program that the process runs which listens on its socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executable: Option<Executable>,
 }
 
 /// The process of an installed plugin, as its keeper sees it.

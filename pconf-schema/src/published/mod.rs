@@ -53,6 +53,9 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("admin-dead-letters", answered::<Vec<admin::DeadLetter>>()),
         ("admin-status", answered::<admin::DaemonStatus>()),
         ("admin-event", answered::<admin::RegistryEvent>()),
+        ("admin-trust", answered::<admin::Trust>()),
+        ("admin-trust-list", answered::<Vec<admin::TrustEntry>>()),
+        ("admin-revocation", answered::<admin::Revocation>()),
         ("admin-why", answered::<admin::Why>()),
     ];
     all.sort_by_key(|(name, _)| *name);

@@ -11,6 +11,7 @@ use goplug_transport::Acknowledger;
 use tokio::time::Instant;
 
 use super::cursor::{Cursor, Novelty};
+use super::standing::Stands;
 use super::stream::{Raw, Stream};
 use super::{Notice, acknowledge};
 use crate::registry::Inner;
@@ -36,6 +37,8 @@ pub struct Feed {
     shared: Arc<Shared>,
     callback: String,
     reader: Reader,
+    /// Of a subscription, until another feed of its name takes its place.
+    stands: Option<Stands>,
     cursor: Cursor,
     /// The process to which an observer was attached last.
     known: Option<String>,
@@ -72,12 +75,17 @@ impl Feed {
             Reader::Observer { after } => after.clone(),
             Reader::Subscription(_) => None,
         };
+        let stands = match &reader {
+            Reader::Subscription(name) => Some(registry.shared.standing.add(&slot.id, callback, name)),
+            Reader::Observer { .. } => None,
+        };
         Self {
             registry: Arc::downgrade(registry),
             slot,
             shared: Arc::clone(&registry.shared),
             callback: callback.to_owned(),
             reader,
+            stands,
             cursor: Cursor::new(Class::Event, after),
             known: None,
             acknowledged: None,
@@ -294,6 +302,7 @@ impl Feed {
             }
             Raw::Replaced => {
                 self.stream = None;
+                self.stands = None;
                 self.ended = true;
                 self.ready.push_back(FeedItem::Replaced);
             }

@@ -178,7 +178,14 @@ fn understand(bytes: &[u8], status: &Stat, folder: &Path, confinement: &Confinem
     })?;
     let mut warnings = pconf.warnings.clone();
     warnings.extend(group_warning(status));
-    Ok(Found { pconf: Arc::new(pconf), socket, file_uid: status.st_uid, warnings, is_tilotech: false })
+    Ok(Found {
+        pconf: Arc::new(pconf),
+        socket,
+        file_uid: status.st_uid,
+        warnings,
+        is_tilotech: false,
+        is_started: false,
+    })
 }
 
 fn group_warning(status: &Stat) -> Option<String> {
@@ -284,7 +291,7 @@ fn mode_of(status: &Stat) -> u32 {
     status.st_mode & 0o7777
 }
 
-pub(super) fn stamp_of(status: &Stat) -> Stamp {
+pub(crate) fn stamp_of(status: &Stat) -> Stamp {
     let ns = |seconds: i64, nanos: u64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
     Stamp {
         dev: status.st_dev,

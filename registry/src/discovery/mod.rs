@@ -24,7 +24,7 @@ use goplug_pconf_schema::{Manifest, Pconf, PconfProblem, PluginId};
 
 pub(crate) use confine::{Confinement, runtime_folder};
 pub(crate) use diff::{Change, View, diff, diff_manifests};
-pub(crate) use examine::{Examined, examine, examine_manifest, read_anyway};
+pub(crate) use examine::{Examined, examine, examine_manifest, read_anyway, stamp_of};
 pub(crate) use program::check_program;
 pub(crate) use scan::{DirectoryFacts, directory_facts, is_candidate, scan};
 pub(crate) use watch::{Watch, WatchSignals};
@@ -106,6 +106,8 @@ pub(crate) struct Found {
     pub(crate) warnings: Vec<String>,
     /// It speaks the wire of tilotech/go-plugin, as its manifest says.
     pub(crate) is_tilotech: bool,
+    /// A registry started its process: it runs what it was told to run.
+    pub(crate) is_started: bool,
 }
 
 /// A manifest that can be used: an installed plugin.

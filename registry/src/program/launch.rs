@@ -91,6 +91,7 @@ pub(crate) fn process(hosted: Hosted, installed: Arc<Installed>) -> Process {
         file_uid: rustix::process::geteuid().as_raw(),
         warnings: installed.warnings.clone(),
         is_tilotech: manifest.wire == ManifestWire::Tilotech,
+        is_started: true,
     };
     Process { hosted, found: Arc::new(found), installed, since: Instant::now() }
 }

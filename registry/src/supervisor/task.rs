@@ -20,10 +20,12 @@ use super::part::{Parted, part};
 use super::state::{Effect, Input, Machine, Phase, Successor, step};
 use super::{Command, FileNews, MAX_COMMANDS, Seen, Slot, View};
 use crate::call::is_hung;
+use crate::callback::Standing;
 use crate::discovery::Found;
 use crate::event::{EventLog, now_text};
 use crate::options::{Builder, MAX_CONCURRENT_LAUNCHES, MAX_CONCURRENT_STARTS, Options, POOL_IDLE};
 use crate::tasks::{Tasks, Work, at, jitter, work};
+use crate::trust::Trust;
 
 /// Callers that may wait for one start.
 const MAX_WAITING: usize = 1_024;
@@ -38,6 +40,10 @@ pub(crate) struct Shared {
     /// Bounds how many processes are started at once.
     pub launches: Semaphore,
     pub tasks: Tasks,
+    /// The subscriptions that a new process is told of.
+    pub standing: Standing,
+    /// Which programs processes run, and may run.
+    pub trust: Trust,
     /// True once the registry is closed.
     pub closed: watch::Sender<bool>,
     /// Plugins whose file leads to nobody: another file may claim the same pair.
@@ -53,6 +59,8 @@ impl Shared {
             starts,
             launches: Semaphore::new(MAX_CONCURRENT_LAUNCHES),
             tasks: Tasks::default(),
+            standing: Standing::default(),
+            trust: Trust::default(),
             closed: watch::Sender::new(false),
             dead_ends,
         }
@@ -342,7 +350,7 @@ impl Task {
             // The semaphore is never closed; without a permit the start would only be less polite.
             let _permit = shared.starts.acquire().await.ok();
             let options = shared.options.load_full();
-            meet(&found, &options, mode).await
+            meet(&shared, &found, &options, mode).await
         })
     }
 

@@ -4,6 +4,8 @@
 //! published. Options: `--count N --prefix P` (P0, P1, … in the namespace `Many`), `--lazy`, `--version V`,
 //! `--activations FILE` (the activator appends a line), `--activator-ms N`, `--activator-fails FILE` (while FILE exists),
 //! `--output TEXT`, `--stopper TEXT`, `--max-calls N`, `--max-request N`, `--window N` (messages), `--health STATUS`,
+//! `--publish FILE` (notifies `events` all the time, from its first moment on, and appends the position of what was acknowledged),
+//! `--brief FILE` (while FILE exists, dies of the first thing that it published),
 //! `--chatter` (writes to standard output and error all the time, and dies when it cannot).
 
 #![allow(clippy::panic, reason = "it misbehaves on command")]
@@ -15,7 +17,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use goplug_plugin_impl::{Callback, Code, Context, Error, Health, HealthStatus, Method, Plugin, PluginBuilder};
+use goplug_plugin_impl::{
+    Callback, Code, Context, Error, Health, HealthStatus, Method, Notifier, Plugin, PluginBuilder,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +40,8 @@ struct Options {
     max_request: Option<u64>,
     window: Option<usize>,
     health: String,
+    publish: Option<PathBuf>,
+    brief: Option<PathBuf>,
     chatter: bool,
 }
 
@@ -71,6 +77,9 @@ async fn main() -> Result<(), Error> {
         // One plugin: with its signals, and it ends with a `stop`.
         let plugin = build(&options, name).build()?;
         let pair = name.strip_prefix("-/").unwrap_or(name).replacen('/', "", 1);
+        if let Some(file) = &options.publish {
+            tokio::spawn(publish(plugin.notifier(), file.clone(), options.brief.clone()));
+        }
         tokio::spawn(announce(options.dir.join(format!("{pair}.pconf"))));
         return plugin.run().await;
     }
@@ -83,6 +92,22 @@ async fn main() -> Result<(), Error> {
         plugin.wait().await;
     }
     Ok(())
+}
+
+async fn publish(notifier: Notifier, file: PathBuf, brief: Option<PathBuf>) {
+    loop {
+        match notifier.notify_acked("events", "published").await {
+            Ok(position) => {
+                append(&file, &format!("{position}\n"));
+                if brief.as_ref().is_some_and(|brief| brief.exists()) {
+                    std::process::abort();
+                }
+            }
+            // Ended, or a subscriber has left.
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// Prints `ready` when the `.pconf` of this process is there: `run` says nothing of its own.
@@ -119,6 +144,8 @@ fn options() -> Options {
             "--window" => options.window = Some(number(value()) as usize),
             "--health" => options.health = value(),
             "--no-shared-memory" => options.no_shared_memory = true,
+            "--publish" => options.publish = Some(value().into()),
+            "--brief" => options.brief = Some(value().into()),
             "--chatter" => options.chatter = true,
             "--count" => count = number(value()),
             "--prefix" => prefix = value(),
@@ -149,10 +176,12 @@ fn build(options: &Options, name: &str) -> PluginBuilder {
         _ => HealthStatus::Ok,
     };
     let (stopper, activation) = (options.stopper.clone(), options.clone());
+    let version = options.version.clone().unwrap_or_default();
     let builder = builder
         .health(move || Health { status, detail: None })
         .activator(move |settings| activate(&activation, &settings))
-        .stopper(move || stopper.clone());
+        .stopper(move || stopper.clone())
+        .method("version", move |_cx, _body| Ok(format!("{version} {}", std::process::id())));
     notifications(calls(builder), options.window)
 }
 

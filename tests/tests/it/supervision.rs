@@ -91,6 +91,16 @@ impl Hosts {
     pub(crate) fn folder(&self) -> PathBuf {
         self.0.join("hosts")
     }
+
+    /// What the records say: the pid of each host and of its plugin.
+    pub(crate) fn recorded(&self) -> Vec<(u32, u32)> {
+        let files = std::fs::read_dir(self.folder()).into_iter().flatten().flatten();
+        let records = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "json"));
+        let records =
+            records.filter_map(|file| serde_json::from_slice::<Value>(&std::fs::read(file.path()).ok()?).ok());
+        let pid = |record: &Value, of: &str| u32::try_from(record[of]["pid"].as_u64().unwrap()).unwrap();
+        records.map(|record| (pid(&record, "host"), pid(&record, "plugin"))).collect()
+    }
 }
 
 impl Drop for Hosts {

@@ -9,13 +9,13 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::StreamExt;
 use goplug_pconf_schema::admin::{
     Activation, CallbackList, DaemonStatus, Installation, LogEntry, MethodList, Notification, Ping, PluginDetail,
-    PluginSummary, ProcessChange, RegistryEvent, Removal, Unloaded, Why,
+    PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, Unloaded, Why,
 };
 use goplug_pconf_schema::wire::call::{MAX_DEADLINE_MS, escape};
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::wire::life::{DEFAULT_DRAIN_MS, STOP_GRACE_MS};
 use goplug_pconf_schema::wire::sse::SseEvent;
-use goplug_pconf_schema::{Code, Fault, PluginId};
+use goplug_pconf_schema::{Code, Fault, PluginId, Sha256};
 use hyper::Method;
 
 use super::lines::Lines;
@@ -109,6 +109,27 @@ impl Target for Daemon {
     fn logs<'a>(&'a self, plugin: &'a PluginId, follow: bool) -> Answer<'a, Items<LogEntry>> {
         let lines = Lines::new(self.clone(), path(plugin, "/logs"), follow);
         async move { Ok(lines.open().await?.boxed()) }.boxed()
+    }
+
+    fn trusted(&self) -> Answer<'_, Vec<TrustEntry>> {
+        self.document(Ask::get("/v1/trust")).boxed()
+    }
+
+    fn trust<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Trust> {
+        self.document(Ask::get(path(plugin, "/trust"))).boxed()
+    }
+
+    fn approve<'a>(&'a self, plugin: &'a PluginId, expected: Option<Sha256>) -> Answer<'a, Trust> {
+        self.document(Ask {
+            body: serde_json::json!({ "sha256": expected }).to_string().into(),
+            content_type: Some("application/json"),
+            ..Ask::post(path(plugin, "/trust/approve"))
+        })
+        .boxed()
+    }
+
+    fn revoke<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Revocation> {
+        self.document(Ask::post(path(plugin, "/trust/revoke"))).boxed()
     }
 
     fn rescan(&self) -> Answer<'_, ()> {
