@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use goplug_pconf_schema::Sha256;
 use goplug_pconf_schema::wire::event::Position;
+use goplug_pconf_schema::{RollbackOn, Sha256};
 
 use crate::duration;
 use crate::output::{ColorChoice, Format};
@@ -130,11 +130,19 @@ pub(crate) enum Verb {
     Bench(BenchArgs),
     /// Print a callback's notifications as they come, holding nobody back
     Listen(ListenArgs),
-    /// Copy the folder of a plugin into the plugin directory
+    /// Copy the folder of a plugin, or of another version of it, into the plugin directory
     Install(InstallArgs),
-    /// Take installed plugins out of the plugin directory
+    /// Take installed plugins, or single versions of them, out of the plugin directory
     #[command(visible_alias = "rm")]
     Remove(RemoveArgs),
+    /// Make another version of an installed plugin current; if it does not come up, the one before goes on
+    Upgrade(UpgradeArgs),
+    /// Make the version current that was so before
+    Rollback(RollbackArgs),
+    /// Let only some versions of an installed plugin become current
+    Pin(PinArgs),
+    /// Show what another version changes in the manifest, in methods and in schemas (exit code 11 if anything)
+    Diff(DiffArgs),
     /// Check .pconf files, plugin.json folders and packages, read only
     Lint(LintArgs),
     /// Make a package of the folder of a plugin
@@ -364,7 +372,7 @@ pub(crate) struct InstallArgs {
 /// `remove`.
 #[derive(Debug, Args)]
 pub(crate) struct RemoveArgs {
-    /// Which plugins.
+    /// Which plugins; one version of one: NAME@1.2.0
     #[command(flatten)]
     pub(crate) plugins: Plugins,
     /// Stop what runs first
@@ -373,6 +381,63 @@ pub(crate) struct RemoveArgs {
     /// Check everything, do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// `upgrade`.
+#[derive(Debug, Args)]
+pub(crate) struct UpgradeArgs {
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
+    pub(crate) plugin: String,
+    /// The folder of the new version, or the plugin.json in it [default: the newest that is installed and not pinned away]
+    #[arg(value_name = "FILE|DIR")]
+    pub(crate) source: Option<PathBuf>,
+    /// Take it back when in its first minute more of its calls fail than this, such as err>1%; needs a daemon
+    #[arg(long, value_name = "RULE")]
+    pub(crate) rollback_on: Option<RollbackOn>,
+    /// An older version than the current one will do
+    #[arg(long)]
+    pub(crate) downgrade: bool,
+    /// Check everything, do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `rollback`.
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
+    pub(crate) plugin: String,
+    /// Check everything, do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `pin`.
+#[derive(Debug, Args)]
+pub(crate) struct PinArgs {
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
+    pub(crate) plugin: String,
+    /// The versions that may become current, such as ^1.2 or =1.2.0
+    #[arg(value_name = "RANGE", required_unless_present = "clear")]
+    pub(crate) range: Option<String>,
+    /// All of them again
+    #[arg(long, conflicts_with = "range")]
+    pub(crate) clear: bool,
+}
+
+/// `diff`.
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
+    pub(crate) plugin: String,
+    /// A folder, the plugin.json in it, or @VERSION for one that is installed [default: what upgrade leads to]; a version that
+    /// does not run is started for its hello, not activated, and ended
+    #[arg(value_name = "FILE|DIR|@VERSION")]
+    pub(crate) against: Option<PathBuf>,
 }
 
 /// `lint`.

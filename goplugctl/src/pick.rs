@@ -136,6 +136,8 @@ mod tests {
             protocol: None,
             since: String::new(),
             last_error: None,
+            versions: Vec::new(),
+            pinned: None,
         };
         ids.iter().map(summary).collect()
     }

@@ -14,6 +14,7 @@ pub mod manifest;
 mod pconf;
 pub mod published;
 mod range;
+mod rollback;
 pub mod settings;
 mod text;
 mod trust;
@@ -26,6 +27,7 @@ pub use id::{MAX_NAME_BYTES, NameError, PluginId, check_call_name, printable, pu
 pub use manifest::Manifest;
 pub use pconf::{MAX_PCONF_BYTES, MAX_SOCKET_PATH_BYTES, Pconf, PconfError, PconfProblem};
 pub use range::PluginRef;
+pub use rollback::RollbackOn;
 pub use text::nearest;
 pub use trust::{MAX_TRUST_BYTES, Pin, Sha256, TrustState};
 pub use wire::fault::{Code, Fault, Ran, Reason};

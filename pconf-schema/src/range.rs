@@ -38,6 +38,11 @@ impl PluginRef {
         Ok(Self { name: name.to_owned(), range })
     }
 
+    /// A name and one whole version behind its last `@`, which is less than a range; `None` for anything else.
+    pub fn split_version(text: &str) -> Option<(&str, &str)> {
+        text.rsplit_once('@').filter(|(_, version)| Version::parse(version).is_ok())
+    }
+
     /// The pair, a bare name taken for one of the empty namespace.
     ///
     /// # Errors

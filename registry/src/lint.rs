@@ -95,6 +95,11 @@ pub(crate) fn lint_source(path: &Path) -> Result<Manifest, Vec<String>> {
     }
 }
 
+/// What a manifest says that can be read, wherever it lies and whatever it names.
+pub(crate) fn lint_manifest_of(path: &Path) -> Option<Manifest> {
+    Manifest::parse(&LintedFile::new(path).read()?, Folder::default()).ok()
+}
+
 /// `namespace`: the name of the folder above that of the manifest, if it must be that of its namespace.
 fn lint_manifest(path: &Path, namespace: Option<&str>) -> LintedFile {
     let mut file = LintedFile::new(path);

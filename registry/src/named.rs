@@ -17,7 +17,8 @@ pub(crate) fn find(registry: &Inner, text: &str, missing: Fault) -> Result<Known
     if wanted.admits(version.as_deref()) {
         return Ok(known);
     }
-    Err(wanted.mismatch(&id, version.as_deref(), &[]))
+    let installed: Vec<_> = registry.finder().versions(&id).iter().map(ToString::to_string).collect();
+    Err(wanted.mismatch(&id, version.as_deref(), &installed))
 }
 
 /// The name without its range, when there is one and nothing is named so as a whole.

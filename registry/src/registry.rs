@@ -8,10 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use dashmap::DashMap;
 use goplug_pconf_schema::admin::{
-    Activation, CallbackList, DeadLetter, EventKind, MethodList, NamePattern, Ping, PluginDetail, PluginSummary,
-    ProcessDetail, State, Unloaded, Why,
+    Activation, CallbackList, DeadLetter, EventKind, MethodList, NamePattern, Ping, PluginDetail, PluginSummary, State,
+    Unloaded, Why,
 };
-use goplug_pconf_schema::manifest::MANIFEST_NAME;
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Code, Fault, PluginId, printable};
 use tokio::sync::{mpsc, oneshot};
@@ -182,7 +181,11 @@ impl Registry {
             row.manifest = installed.remove(&id).map(|plugin| show::text(&plugin.file));
             self.inner.settle(&id, row);
         }
-        rows.extend(installed.values().map(show::installed));
+        rows.extend(installed.values().map(|plugin| {
+            let mut row = show::installed(plugin);
+            self.inner.settle(&plugin.id, &mut row);
+            row
+        }));
         rows.extend(self.inner.finder.refused());
         rows.sort_by(|a, b| (&a.namespace, &a.name, &a.pconf).cmp(&(&b.namespace, &b.name, &b.pconf)));
         rows
@@ -341,7 +344,8 @@ impl Registry {
         let slot = match self.inner.find(plugin)? {
             Known::Slot(slot) => slot,
             Known::Installed(plugin) => {
-                let detail = show::detail_installed(&plugin, self.inner.finder.losers(&plugin.id));
+                let mut detail = show::detail_installed(&plugin, self.inner.finder.losers(&plugin.id));
+                self.inner.settle(&plugin.id, &mut detail.summary);
                 return Ok(PluginDetail { process: self.inner.process_of(&plugin.id), ..detail });
             }
         };
@@ -686,12 +690,6 @@ impl Inner {
         self.slots.get(id.as_str()).map(|entry| Arc::clone(entry.value()))
     }
 
-    /// Whether the plugin is there because of its manifest: what becomes of a `.pconf` of it says nothing then.
-    pub(crate) fn is_kept(&self, id: &PluginId) -> bool {
-        let by_manifest = |slot: Arc<Slot>| slot.view().file.file_name().is_some_and(|name| name == MANIFEST_NAME);
-        self.programs.get(id).is_some() && self.slot(id).is_some_and(by_manifest)
-    }
-
     /// A process that we started answers: as if a `.pconf` had appeared, or named another process now.
     pub(crate) async fn offered(&self, id: &PluginId, file: PathBuf, found: Arc<Found>) -> Arc<Slot> {
         if let Some(slot) = self.slot(id) {
@@ -705,37 +703,6 @@ impl Inner {
     pub(crate) async fn uninstalled(&self, id: &PluginId) {
         self.programs.remove(id);
         self.news(id, FileNews::Removed).await;
-    }
-
-    /// Everything that is installed, with what its keeper says.
-    fn installed(&self) -> Vec<InstalledPlugin> {
-        self.finder.installed().into_iter().map(|plugin| self.with_process(plugin)).collect()
-    }
-
-    fn with_process(&self, mut plugin: InstalledPlugin) -> InstalledPlugin {
-        if let Some(program) = self.programs.get(&plugin.id) {
-            let view = program.view();
-            (plugin.state, plugin.last_error) = (view.state, view.last_error.clone());
-        }
-        plugin
-    }
-
-    /// The state of an installed plugin without a process, of which its supervisor may not have heard yet.
-    pub(crate) fn kept_state(&self, id: &PluginId) -> Option<State> {
-        let program = self.programs.get(id).filter(|program| !program.is_running())?;
-        let is_served = self.slot(id).is_some_and(|slot| slot.live().is_some() || !self.is_kept(id));
-        (!is_served).then(|| program.view().state)
-    }
-
-    /// Adds what the keeper of a plugin's process knows to its row.
-    fn settle(&self, id: &PluginId, row: &mut PluginSummary) {
-        row.state = self.kept_state(id).unwrap_or(row.state);
-        row.pid = row.pid.or_else(|| self.programs.get(id)?.pid());
-    }
-
-    /// What is known of the process of an installed plugin that is started here.
-    fn process_of(&self, id: &PluginId) -> Option<ProcessDetail> {
-        self.programs.get(id).map(|program| program.detail())
     }
 
     /// Whether a process of the plugin was found.

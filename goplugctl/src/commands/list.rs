@@ -84,6 +84,10 @@ async fn status_of(session: &mut Session, name: &str) -> Result<(), Failure> {
         if let Some(error) = &summary.last_error {
             line.push_str(&format!("  {}\n", escape(error)));
         }
+        if summary.versions.len() > 1 || summary.pinned.is_some() {
+            let version = summary.version.as_deref().unwrap_or("-");
+            line.push_str(&format!("  version {}, installed {}\n", escape(version), escape(&installed(summary))));
+        }
         if let Some(process) = &detail.process {
             line.push_str(&process_text(process));
         }
@@ -174,7 +178,7 @@ fn named(
 fn table(plugins: &[PluginSummary], style: Style, wide: bool) -> String {
     let mut head = vec!["PLUGIN", "STATE", "VERSION", "PROTOCOL", "METHODS", "PID"];
     if wide {
-        head.extend(["LAZY", "SINCE", "SOCKET", "PCONF"]);
+        head.extend(["INSTALLED", "LAZY", "SINCE", "SOCKET", "PCONF"]);
     }
     head.push("LAST ERROR");
     let mut table = Table::new(head);
@@ -193,7 +197,7 @@ fn table(plugins: &[PluginSummary], style: Style, wide: bool) -> String {
             let path = |path: &Option<String>| path.clone().unwrap_or_else(dash);
             let file = plugin.pconf.clone().or_else(|| plugin.manifest.clone());
             row.extend(
-                [lazy.to_owned(), plugin.since.clone(), path(&plugin.socket), path(&file)]
+                [installed(plugin), lazy.to_owned(), plugin.since.clone(), path(&plugin.socket), path(&file)]
                     .map(|cell| (cell, Paint::None)),
             );
         }
@@ -201,6 +205,12 @@ fn table(plugins: &[PluginSummary], style: Style, wide: bool) -> String {
         table.row(row);
     }
     table.render(style)
+}
+
+/// Its versions, and which may become current.
+fn installed(plugin: &PluginSummary) -> String {
+    let versions = if plugin.versions.is_empty() { "-".to_owned() } else { plugin.versions.join(",") };
+    plugin.pinned.as_ref().map_or(versions.clone(), |range| format!("{versions} pinned to {range}"))
 }
 
 fn status_text(status: &Status, style: Style) -> String {

@@ -20,6 +20,7 @@ mod ping;
 mod process;
 mod standing;
 mod trust;
+mod versions;
 mod why;
 
 pub(crate) use events::listen_to;
@@ -48,6 +49,10 @@ pub(crate) async fn run(session: &mut Session, verb: &Verb) -> Result<(), Failur
         Verb::Wait(args) => standing::wait(session, args).await,
         Verb::Install(args) => install::install(session, args).await,
         Verb::Remove(args) => install::remove(session, args).await,
+        Verb::Upgrade(args) => versions::upgrade(session, args).await,
+        Verb::Rollback(args) => versions::rollback(session, args).await,
+        Verb::Pin(args) => versions::pin(session, args).await,
+        Verb::Diff(args) => versions::diff(session, args).await,
         Verb::Load(args) => life::load(session, args).await,
         Verb::Unload(args) => life::unload(session, args).await,
         Verb::Reload(args) => life::reload(session, args).await,

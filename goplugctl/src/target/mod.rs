@@ -11,11 +11,12 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use goplug_pconf_schema::admin::{
-    Activation, CallbackList, DaemonStatus, Installation, LogEntry, MethodList, Notification, Ping, PluginDetail,
-    PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, Unloaded, Why,
+    Activation, CallbackList, DaemonStatus, Diff, Installation, LogEntry, MethodList, Notification, Ping, Pinned,
+    PluginDetail, PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, Unloaded,
+    Upgraded, Why,
 };
 use goplug_pconf_schema::wire::event::Position;
-use goplug_pconf_schema::{Fault, PluginId, Sha256};
+use goplug_pconf_schema::{Fault, PluginId, RollbackOn, Sha256};
 
 pub(crate) use choose::{Place, choose, default_sockets};
 pub(crate) use daemon::Daemon;
@@ -44,6 +45,30 @@ pub(crate) struct Unload {
     pub(crate) drain: Option<Duration>,
     /// Whether the process is told to leave.
     pub(crate) stop: bool,
+}
+
+/// How a plugin is upgraded.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Upgrade<'a> {
+    /// The folder of the new version; its path is absolute.
+    pub(crate) source: Option<&'a Path>,
+    /// When it is taken back.
+    pub(crate) rollback_on: Option<RollbackOn>,
+    /// Whether it may be older.
+    pub(crate) downgrade: bool,
+    /// Whether nothing is done.
+    pub(crate) dry_run: bool,
+}
+
+/// What the current version is compared with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Against<'a> {
+    /// What an upgrade leads to.
+    Newest,
+    /// A version that is installed.
+    Version(&'a str),
+    /// A folder; its path is absolute.
+    Folder(&'a Path),
 }
 
 /// What is done to the process of a plugin.
@@ -107,8 +132,16 @@ pub(crate) trait Target: Send + Sync {
     fn why<'a>(&'a self, subject: &'a str) -> Answer<'a, Why>;
     /// Copies the folder of a plugin, or that of a `plugin.json`, in; the path is absolute.
     fn install<'a>(&'a self, source: &'a Path, dry_run: bool) -> Answer<'a, Installation>;
-    /// Takes an installed plugin out.
-    fn remove<'a>(&'a self, plugin: &'a PluginId, dry_run: bool) -> Answer<'a, Removal>;
+    /// Takes an installed plugin out, or one version of it.
+    fn remove<'a>(&'a self, plugin: &'a PluginId, version: Option<&'a str>, dry_run: bool) -> Answer<'a, Removal>;
+    /// Makes another version the current one.
+    fn upgrade<'a>(&'a self, plugin: &'a PluginId, how: Upgrade<'a>) -> Answer<'a, Upgraded>;
+    /// Makes the version before the current one.
+    fn rollback<'a>(&'a self, plugin: &'a PluginId, dry_run: bool) -> Answer<'a, Upgraded>;
+    /// Lets only some versions become the current one, or all.
+    fn pin<'a>(&'a self, plugin: &'a PluginId, range: Option<&'a str>) -> Answer<'a, Pinned>;
+    /// What another version changes.
+    fn diff<'a>(&'a self, plugin: &'a PluginId, against: Against<'a>) -> Answer<'a, Diff>;
     /// Activates.
     fn load<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Activation>;
     /// Deactivates, or stops.

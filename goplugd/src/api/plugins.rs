@@ -66,14 +66,15 @@ pub(crate) async fn install(State(app): State<Arc<App>>, request: Request) -> Re
     Ok(Json(app.fleet.install(&what.source, what.dry_run).await?))
 }
 
-/// `DELETE /v1/plugins/{ns}/{name}[?dryRun=true]`: takes an installed plugin out.
+/// `DELETE /v1/plugins/{ns}/{name}[?version=][&dryRun=true]`: takes an installed plugin out, or one version of it.
 pub(crate) async fn remove(
     State(app): State<Arc<App>>,
     PluginTarget(plugin): PluginTarget,
     query: Query,
 ) -> Result<Json<Removal>, Problem> {
     let dry_run = query.flag("dryRun", false)?;
-    Ok(Json(app.fleet.remove(&plugin, dry_run).await?))
+    let version = query.value("version")?;
+    Ok(Json(app.fleet.remove(&plugin, version.as_deref(), dry_run).await?))
 }
 
 /// `POST …/load`.

@@ -14,11 +14,12 @@ use futures_util::future::{join_all, select_ok};
 use goplug_pconf_schema::manifest::MANIFEST_NAME;
 use goplug_pconf_schema::wire::event::Position;
 use goplug_registry::admin::{
-    Activation, CallbackList, DeadLetter, EventKind, Installation, MethodList, Ping, PluginDetail, PluginSummary,
-    ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, Unloaded, Why,
+    Activation, CallbackList, DeadLetter, Diff, EventKind, Installation, MethodList, Ping, Pinned, PluginDetail,
+    PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, Unloaded, Upgraded, Why,
 };
 use goplug_registry::{
-    Answer, CallOptions, Code, Error, Feed, LogPosition, Logs, PluginId, Registry, Sha256, Unload, Wait,
+    Against, Answer, CallOptions, Code, Error, Feed, LogPosition, Logs, PluginId, Registry, Sha256, Unload, Upgrade,
+    Wait,
 };
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
@@ -297,9 +298,43 @@ impl Fleet {
         members.first().ok_or_else(none)?.registry.install(source, dry_run).await
     }
 
-    /// Takes an installed plugin out of its directory.
-    pub(crate) async fn remove(&self, plugin: &PluginId, dry_run: bool) -> Result<Removal, Error> {
-        self.ask(plugin, async |registry| registry.remove(plugin.as_str(), dry_run).await).await
+    /// Takes an installed plugin out of its directory, or one version of it.
+    pub(crate) async fn remove(
+        &self,
+        plugin: &PluginId,
+        version: Option<&str>,
+        dry_run: bool,
+    ) -> Result<Removal, Error> {
+        let remove = async |registry: Registry| match version {
+            None => registry.remove(plugin.as_str(), dry_run).await,
+            Some(version) => registry.remove_version(plugin.as_str(), version, dry_run).await,
+        };
+        self.ask(plugin, remove).await
+    }
+
+    /// Makes another version the current one.
+    pub(crate) async fn upgrade(
+        &self,
+        plugin: &PluginId,
+        source: Option<&Path>,
+        how: Upgrade,
+    ) -> Result<Upgraded, Error> {
+        self.ask(plugin, async |registry| registry.upgrade(plugin.as_str(), source, how).await).await
+    }
+
+    /// Makes the version before the current one.
+    pub(crate) async fn rollback(&self, plugin: &PluginId, dry_run: bool) -> Result<Upgraded, Error> {
+        self.ask(plugin, async |registry| registry.rollback(plugin.as_str(), dry_run).await).await
+    }
+
+    /// Lets only some versions become the current one.
+    pub(crate) async fn pin(&self, plugin: &PluginId, range: Option<&str>) -> Result<Pinned, Error> {
+        self.ask(plugin, async |registry| registry.pin(plugin.as_str(), range).await).await
+    }
+
+    /// What another version changes.
+    pub(crate) async fn diff(&self, plugin: &PluginId, against: Against) -> Result<Diff, Error> {
+        self.ask(plugin, async |registry| registry.diff(plugin.as_str(), against.clone()).await).await
     }
 
     /// Loads a plugin.

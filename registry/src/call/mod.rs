@@ -192,7 +192,7 @@ async fn once(
         content_type: options.content_type.as_deref().or(entry.info.content_type.as_deref()),
         max_reply_bytes: defaults.max_reply_bytes,
     };
-    attempt::attempt(live, &call, deadline).await
+    attempt::attempt(live, &call, deadline).await.inspect_err(|fault| live.note_failure(fault.code))
 }
 
 fn late(live: &Live, method: &str, ran: Ran) -> Fault {

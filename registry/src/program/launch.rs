@@ -144,10 +144,15 @@ pub(crate) fn last_words(stderr: &[String]) -> String {
     if lines.is_empty() { String::new() } else { format!(": {}", lines.join(" | ")) }
 }
 
+/// The program of the plugin itself.
+pub(super) fn program_of(installed: &Installed) -> Command {
+    let exec = &installed.manifest.exec;
+    command(installed, &exec.command).args(&exec.args)
+}
+
 fn spec(options: &Builder, installed: &Installed, instance: &Instance) -> Result<HostSpec, Fault> {
     let manifest = &installed.manifest;
-    let command = command(installed, &manifest.exec.command).args(&manifest.exec.args);
-    let mut spec = command.spec(&instance.name, &instance.socket, options.hosts())?;
+    let mut spec = program_of(installed).spec(&instance.name, &instance.socket, options.hosts())?;
     spec.labels = [
         (LABEL_DIRECTORY, absolute(&options.directory)),
         (LABEL_PLUGIN, manifest.id.to_string()),

@@ -4,6 +4,7 @@
 //! published. Options: `--count N --prefix P` (P0, P1, … in the namespace `Many`), `--lazy`, `--version V`,
 //! `--activations FILE` (the activator appends a line), `--activator-ms N`, `--activator-fails FILE` (while FILE exists),
 //! `--output TEXT`, `--stopper TEXT`, `--max-calls N`, `--max-request N`, `--window N` (messages), `--health STATUS`,
+//! `--broken` (its method `once` fails), `--more` (one method more, and another schema),
 //! `--publish FILE` (notifies `events` all the time, from its first moment on, and appends the position of what was acknowledged),
 //! `--brief FILE` (while FILE exists, dies of the first thing that it published),
 //! `--chatter` (writes to standard output and error all the time, and dies when it cannot).
@@ -43,12 +44,21 @@ struct Options {
     publish: Option<PathBuf>,
     brief: Option<PathBuf>,
     chatter: bool,
+    broken: bool,
+    more: bool,
 }
 
 /// What `add` takes.
 #[derive(Deserialize, JsonSchema)]
 struct Sum {
     a: i64,
+    b: i64,
+}
+
+/// What `add` takes in another version.
+#[derive(Deserialize, JsonSchema)]
+struct OtherSum {
+    a: i32,
     b: i64,
 }
 
@@ -147,6 +157,8 @@ fn options() -> Options {
             "--publish" => options.publish = Some(value().into()),
             "--brief" => options.brief = Some(value().into()),
             "--chatter" => options.chatter = true,
+            "--broken" => options.broken = true,
+            "--more" => options.more = true,
             "--count" => count = number(value()),
             "--prefix" => prefix = value(),
             _ => options.names.push(arg),
@@ -182,7 +194,14 @@ fn build(options: &Options, name: &str) -> PluginBuilder {
         .activator(move |settings| activate(&activation, &settings))
         .stopper(move || stopper.clone())
         .method("version", move |_cx, _body| Ok(format!("{version} {}", std::process::id())));
-    notifications(calls(builder), options.window)
+    let builder = calls(builder, options.broken);
+    let builder = match options.more {
+        false => builder.typed("add", |_cx, input: Sum| Ok(Total { total: input.a + input.b })),
+        true => builder
+            .method("more", |_cx, body| Ok(body))
+            .typed("add", |_cx, input: OtherSum| Ok(Total { total: i64::from(input.a) + input.b })),
+    };
+    notifications(builder.method("a b/c+d%ü", |_cx, body| Ok(body)), options.window)
 }
 
 fn activate(options: &Options, settings: &serde_json::Value) -> Result<String, Error> {
@@ -199,7 +218,7 @@ fn activate(options: &Options, settings: &serde_json::Value) -> Result<String, E
     Ok(options.output.clone())
 }
 
-fn calls(builder: PluginBuilder) -> PluginBuilder {
+fn calls(builder: PluginBuilder, is_broken: bool) -> PluginBuilder {
     let (count, under_way) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicUsize::new(0)));
     let counted = Arc::clone(&count);
     builder
@@ -207,7 +226,9 @@ fn calls(builder: PluginBuilder) -> PluginBuilder {
             Method::new("echo").description("answers its bytes").idempotent(),
             |_cx, body: Bytes| async move { Ok(body) },
         )
-        .method_async("once", |_cx, body: Bytes| async move { Ok(body) })
+        .method_async("once", move |_cx, body: Bytes| async move {
+            if is_broken { Err(Error::new(Code::MethodFailed, "as asked")) } else { Ok(body) }
+        })
         .method_async("sleep", |_cx, body: Bytes| async move {
             tokio::time::sleep(Duration::from_millis(number(&body)?)).await;
             Ok("slept")
@@ -316,8 +337,6 @@ fn calls(builder: PluginBuilder) -> PluginBuilder {
             }
             Ok(())
         })
-        .typed("add", |_cx, input: Sum| Ok(Total { total: input.a + input.b }))
-        .method("a b/c+d%ü", |_cx, body| Ok(body))
 }
 
 fn notifications(builder: PluginBuilder, window: Option<usize>) -> PluginBuilder {

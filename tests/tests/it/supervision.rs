@@ -5,6 +5,7 @@ mod endings;
 mod kills;
 mod tilotech;
 mod upgrades;
+mod versions;
 
 use std::path::PathBuf;
 
