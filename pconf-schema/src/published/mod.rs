@@ -55,6 +55,7 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("admin-event", answered::<admin::RegistryEvent>()),
         ("admin-trust", answered::<admin::Trust>()),
         ("admin-trust-list", answered::<Vec<admin::TrustEntry>>()),
+        ("admin-trusted-key", answered::<admin::TrustedKey>()),
         ("admin-revocation", answered::<admin::Revocation>()),
         ("admin-why", answered::<admin::Why>()),
     ];
