@@ -16,6 +16,7 @@ mod own;
 mod process;
 mod seeing;
 mod transcript;
+mod versions;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -64,6 +64,11 @@ impl Home {
 
 /// Puts the fixture's manifest into a plugin directory, with these keys besides.
 pub(crate) fn install_fixture(dir: &PluginDir, name: &str, args: &[&str], more: &Value) {
+    write_manifest(dir, name, &fixture_manifest(dir, name, args, more).to_string());
+}
+
+/// The fixture's manifest, with these keys besides.
+fn fixture_manifest(dir: &PluginDir, name: &str, args: &[&str], more: &Value) -> Value {
     let mut all = vec![dir.text(), name];
     all.extend(args);
     let (namespace, plain) = name.split_once('/').unwrap();
@@ -75,7 +80,7 @@ pub(crate) fn install_fixture(dir: &PluginDir, name: &str, args: &[&str], more: 
     for (key, value) in more.as_object().into_iter().flatten() {
         manifest[key] = value.clone();
     }
-    write_manifest(dir, name, &manifest.to_string());
+    manifest
 }
 
 fn write_manifest(dir: &PluginDir, name: &str, text: &str) {

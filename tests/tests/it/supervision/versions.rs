@@ -11,7 +11,7 @@ use goplug_registry::{Against, Code, Registry, Subscribe, Upgrade};
 use goplug_tests::{LONG, bound, figure, wait_for, wait_until};
 use serde_json::{Value, json};
 
-use super::{Home, install_fixture, pid, runs};
+use super::{Home, fixture_manifest, pid, runs};
 use crate::support::{event, fault, loaded, row};
 
 /// What takes longer than this to come up is no bad upgrade that is rolled back at once.
@@ -25,12 +25,8 @@ impl Home {
         let args: Vec<_> = ["--version", version].iter().chain(args).copied().collect();
         // Below a folder that is not looked at.
         let name = format!(".sources/{version}");
-        install_fixture(&self.dir, "Test/Do", &args, &more);
-        let folder = self.dir.join(&name);
-        std::fs::create_dir_all(folder.parent().unwrap()).unwrap();
-        _ = std::fs::remove_dir_all(&folder);
-        std::fs::rename(self.dir.join("Test/Do"), &folder).unwrap();
-        folder
+        self.write(&name, &fixture_manifest(&self.dir, "Test/Do", &args, &more).to_string());
+        self.dir.join(&name)
     }
 
     /// A registry with version 1.0.0 installed and loaded.
