@@ -130,7 +130,7 @@ pub(crate) enum Verb {
     Bench(BenchArgs),
     /// Print a callback's notifications as they come, holding nobody back
     Listen(ListenArgs),
-    /// Copy the folder of a plugin, or of another version of it, into the plugin directory
+    /// Bring a package or the folder of a plugin, or of another version of it, into the plugin directory
     Install(InstallArgs),
     /// Take installed plugins, or single versions of them, out of the plugin directory
     #[command(visible_alias = "rm")]
@@ -143,9 +143,11 @@ pub(crate) enum Verb {
     Pin(PinArgs),
     /// Show what another version changes in the manifest, in methods and in schemas (exit code 11 if anything)
     Diff(DiffArgs),
-    /// Check .pconf files and plugin.json folders, read only
+    /// Check .pconf files, plugin.json folders and packages, read only
     Lint(LintArgs),
-    /// Say which programs plugins that start themselves may run
+    /// Make a package of the folder of a plugin
+    Pack(PackArgs),
+    /// Say whose packages are taken, and which programs plugins that start themselves may run
     #[command(subcommand)]
     Trust(TrustVerb),
     /// Run, show or stop the daemon
@@ -359,9 +361,12 @@ pub(crate) struct ListenArgs {
 /// `install`.
 #[derive(Debug, Args)]
 pub(crate) struct InstallArgs {
-    /// The folder of a plugin, or the plugin.json in it
+    /// A package, the folder of a plugin, or the plugin.json in it
     #[arg(value_name = "FILE|DIR")]
     pub(crate) source: PathBuf,
+    /// Take a package that nobody signed
+    #[arg(long)]
+    pub(crate) allow_unsigned: bool,
     /// Check everything, do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -387,7 +392,7 @@ pub(crate) struct UpgradeArgs {
     /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
-    /// The folder of the new version, or the plugin.json in it [default: the newest that is installed and not pinned away]
+    /// A package or the folder of the new version, or the plugin.json in it [default: the newest that is installed and not pinned away]
     #[arg(value_name = "FILE|DIR")]
     pub(crate) source: Option<PathBuf>,
     /// Take it back when in its first minute more of its calls fail than this, such as err>1%; needs a daemon
@@ -396,6 +401,9 @@ pub(crate) struct UpgradeArgs {
     /// An older version than the current one will do
     #[arg(long)]
     pub(crate) downgrade: bool,
+    /// Take a package that nobody signed
+    #[arg(long)]
+    pub(crate) allow_unsigned: bool,
     /// Check everything, do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -432,7 +440,7 @@ pub(crate) struct DiffArgs {
     /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
-    /// A folder, the plugin.json in it, or @VERSION for one that is installed [default: what upgrade leads to]; a version that
+    /// A signed package, a folder, the plugin.json in it, or @VERSION for one that is installed [default: what upgrade leads to]; a version that
     /// does not run is started for its hello, not activated, and ended
     #[arg(value_name = "FILE|DIR|@VERSION")]
     pub(crate) against: Option<PathBuf>,
@@ -441,22 +449,73 @@ pub(crate) struct DiffArgs {
 /// `lint`.
 #[derive(Debug, Args)]
 pub(crate) struct LintArgs {
-    /// Files, folders of plugins, or plugin directories
+    /// Files, packages, folders of plugins, or plugin directories
     #[arg(value_name = "FILE|DIR", required = true)]
     pub(crate) paths: Vec<PathBuf>,
+}
+
+/// `pack`.
+#[derive(Debug, Args)]
+pub(crate) struct PackArgs {
+    /// The folder, with a plugin.json in it
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+
+    /// The package; by default NAMESPACE-NAME-VERSION.plg in the current folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Sign it with this secret key, a file of `minisign -G`; its password is asked for, or read from GOPLUG_KEY_PASSWORD
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+
+    /// Check everything, do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// `trust`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TrustVerb {
-    /// List the programs that are recorded
-    List,
+    /// List the programs that are recorded, or the keys whose packages are taken
+    List(TrustListArgs),
+    /// Take packages that are signed with a key
+    Add(TrustAddArgs),
+    /// Take packages that are signed with a key no more
+    Remove(TrustRemoveArgs),
     /// Show what a plugin may run, and what it runs
     Show(OnePlugin),
     /// Let a plugin run the program that it runs now
     Approve(ApproveArgs),
     /// Forget what a plugin may run: the next program that it runs is taken as the first
     Revoke(OnePlugin),
+}
+
+/// `trust list`.
+#[derive(Debug, Args)]
+pub(crate) struct TrustListArgs {
+    /// The keys instead of the programs
+    #[arg(long)]
+    pub(crate) keys: bool,
+}
+
+/// `trust add`.
+#[derive(Debug, Args)]
+pub(crate) struct TrustAddArgs {
+    /// A public key of minisign, or the .pub file with it
+    #[arg(value_name = "KEY|FILE")]
+    pub(crate) key: String,
+    /// Whose it is
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) comment: String,
+}
+
+/// `trust remove`.
+#[derive(Debug, Args)]
+pub(crate) struct TrustRemoveArgs {
+    /// The public key
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
 }
 
 /// `trust approve`.

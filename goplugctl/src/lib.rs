@@ -137,6 +137,7 @@ async fn carry_out(cli: Cli) -> Result<u8, Failure> {
     match &cli.verb {
         Verb::Doctor => commands::doctor::doctor(global).await,
         Verb::Lint(args) => commands::lint::lint(global, args),
+        Verb::Pack(args) => done(commands::pack::pack(global, args)),
         Verb::Daemon(DaemonVerb::Status) => done(commands::daemon::status(global).await),
         Verb::Daemon(DaemonVerb::Stop) => done(commands::daemon::stop(global).await),
         Verb::Completion(args) => done(commands::own::completion(&mut out(), args)),

@@ -21,7 +21,8 @@ const FIRST_THREAD: Duration = Duration::from_secs(2);
 pub fn runtime() -> Result<Runtime, Error> {
     let runtime = end_if_it_panics(|| Builder::new_multi_thread().enable_all().build())
         .map_err(|error| Error::new(Code::Internal, format!("cannot start the runtime: {error}")))?;
-    let first = runtime.block_on(async { tokio::time::timeout(FIRST_THREAD, tokio::task::spawn_blocking(|| ())).await });
+    let first =
+        runtime.block_on(async { tokio::time::timeout(FIRST_THREAD, tokio::task::spawn_blocking(|| ())).await });
     if first.is_ok() {
         return Ok(runtime);
     }
@@ -37,7 +38,10 @@ fn end_if_it_panics<T>(work: impl FnOnce() -> T) -> T {
         if thread::current().id() != ours {
             return others(panic);
         }
-        eprintln!("error: cannot start the runtime: {}: raise the limit of processes (`ulimit -u`)", words(panic.payload()));
+        eprintln!(
+            "error: cannot start the runtime: {}: raise the limit of processes (`ulimit -u`)",
+            words(panic.payload())
+        );
         std::process::exit(6);
     }));
     let done = work();

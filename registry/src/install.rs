@@ -4,9 +4,10 @@
 //! `.goplug/staging` on the same file system, synced, and comes to its place among the versions by one rename that replaces
 //! nothing; by another one it becomes the current one (`versions`). It leaves by one rename, too, and is deleted after that. What
 //! a killed process left behind is removed by the next one. In reading order: this file, `copy` (what is copied and what is
-//! refused), `same` (is it what is there already?), `staging`.
+//! refused), `package` (what is unpacked), `same` (is it what is there already?), `staging`.
 
 mod copy;
+mod package;
 mod same;
 pub(crate) mod staging;
 
@@ -14,6 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use goplug_package::Keys;
 use goplug_pconf_schema::admin::{Installation, Removal};
 use goplug_pconf_schema::manifest::MANIFEST_NAME;
 use goplug_pconf_schema::{Code, Desired, Fault, Manifest, PluginId};
@@ -28,30 +30,50 @@ use crate::lint::{lint_manifest_of, lint_source};
 use crate::versions::{self, Current, Shelf, Then, Turn, plan};
 use crate::words::show;
 use copy::Tally;
+use package::{Staged, Unpacked};
 use staging::Staging;
 
 /// How often the folder of a namespace is made again because somebody else removes it meanwhile.
 const TRIES: usize = 3;
 
-/// A folder that can be installed.
+/// How to install.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Install {
+    /// A package will do that nobody signed. A folder is never signed, and is installed without this.
+    pub allow_unsigned: bool,
+    /// Check everything, do nothing.
+    pub dry_run: bool,
+}
+
+/// A folder that can be installed, or what a package was unpacked to.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) manifest: Manifest,
     folder: PathBuf,
     handle: OwnedFd,
     tally: Tally,
+    /// Of a package: where it was unpacked. It stays as long as this.
+    staged: Option<Staged>,
+    signed_by: Option<String>,
 }
 
-/// Looks at `source`, a plugin's folder or its manifest: everything that is wrong is told at once. Blocking.
-pub(crate) fn survey(directory: &Path, source: &Path) -> Result<Source, Fault> {
+/// Looks at `source`, a plugin's folder, its manifest, or a package: everything that is wrong is told at once. A package is
+/// taken if one of `keys` signed it. Blocking.
+pub(crate) fn survey(directory: &Path, source: &Path, keys: &Keys) -> Result<Source, Fault> {
     let is_manifest = source.file_name().is_some_and(|name| name == MANIFEST_NAME) && !source.is_dir();
+    if !is_manifest && let Some(file) = package::open(source)? {
+        let Unpacked { staged, folder, handle, tally, signed_by } = package::unpack(directory, source, file, keys)?;
+        let manifest =
+            lint_source(&folder.join(MANIFEST_NAME)).map_err(|problems| all(Code::InvalidArgument, &problems))?;
+        return Ok(Source { manifest, folder, handle, tally, staged: Some(staged), signed_by });
+    }
     let folder = if is_manifest { source.parent().unwrap_or(source) } else { source };
     let folder = std::path::absolute(folder).map_err(|error| wrong(error.to_string()))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let handle = rustix::fs::open(&folder, flags, Mode::empty()).map_err(|error| match error {
         Errno::NOENT => Fault::new(Code::NotFound, format!("{} does not exist", show(&folder))),
         Errno::NOTDIR => {
-            wrong(format!("{} is no folder: name the folder of a plugin, or its plugin.json", show(&folder)))
+            wrong(format!("{} is no folder: name the folder of a plugin, its plugin.json, or a package", show(&folder)))
         }
         error => failed(&format!("open {}", show(&folder)))(error),
     })?;
@@ -68,16 +90,21 @@ pub(crate) fn survey(directory: &Path, source: &Path) -> Result<Source, Fault> {
             let mut problems = manifest.err().unwrap_or_default();
             let code = surveyed.as_ref().err().map_or(Code::InvalidArgument, |fault| fault.code);
             problems.extend(surveyed.err().map(|fault| fault.message));
-            return Err(Fault::new(code, problems.join("; ")).with_data(serde_json::json!({ "problems": problems })));
+            return Err(all(code, &problems));
         }
     };
-    Ok(Source { manifest, folder, handle, tally })
+    Ok(Source { manifest, folder, handle, tally, staged: None, signed_by: None })
+}
+
+fn all(code: Code, problems: &[String]) -> Fault {
+    Fault::new(code, problems.join("; ")).with_data(serde_json::json!({ "problems": problems }))
 }
 
 impl Source {
-    /// As if it were installed where it is.
-    pub(crate) fn into_installed(self) -> Option<Arc<Installed>> {
-        Some(Arc::new(Installed { manifest: Arc::new(self.manifest), folder: self.folder, warnings: Vec::new() }))
+    /// As if it were installed where it is, which is so as long as this is kept.
+    pub(crate) fn as_installed(&self) -> Arc<Installed> {
+        let (manifest, folder) = (Arc::new(self.manifest.clone()), self.folder.clone());
+        Arc::new(Installed { manifest, folder, warnings: Vec::new() })
     }
 
     /// What [`install`] will do, or did; `current`: whether it is the current version then.
@@ -89,6 +116,7 @@ impl Source {
             version,
             files: self.tally.files,
             bytes: self.tally.bytes,
+            signed_by: self.signed_by.clone(),
             current,
             note,
             dry_run,
@@ -96,10 +124,13 @@ impl Source {
     }
 }
 
-/// Copies a folder in, beside the other versions of its plugin; none of them is the current one by that. Blocking.
+/// Brings a folder in, beside the other versions of its plugin; none of them is the current one by that. Blocking.
 pub(crate) fn install(directory: &Path, mut source: Source) -> Result<(), Fault> {
     let id = source.manifest.id.clone();
     check_namespace(directory, &id)?;
+    if let Some(Staged { staging, name }) = &source.staged {
+        return Turn::take(directory)?.put(directory, staging, name, &id, &source.manifest.version);
+    }
     let staging = Staging::open(directory)?;
     let (name, copied) = staging.make()?;
     source.tally = Tally::default();

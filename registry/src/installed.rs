@@ -9,25 +9,27 @@ use crate::discovery::version::shelf as shelf_of;
 use crate::host::{self, Adopted};
 use crate::registry::{Known, Registry, runs};
 use crate::versions::{self, Current, Then, Turn};
-use crate::{install, program};
+use crate::{Install, install, program};
 
 impl Registry {
-    /// Copies the folder of a plugin into the plugin directory: `source` is the folder, or the `plugin.json` in it. It comes
-    /// to its place at once or not at all, whenever this process is killed. Another version of a plugin that is installed
+    /// Brings a plugin into the plugin directory: `source` is its folder, the `plugin.json` in it, or a package, which is
+    /// verified before anything of it is written ([`Registry::trusted_keys`]). Nothing of it is run by that. It comes to its place at once or not at all, whenever this process is killed. Another version of a plugin that is installed
     /// becomes the current one as [`Registry::upgrade`] says, unless it is older or not what the plugin is pinned to: then it
-    /// lies beside. With `dry_run` everything is checked and nothing is done.
+    /// lies beside.
     ///
     /// # Errors
-    /// `invalid_argument` with every problem, `too_large`, `not_found` for what cannot be installed; `conflict` when that
+    /// `invalid_argument` with every problem, `too_large`, `not_found` for what cannot be installed; `denied` for a package that
+    /// no trusted key signed; `conflict` when that
     /// version is installed already; `denied`, `overloaded` or `internal` when the system refuses; as an upgrade when the new
     /// version does not come up: it is installed then, and the one before stays the current one.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the copying.
-    pub async fn install(&self, source: impl AsRef<Path>, dry_run: bool) -> Result<Installation, Fault> {
+    pub async fn install(&self, source: impl AsRef<Path>, how: Install) -> Result<Installation, Fault> {
         let (directory, source) = (self.absolute_directory()?, source.as_ref().to_owned());
         let at = directory.clone();
-        let source = blocking(move || install::survey(&at, &source)).await?;
+        let keys = self.keys(how.allow_unsigned).await?;
+        let source = blocking(move || install::survey(&at, &source, &keys)).await?;
         let (id, version) = (source.manifest.id.clone(), source.manifest.version.clone());
         self.rescan().await?;
         self.check_place(&id, &directory)?;
@@ -41,8 +43,8 @@ impl Registry {
             Then::Beside(why) => Some(why.clone()),
             Then::Current => shelf.version().map(|before| format!("it follows {before}")),
         };
-        let answer = source.answer(&directory, then == Then::Current, note, dry_run);
-        if dry_run {
+        let answer = source.answer(&directory, then == Then::Current, note, how.dry_run);
+        if how.dry_run {
             return Ok(answer);
         }
         let at = directory.clone();

@@ -52,6 +52,7 @@ pub use doctor::doctor;
 pub use event::Events;
 pub use goplug_pconf_schema::{Code, Fault as Error, Pin, PluginId, Ran, Reason, RollbackOn, Sha256, admin};
 pub use goplug_transport::{Latency, Segment, View, ViewReader, Words};
+pub use install::Install;
 pub use lint::{LintNote, LintReport, LintedFile, lint};
 pub use open_files::raise_open_files;
 pub use options::Builder;

@@ -7,7 +7,7 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
 }
 
 /// The verbs of this version, in the order of `--help`: a verb that does not exist yet is absent.
-const VERBS: [&str; 40] = [
+const VERBS: [&str; 41] = [
     "list",
     "status",
     "inspect",
@@ -41,6 +41,7 @@ const VERBS: [&str; 40] = [
     "pin",
     "diff",
     "lint",
+    "pack",
     "trust",
     "daemon",
     "completion",

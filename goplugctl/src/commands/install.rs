@@ -7,13 +7,14 @@ use crate::args::{InstallArgs, Plugins, RemoveArgs};
 use crate::failure::Failure;
 use crate::output::escape;
 use crate::session::Session;
-use crate::target::Change;
+use crate::target::{Change, Install};
 
 pub(super) async fn install(session: &mut Session, args: &InstallArgs) -> Result<(), Failure> {
     let what = format!("cannot install {}", escape(&args.source.display().to_string()));
     let failed = |fault: Fault| {
         let hint = match fault.code {
             Code::InvalidArgument => Some(format!("goplugctl lint {}", escape(&args.source.display().to_string()))),
+            Code::Denied => Some("goplugctl trust add KEY".to_owned()),
             Code::Conflict => Some("goplugctl list".to_owned()),
             _ => None,
         };
@@ -26,7 +27,8 @@ pub(super) async fn install(session: &mut Session, args: &InstallArgs) -> Result
     // A daemon may stand in another folder.
     let source = std::path::absolute(&args.source)
         .map_err(|error| failed(Fault::new(Code::InvalidArgument, error.to_string())))?;
-    let answer = session.target.install(&source, args.dry_run).await.map_err(failed)?;
+    let how = Install { allow_unsigned: args.allow_unsigned, dry_run: args.dry_run };
+    let answer = session.target.install(&source, how).await.map_err(failed)?;
     let names = vec![answer.plugin.to_string()];
     if let (Some(note), false, false) = (&answer.note, answer.current, args.dry_run) {
         // Else it would be looked for in vain.

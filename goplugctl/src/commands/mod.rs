@@ -15,6 +15,7 @@ mod list;
 mod measure;
 mod methods;
 pub(crate) mod own;
+pub(crate) mod pack;
 mod ping;
 mod process;
 mod standing;
@@ -61,7 +62,10 @@ pub(crate) async fn run(session: &mut Session, verb: &Verb) -> Result<(), Failur
         Verb::Enable(args) => process::change(session, args, Change::Enable).await,
         Verb::Disable(args) => process::change(session, args, Change::Disable).await,
         Verb::Logs(args) => process::logs(session, args).await,
-        Verb::Trust(TrustVerb::List) => trust::list(session).await,
+        Verb::Trust(TrustVerb::List(args)) if args.keys => trust::keys(session).await,
+        Verb::Trust(TrustVerb::List(_)) => trust::list(session).await,
+        Verb::Trust(TrustVerb::Add(args)) => trust::add(session, args).await,
+        Verb::Trust(TrustVerb::Remove(args)) => trust::remove(session, args).await,
         Verb::Trust(TrustVerb::Show(args)) => trust::show(session, args).await,
         Verb::Trust(TrustVerb::Approve(args)) => trust::approve(session, args).await,
         Verb::Trust(TrustVerb::Revoke(args)) => trust::revoke(session, args).await,
@@ -72,6 +76,7 @@ pub(crate) async fn run(session: &mut Session, verb: &Verb) -> Result<(), Failur
         Verb::Listen(args) => events::listen(session, args).await,
         Verb::Doctor
         | Verb::Lint(_)
+        | Verb::Pack(_)
         | Verb::Daemon(_)
         | Verb::Completion(_)
         | Verb::Man(_)

@@ -19,8 +19,8 @@ pub(super) async fn upgrade(session: &mut Session, args: &UpgradeArgs) -> Result
     let plugin = session.one(&what(&args.plugin), &args.plugin).await?;
     let failed = |fault: Fault| failed(what(plugin.as_str()), fault, &plugin);
     let source = args.source.as_deref().map(absolute).transpose().map_err(failed)?;
-    let UpgradeArgs { rollback_on, downgrade, dry_run, .. } = *args;
-    let how = Upgrade { source: source.as_deref(), rollback_on, downgrade, dry_run };
+    let UpgradeArgs { rollback_on, downgrade, allow_unsigned, dry_run, .. } = *args;
+    let how = Upgrade { source: source.as_deref(), rollback_on, downgrade, allow_unsigned, dry_run };
     let done = session.target.upgrade(&plugin, how).await.map_err(failed)?;
     show(session, &done)
 }

@@ -12,15 +12,15 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use goplug_pconf_schema::admin::{
     Activation, CallbackList, DaemonStatus, Diff, Installation, LogEntry, MethodList, Notification, Ping, Pinned,
-    PluginDetail, PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, Unloaded,
-    Upgraded, Why,
+    PluginDetail, PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, TrustedKey,
+    Unloaded, Upgraded, Why,
 };
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Code, Fault, PluginId, Sha256, printable};
 use goplug_registry::{CallOptions, Events, Registry, Wait};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
-use super::{Against, Answer, Awaited, Call, Change, Items, Target, Unload, Upgrade};
+use super::{Against, Answer, Awaited, Call, Change, Install, Items, Target, Unload, Upgrade};
 use crate::notification;
 
 /// How often a verb that goes on looks at the directory.
@@ -166,11 +166,11 @@ impl Target for Directory {
         async { Ok(self.registry.why(subject).await) }.boxed()
     }
 
-    fn install<'a>(&'a self, source: &'a Path, dry_run: bool) -> Answer<'a, Installation> {
+    fn install<'a>(&'a self, source: &'a Path, how: Install) -> Answer<'a, Installation> {
         async move {
             // So that a process that is active is followed as one.
             self.registry.look().await;
-            self.registry.install(source, dry_run).await
+            self.registry.install(source, how).await
         }
         .boxed()
     }
@@ -185,8 +185,8 @@ impl Target for Directory {
     fn upgrade<'a>(&'a self, plugin: &'a PluginId, how: Upgrade<'a>) -> Answer<'a, Upgraded> {
         async move {
             _ = self.adopted(plugin).await;
-            let Upgrade { source, rollback_on, downgrade, dry_run } = how;
-            let how = goplug_registry::Upgrade { rollback_on, downgrade, dry_run };
+            let Upgrade { source, rollback_on, downgrade, allow_unsigned, dry_run } = how;
+            let how = goplug_registry::Upgrade { rollback_on, downgrade, allow_unsigned, dry_run };
             self.registry.upgrade(plugin.as_str(), source, how).await
         }
         .boxed()
@@ -288,6 +288,18 @@ impl Target for Directory {
 
     fn revoke<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Revocation> {
         self.registry.revoke(plugin.as_str()).boxed()
+    }
+
+    fn trusted_keys(&self) -> Answer<'_, Vec<TrustedKey>> {
+        self.registry.trusted_keys().boxed()
+    }
+
+    fn trust_key<'a>(&'a self, key: &'a str, comment: &'a str) -> Answer<'a, TrustedKey> {
+        self.registry.trust_key(key, comment).boxed()
+    }
+
+    fn distrust_key<'a>(&'a self, key: &'a str) -> Answer<'a, TrustedKey> {
+        self.registry.distrust_key(key).boxed()
     }
 
     fn rescan(&self) -> Answer<'_, ()> {

@@ -12,11 +12,12 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use goplug_pconf_schema::admin::{
     Activation, CallbackList, DaemonStatus, Diff, Installation, LogEntry, MethodList, Notification, Ping, Pinned,
-    PluginDetail, PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, Unloaded,
-    Upgraded, Why,
+    PluginDetail, PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, TrustedKey,
+    Unloaded, Upgraded, Why,
 };
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Fault, PluginId, RollbackOn, Sha256};
+pub(crate) use goplug_registry::Install;
 
 pub(crate) use choose::{Place, choose, default_sockets};
 pub(crate) use daemon::Daemon;
@@ -56,6 +57,8 @@ pub(crate) struct Upgrade<'a> {
     pub(crate) rollback_on: Option<RollbackOn>,
     /// Whether it may be older.
     pub(crate) downgrade: bool,
+    /// Whether a package may be unsigned.
+    pub(crate) allow_unsigned: bool,
     /// Whether nothing is done.
     pub(crate) dry_run: bool,
 }
@@ -130,8 +133,8 @@ pub(crate) trait Target: Send + Sync {
     fn callbacks<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, CallbackList>;
     /// Why a plugin or a file is, or is not, callable.
     fn why<'a>(&'a self, subject: &'a str) -> Answer<'a, Why>;
-    /// Copies the folder of a plugin, or that of a `plugin.json`, in; the path is absolute.
-    fn install<'a>(&'a self, source: &'a Path, dry_run: bool) -> Answer<'a, Installation>;
+    /// Brings a plugin in: its folder, its `plugin.json` or a package; the path is absolute.
+    fn install<'a>(&'a self, source: &'a Path, how: Install) -> Answer<'a, Installation>;
     /// Takes an installed plugin out, or one version of it.
     fn remove<'a>(&'a self, plugin: &'a PluginId, version: Option<&'a str>, dry_run: bool) -> Answer<'a, Removal>;
     /// Makes another version the current one.
@@ -160,6 +163,12 @@ pub(crate) trait Target: Send + Sync {
     fn approve<'a>(&'a self, plugin: &'a PluginId, expected: Option<Sha256>) -> Answer<'a, Trust>;
     /// Forgets what it may run.
     fn revoke<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Revocation>;
+    /// The keys whose packages are taken.
+    fn trusted_keys(&self) -> Answer<'_, Vec<TrustedKey>>;
+    /// Takes packages of a key.
+    fn trust_key<'a>(&'a self, key: &'a str, comment: &'a str) -> Answer<'a, TrustedKey>;
+    /// Takes packages of a key no more.
+    fn distrust_key<'a>(&'a self, key: &'a str) -> Answer<'a, TrustedKey>;
     /// Looks at the directories now.
     fn rescan(&self) -> Answer<'_, ()>;
     /// One round trip to the plugin.

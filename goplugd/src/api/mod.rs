@@ -150,6 +150,7 @@ fn router(app: Arc<App>) -> Router {
         .route(&plugin("/trust/approve"), post(trust::approve))
         .route(&plugin("/trust/revoke"), post(trust::revoke))
         .route("/v1/trust", get(trust::list))
+        .route("/v1/trust/keys", get(trust::keys).post(trust::add_key).delete(trust::remove_key))
         .route("/v1/why", get(plugins::why_subject))
         .route("/v1/deadletters", get(callbacks::dead_letters))
         .route("/v1/events", get(events::follow))

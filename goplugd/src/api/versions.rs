@@ -22,6 +22,7 @@ struct UpgradeBody {
     source: Option<PathBuf>,
     rollback_on: Option<String>,
     downgrade: bool,
+    allow_unsigned: bool,
     dry_run: bool,
 }
 
@@ -31,10 +32,13 @@ pub(crate) async fn upgrade(
     PluginTarget(plugin): PluginTarget,
     request: Request,
 ) -> Result<Json<Upgraded>, Problem> {
-    let body: UpgradeBody = read(&app, request, "{\"source\":…,\"rollbackOn\":…,\"downgrade\":…,\"dryRun\":…}").await?;
-    let rollback_on = body.rollback_on.map(|text| text.parse::<RollbackOn>()).transpose().map_err(Problem::invalid)?;
-    let source = body.source.map(absolute).transpose()?;
-    let how = Upgrade { rollback_on, downgrade: body.downgrade, dry_run: body.dry_run };
+    let body: UpgradeBody =
+        read(&app, request, "{\"source\":…,\"rollbackOn\":…,\"downgrade\":…,\"allowUnsigned\":…,\"dryRun\":…}").await?;
+    let rollback_on =
+        body.rollback_on.as_deref().map(|text| text.parse::<RollbackOn>()).transpose().map_err(Problem::invalid)?;
+    let source = body.source.clone().map(absolute).transpose()?;
+    let UpgradeBody { downgrade, allow_unsigned, dry_run, .. } = body;
+    let how = Upgrade { rollback_on, downgrade, allow_unsigned, dry_run };
     Ok(Json(app.fleet.upgrade(&plugin, source.as_deref(), how).await?))
 }
 

@@ -15,11 +15,12 @@ use goplug_pconf_schema::manifest::MANIFEST_NAME;
 use goplug_pconf_schema::wire::event::Position;
 use goplug_registry::admin::{
     Activation, CallbackList, DeadLetter, Diff, EventKind, Installation, MethodList, Ping, Pinned, PluginDetail,
-    PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, Unloaded, Upgraded, Why,
+    PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, TrustedKey, Unloaded,
+    Upgraded, Why,
 };
 use goplug_registry::{
-    Against, Answer, CallOptions, Code, Error, Feed, LogPosition, Logs, PluginId, Registry, Sha256, Unload, Upgrade,
-    Wait,
+    Against, Answer, CallOptions, Code, Error, Feed, Install, LogPosition, Logs, PluginId, Registry, Sha256, Unload,
+    Upgrade, Wait,
 };
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
@@ -291,11 +292,9 @@ impl Fleet {
         Ok(why)
     }
 
-    /// Copies a plugin's folder into the first directory.
-    pub(crate) async fn install(&self, source: &Path, dry_run: bool) -> Result<Installation, Error> {
-        let members = self.members();
-        let none = || Error::new(Code::WrongState, "there is no plugin directory to install to");
-        members.first().ok_or_else(none)?.registry.install(source, dry_run).await
+    /// Brings a plugin into the first directory.
+    pub(crate) async fn install(&self, source: &Path, how: Install) -> Result<Installation, Error> {
+        self.first()?.install(source, how).await
     }
 
     /// Takes an installed plugin out of its directory, or one version of it.
@@ -386,6 +385,27 @@ impl Fleet {
             all.extend(member.registry.trusted().await?);
         }
         Ok(all)
+    }
+
+    /// The keys whose packages are taken; every directory has the same.
+    pub(crate) async fn trusted_keys(&self) -> Result<Vec<TrustedKey>, Error> {
+        self.first()?.trusted_keys().await
+    }
+
+    /// Takes packages of a key.
+    pub(crate) async fn trust_key(&self, key: &str, comment: &str) -> Result<TrustedKey, Error> {
+        self.first()?.trust_key(key, comment).await
+    }
+
+    /// Takes packages of a key no more.
+    pub(crate) async fn distrust_key(&self, key: &str) -> Result<TrustedKey, Error> {
+        self.first()?.distrust_key(key).await
+    }
+
+    /// The registry of the first directory.
+    fn first(&self) -> Result<Registry, Error> {
+        let none = || Error::new(Code::WrongState, "there is no plugin directory");
+        Ok(self.members().first().ok_or_else(none)?.registry.clone())
     }
 
     /// What a plugin may run, and what it runs.

@@ -15,5 +15,5 @@ pub use plugin::{
     Notification, Ping, Pinned, PluginDetail, PluginSummary, ProcessChange, ProcessDetail, ProcessExit, Removal, State,
     Transport, Unloaded, Upgraded,
 };
-pub use trust::{Executable, Revocation, Trust, TrustEntry, TrustVerdict};
+pub use trust::{Executable, Revocation, Trust, TrustEntry, TrustVerdict, TrustedKey};
 pub use why::{Link, LinkState, Why};

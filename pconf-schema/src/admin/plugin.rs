@@ -359,6 +359,9 @@ pub struct Installation {
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
+    /// Of a package: the trusted key that signed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<String>,
     /// Whether it is the current version: else it lies beside that one.
     pub current: bool,
     /// For people: why it is not, or what became of the one before.

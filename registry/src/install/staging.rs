@@ -17,6 +17,7 @@ pub(crate) const FOLDER: &str = "staging";
 const MAX_DEPTH: usize = 128;
 
 /// The folder, held by a shared lock: while anybody holds it, nobody tidies up.
+#[derive(Debug)]
 pub(crate) struct Staging(OwnedFd);
 
 impl Staging {

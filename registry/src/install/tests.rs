@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
+use goplug_package::Keys;
 
 fn put(folder: &Path, name: &str, namespace: &str, version: &str) {
     fs::create_dir_all(folder.join("data/deep")).unwrap();
@@ -15,7 +16,7 @@ fn put(folder: &Path, name: &str, namespace: &str, version: &str) {
 }
 
 fn installed(directory: &Path, source: &Path) -> Result<Installation, Fault> {
-    let source = survey(directory, source)?;
+    let source = survey(directory, source, &Keys::default())?;
     let (shelf, then) = plan(directory, &source)?;
     let answer = source.answer(directory, then == Then::Current, None, false);
     let (id, version) = (source.manifest.id.clone(), source.manifest.version.clone());
@@ -150,7 +151,7 @@ fn versions_lie_side_by_side_and_one_link_names_the_current_one() {
     fs::write(at.join("test/do/cache"), "x").unwrap();
     assert!(put_version("1.0.0").unwrap_err().message.ends_with("is installed already, version 1.0.0"));
     fs::write(source.path().join("data/deep/x"), vec![b'y'; 70_000]).unwrap();
-    let survey = survey(at, source.path()).unwrap();
+    let survey = survey(at, source.path(), &Keys::default()).unwrap();
     let other = plan(at, &survey).unwrap_err();
     assert!(other.code == Code::Conflict && other.message.contains("with other content"), "{other}");
 

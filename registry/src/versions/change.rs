@@ -29,12 +29,14 @@ pub struct Upgrade {
     pub rollback_on: Option<RollbackOn>,
     /// An older version than the current one will do.
     pub downgrade: bool,
+    /// A package will do that nobody signed.
+    pub allow_unsigned: bool,
     /// Check everything, do nothing.
     pub dry_run: bool,
 }
 
 impl Registry {
-    /// Makes another version the current one: that of the folder `source`, which is copied beside the others if it is not
+    /// Makes another version the current one: that of `source`, a folder or a package, which is brought beside the others if it is not
     /// there, else the newest that is installed and that the plugin's pin admits.
     ///
     /// If a process of the plugin runs, one of the new version is started and activated beside it; only when it serves it
@@ -137,8 +139,9 @@ impl Registry {
 
     async fn put_beside(&self, id: &PluginId, directory: &Path, source: &Path, how: Upgrade) -> Result<Version, Fault> {
         let (at, source, id) = (directory.to_owned(), source.to_owned(), id.clone());
+        let keys = self.keys(how.allow_unsigned).await?;
         let work = move || {
-            let source = install::survey(&at, &source)?;
+            let source = install::survey(&at, &source, &keys)?;
             let version = source.manifest.version.clone();
             if source.manifest.id != id {
                 let text = format!("it is the folder of plugin `{}`, not of `{id}`", source.manifest.id);

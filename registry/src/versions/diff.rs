@@ -23,7 +23,7 @@ pub enum Against {
     Newest,
     /// Another version that is installed.
     Version(String),
-    /// A folder that could be installed, or its `plugin.json`.
+    /// A folder that could be installed, its `plugin.json`, or a package that a trusted key signed.
     Folder(PathBuf),
 }
 
@@ -41,17 +41,18 @@ impl Registry {
         let (id, directory) = self.changeable(plugin).await?;
         let gone = || Fault::new(Code::NotFound, format!("plugin `{id}` is not installed any more"));
         let current = self.inner.finder().installed_as(&id).ok_or_else(gone)?.found;
-        let plugin = id.clone();
+        let (plugin, keys) = (id.clone(), self.keys(false).await?);
+        // The second: what a package was unpacked to, which stays until it was asked.
         let other = blocking(move || {
             let found = shelf(&directory, &plugin)?;
             let version = match against {
                 Against::Folder(folder) => {
-                    let source = install::survey(&directory, &folder)?;
+                    let source = install::survey(&directory, &folder, &keys)?;
                     if source.manifest.id != plugin {
                         let text = format!("it is the folder of plugin `{}`, not of `{plugin}`", source.manifest.id);
                         return Err(Fault::new(Code::InvalidArgument, text));
                     }
-                    return Ok(source.into_installed());
+                    return Ok((Some(source.as_installed()), Some(source)));
                 }
                 Against::Newest => plan::upgrade(&found, &plugin, None, false)?,
                 Against::Version(text) => Version::parse(&text)
@@ -63,12 +64,12 @@ impl Registry {
                 Fault::new(Code::NotFound, text)
             };
             if found.version() == Some(&version) {
-                return Ok(None);
+                return Ok((None, None));
             }
-            super::shelf::read(&directory, &plugin, &version).map(Some).ok_or_else(missing)
-        })
-        .await?
-        .unwrap_or_else(|| Arc::clone(&current));
+            super::shelf::read(&directory, &plugin, &version).map(|found| (Some(found), None)).ok_or_else(missing)
+        });
+        let (other, _unpacked) = other.await?;
+        let other = other.unwrap_or_else(|| Arc::clone(&current));
         let (from, to) = (current.manifest.version.to_string(), other.manifest.version.to_string());
         let mut found = differences("manifest", &current.manifest.to_value(), &other.manifest.to_value());
         let mut notes = Vec::new();

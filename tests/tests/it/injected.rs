@@ -200,7 +200,8 @@ impl Stage {
 
 /// A named error, or success. What fails before `main` is told by whoever loads programs.
 fn is_clean(ended: &Ended) -> bool {
-    let before_main = |said: &str| said.contains("error while loading shared libraries") || said.starts_with("strace: exec");
+    let before_main =
+        |said: &str| said.contains("error while loading shared libraries") || said.starts_with("strace: exec");
     match ended.code {
         Some(0) => true,
         Some(1..=12) => !ended.said.trim().is_empty() && !ended.said.contains("panicked"),
@@ -264,13 +265,13 @@ fn what_fails_has_a_name_and_leaves_nothing() {
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     // A verb mostly waits, for the host that leaves last.
     std::thread::scope(|scope| {
-        for verb in 0..VERBS.len() {
+        for (verb, name) in VERBS.iter().enumerate() {
             let (next, told, harmless, missed) = (&next, &told, &harmless, &missed);
             scope.spawn(move || {
                 while count(told) + count(harmless) < goal {
                     assert!(count(missed) < 10 * goal, "strace injects nothing");
                     let (call, errno, nth) = next(verb);
-                    let counter = match fail_once(VERBS[verb], call, errno, nth, seed) {
+                    let counter = match fail_once(name, call, errno, nth, seed) {
                         Outcome::Told => told,
                         Outcome::Harmless => harmless,
                         Outcome::Missed => missed,

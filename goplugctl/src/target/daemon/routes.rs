@@ -9,8 +9,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::StreamExt;
 use goplug_pconf_schema::admin::{
     Activation, CallbackList, DaemonStatus, Diff, Installation, LogEntry, MethodList, Notification, Ping, Pinned,
-    PluginDetail, PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, Unloaded,
-    Upgraded, Why,
+    PluginDetail, PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, TrustedKey,
+    Unloaded, Upgraded, Why,
 };
 use goplug_pconf_schema::wire::call::{MAX_DEADLINE_MS, escape};
 use goplug_pconf_schema::wire::event::Position;
@@ -22,7 +22,7 @@ use hyper::Method;
 use super::lines::Lines;
 use super::{Ask, Daemon, GRACE, MAX_DOCUMENT_BYTES, MAX_REPLY_BYTES, PATIENCE, milliseconds};
 use crate::notification;
-use crate::target::{Against, Answer, Awaited, Call, Change, Items, Target, Unload, Upgrade};
+use crate::target::{Against, Answer, Awaited, Call, Change, Install, Items, Target, Unload, Upgrade};
 
 impl Target for Daemon {
     fn directories(&self) -> Answer<'_, Vec<String>> {
@@ -57,9 +57,9 @@ impl Target for Daemon {
         self.document(Ask::get(format!("/v1/why?subject={}", escape(subject)))).boxed()
     }
 
-    fn install<'a>(&'a self, source: &'a Path, dry_run: bool) -> Answer<'a, Installation> {
+    fn install<'a>(&'a self, source: &'a Path, how: Install) -> Answer<'a, Installation> {
         async move {
-            let body = serde_json::json!({ "source": utf8(source)?, "dryRun": dry_run });
+            let body = serde_json::json!({ "source": utf8(source)?, "allowUnsigned": how.allow_unsigned, "dryRun": how.dry_run });
             self.document(with_body("/v1/plugins".into(), &body)).await
         }
         .boxed()
@@ -77,6 +77,7 @@ impl Target for Daemon {
                 "source": how.source.map(utf8).transpose()?,
                 "rollbackOn": how.rollback_on.map(|rule| rule.to_string()),
                 "downgrade": how.downgrade,
+                "allowUnsigned": how.allow_unsigned,
                 "dryRun": how.dry_run,
             });
             self.document(with_body(path(plugin, "/upgrade"), &body)).await
@@ -160,6 +161,20 @@ impl Target for Daemon {
 
     fn revoke<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Revocation> {
         self.document(Ask::post(path(plugin, "/trust/revoke"))).boxed()
+    }
+
+    fn trusted_keys(&self) -> Answer<'_, Vec<TrustedKey>> {
+        self.document(Ask::get("/v1/trust/keys")).boxed()
+    }
+
+    fn trust_key<'a>(&'a self, key: &'a str, comment: &'a str) -> Answer<'a, TrustedKey> {
+        let body = serde_json::json!({ "key": key, "comment": comment });
+        async move { self.document(with_body("/v1/trust/keys".into(), &body)).await }.boxed()
+    }
+
+    fn distrust_key<'a>(&'a self, key: &'a str) -> Answer<'a, TrustedKey> {
+        let path = format!("/v1/trust/keys?key={}", escape(key));
+        self.document(Ask { method: Method::DELETE, ..Ask::get(path) }).boxed()
     }
 
     fn rescan(&self) -> Answer<'_, ()> {

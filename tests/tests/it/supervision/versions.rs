@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use goplug_registry::admin::Difference;
-use goplug_registry::{Against, Code, Registry, Subscribe, Upgrade};
+use goplug_registry::{Against, Code, Install, Registry, Subscribe, Upgrade};
 use goplug_tests::{LONG, bound, figure, wait_for, wait_until};
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ impl Home {
     async fn with_one(&self) -> Registry {
         let one = self.source("1.0.0", &[], &json!({}));
         let registry = self.watching().await;
-        registry.install(&one, false).await.unwrap();
+        registry.install(&one, Install::default()).await.unwrap();
         loaded(&registry, "Test/Do").await;
         registry
     }
@@ -74,7 +74,7 @@ async fn versions_follow_one_another_and_each_keeps_its_folder() {
     // Pinned, a newer one lies beside, whoever installs it.
     assert_eq!(fault(registry.pin("Do", Some("^2")).await).code, Code::Conflict);
     registry.pin("Do", Some("^1")).await.unwrap();
-    let beside = registry.install(&three, false).await.unwrap();
+    let beside = registry.install(&three, Install::default()).await.unwrap();
     assert!(!beside.current && beside.note.unwrap().contains("pinned to `^1`"));
     assert_eq!(fault(registry.upgrade("Do", Some(&three), Upgrade::default()).await).code, Code::WrongState);
     assert_eq!(registry.upgrade("Do", None, Upgrade::default()).await.unwrap().to, "1.1.0");
@@ -135,7 +135,7 @@ async fn what_does_not_run_is_only_named() {
     let home = Home::new();
     let (one, two) = (home.source("1.0.0", &[], &json!({})), home.source("1.1.0", &[], &json!({})));
     let quiet = home.builder().open().await.unwrap();
-    quiet.install(&one, false).await.unwrap();
+    quiet.install(&one, Install::default()).await.unwrap();
     let done = quiet.upgrade("Do", Some(&two), Upgrade::default()).await.unwrap();
     assert_eq!((done.to.as_str(), done.pid, home.link().as_str()), ("1.1.0", None, "1.1.0"));
     let rule = Some("err>1%".parse().unwrap());
