@@ -202,7 +202,8 @@ fn both_sides_count_the_same() {
     };
     let (mut lent, mut borrowed) = (lent(MAX_SEGMENTS, MAX_SEGMENT_BYTES), borrowed());
     let (mut reading, mut placed, mut passed) = (Vec::new(), 0, 0);
-    for _ in 0..20_000 {
+    let turns = if cfg!(miri) { 200 } else { 20_000 };
+    for _ in 0..turns {
         if random(2) == 0 {
             let key = random(40) + 1;
             let gone = random(40) + 1;
@@ -225,5 +226,5 @@ fn both_sides_count_the_same() {
             lent.released(&borrowed.give_back(number).unwrap()).unwrap();
         }
     }
-    assert!(placed > 1_000 && passed > 100, "{placed} {passed}");
+    assert!(placed > turns / 20 && passed > turns / 200, "{placed} {passed}");
 }
