@@ -36,7 +36,7 @@ pub(crate) fn any(what: &str, name: &str, known: &[PluginSummary]) -> Result<Vec
         let version = row.and_then(|row| row.version.as_deref());
         match row {
             Some(_) if wanted.admits(version) => fit.push(plugin),
-            Some(_) => refusal = Some(wanted.mismatch(&plugin, version, &[])),
+            Some(row) => refusal = Some(wanted.mismatch(&plugin, version, &row.versions)),
             None => refusal = Some(Fault::new(Code::NotFound, format!("there is no plugin `{plugin}`"))),
         }
     }

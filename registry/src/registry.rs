@@ -468,7 +468,8 @@ impl Registry {
                 Ok(Known::Slot(slot)) if is_so(&slot, &what) => return Ok(()),
                 Ok(Known::Installed(_)) if what == Wait::Discovered => return Ok(()),
                 Err(fault) if fault.code == Code::NotFound && what == Wait::Gone => return Ok(()),
-                Err(fault) if fault.code != Code::NotFound => return Err(fault),
+                // Another version of it may follow.
+                Err(fault) if !matches!(fault.code, Code::NotFound | Code::WrongState) => return Err(fault),
                 _ => {}
             }
             let auto = self.auto_discover();

@@ -125,6 +125,7 @@ pub(crate) async fn execute(
             Ok(answer) => return Ok(answer),
             Err(fault) => fault,
         };
+        live.note_failure(fault.code);
         let left = deadline.saturating_duration_since(Instant::now());
         let Some(repeat) = retry::decide(&fault, idempotent, repeats, left) else { return Err(fault) };
         repeats += 1;
@@ -207,7 +208,7 @@ async fn once(
         content_type: options.content_type.as_deref().or(entry.info.content_type.as_deref()),
         max_reply_bytes: defaults.max_reply_bytes,
     };
-    attempt::attempt(live, &call, deadline).await.inspect_err(|fault| live.note_failure(fault.code))
+    attempt::attempt(live, &call, deadline).await
 }
 
 fn late(live: &Live, method: &str, ran: Ran) -> Fault {

@@ -150,8 +150,16 @@ impl Feed {
     pub async fn ack(&mut self, position: &Position) -> Result<(), Fault> {
         let Reader::Subscription(name) = &self.reader else { return Ok(()) };
         self.acknowledged = Some(position.clone());
-        let live = self.slot.live().ok_or_else(|| self.slot.not_callable())?;
+        let sender = self.sender_of(position).or_else(|| self.slot.live());
+        let live = sender.ok_or_else(|| self.slot.not_callable())?;
         acknowledge(&live, &self.callback, name, position, self.acknowledger(&live).as_ref()).await
+    }
+
+    /// The process that sent `position`. While another one takes its place it still has to hear what was handled.
+    pub(crate) fn sender_of(&self, position: &Position) -> Option<Arc<Live>> {
+        let streaming = self.stream.as_ref().map(|stream| Arc::clone(&stream.live));
+        let mut lives = [streaming, self.slot.live()].into_iter().flatten();
+        lives.find(|live| live.epoch() == position.epoch && !live.is_gone())
     }
 
     /// Acknowledges what came from `live`, if that can be done where it came.

@@ -53,7 +53,7 @@ impl Registry {
     pub async fn upgrade(&self, plugin: &str, source: Option<&Path>, how: Upgrade) -> Result<Upgraded, Fault> {
         let (id, directory) = self.changeable(plugin).await?;
         if how.rollback_on.is_some() && !self.auto_discover() {
-            let text = "nobody would count its calls when this command has ended: ask a daemon to upgrade it";
+            let text = "nobody would count its calls when this is done: a rule takes a daemon with auto-discover";
             return Err(Fault::new(Code::WrongState, text));
         }
         let wanted = match source {
@@ -189,7 +189,10 @@ impl Registry {
         let program = self.inner.programs.get(id).filter(|_| installed.manifest.not_runnable().is_none());
         let tried = match &program {
             None => Tried::default(),
-            Some(program) => program.try_version(Arc::clone(&installed)).await?,
+            Some(program) => {
+                let tried = program.try_version(Arc::clone(&installed)).await;
+                tried.map_err(|fault| did_not_come_up(to, shelf, fault))?
+            }
         };
         let (at, plugin, version, expected) = (directory.clone(), id.clone(), to.clone(), shelf.current.clone());
         let pointed = blocking(move || Turn::take(&at)?.point(&at, &plugin, &version, &expected)).await;
@@ -210,6 +213,22 @@ impl Registry {
             _ = timeout(self.inner.shared.options.load().drain + END_WITHIN, old.exited()).await;
         }
         Ok(())
+    }
+}
+
+/// What was tried did not run: however its process ended, the one before answers calls.
+fn did_not_come_up(to: &Version, shelf: &Shelf, fault: Fault) -> Fault {
+    let before = shelf.version().map(|version| format!(", {version} goes on")).unwrap_or_default();
+    let message = format!("version {to} did not come up{before}: {}", fault.message);
+    match fault.code {
+        Code::PluginGone
+        | Code::MethodFailed
+        | Code::Panicked
+        | Code::ProtocolError
+        | Code::DeadlineExceeded
+        | Code::Internal
+        | Code::Cancelled => Fault::new(Code::Unavailable, message),
+        _ => Fault { message, ..fault },
     }
 }
 

@@ -55,8 +55,9 @@ struct Sum {
     b: i64,
 }
 
-/// What `add` takes in another version.
+/// What `add` takes.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "Sum")]
 struct OtherSum {
     a: i32,
     b: i64,

@@ -140,7 +140,7 @@ async fn what_does_not_run_is_only_named() {
     assert_eq!((done.to.as_str(), done.pid, home.link().as_str()), ("1.1.0", None, "1.1.0"));
     let rule = Some("err>1%".parse().unwrap());
     let watched = quiet.upgrade("Do", None, Upgrade { rollback_on: rule, ..Upgrade::default() }).await;
-    assert!(fault(watched).message.contains("ask a daemon"));
+    assert!(fault(watched).message.contains("a rule takes a daemon"));
     quiet.close().await;
     let registry = home.watching().await;
     loaded(&registry, "Test/Do").await;
