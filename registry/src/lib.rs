@@ -27,6 +27,7 @@ mod finder;
 pub mod host;
 mod install;
 mod installed;
+mod lease;
 mod lint;
 mod named;
 mod open_files;

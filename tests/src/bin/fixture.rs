@@ -176,12 +176,14 @@ fn build(options: &Options, name: &str) -> PluginBuilder {
         _ => HealthStatus::Ok,
     };
     let (stopper, activation) = (options.stopper.clone(), options.clone());
-    let version = options.version.clone().unwrap_or_default();
     let builder = builder
         .health(move || Health { status, detail: None })
         .activator(move |settings| activate(&activation, &settings))
-        .stopper(move || stopper.clone())
-        .method("version", move |_cx, _body| Ok(format!("{version} {}", std::process::id())));
+        .stopper(move || stopper.clone());
+    let builder = match options.version.clone() {
+        Some(version) => builder.method("version", move |_cx, _body| Ok(format!("{version} {}", std::process::id()))),
+        None => builder,
+    };
     notifications(calls(builder), options.window)
 }
 
