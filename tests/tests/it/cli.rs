@@ -13,6 +13,7 @@ mod life;
 mod masks;
 mod notifications;
 mod own;
+mod packages;
 mod process;
 mod seeing;
 mod transcript;

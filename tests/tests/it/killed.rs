@@ -87,7 +87,7 @@ fn killed_at_every_system_call_there_is_the_old_or_the_new() {
     // Many calls are made before the work begins, when the program is loaded.
     let step = if fast() { 7 } else { 1 };
     for call in CALLS {
-        for verb in ["install", "remove"] {
+        for verb in ["install", "install a package", "remove"] {
             for nth in (1..MOST).step_by(step) {
                 let dir = PluginDir::new();
                 let source = source(&dir);
@@ -97,9 +97,17 @@ fn killed_at_every_system_call_there_is_the_old_or_the_new() {
                             == 0
                     );
                 }
-                let words =
-                    if verb == "install" { ["install", source.to_str().unwrap()] } else { ["remove", "test/do"] };
-                let was_killed = killed(&dir, &words, call, nth);
+                let package = dir.join(".source.plg");
+                let words: &[&str] = match verb {
+                    "install" => &["install", source.to_str().unwrap()],
+                    "remove" => &["remove", "test/do"],
+                    _ => {
+                        let (from, to) = (source.to_str().unwrap(), package.to_str().unwrap());
+                        assert_eq!(crate::support::goplugctl(&["pack", from, "--out", to]).code, 0);
+                        &["install", "--allow-unsigned", package.to_str().unwrap()]
+                    }
+                };
+                let was_killed = killed(&dir, words, call, nth);
                 let is_there = whole(&dir.join("test/do"));
                 let is_there = is_there.unwrap_or_else(|| panic!("a mixture after {verb}, killed at {call} {nth}"));
                 if !was_killed {

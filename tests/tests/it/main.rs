@@ -22,6 +22,7 @@
 //! | the same over HTTP as over frames | `transports::everything_holds_over_http_too` |
 //! | a body is read where it was written; a thousand need few segments; a killed side leaves none | `segments::*` |
 //! | a plugin found by type; a mismatch method by method; typed errors and notifications; in process as over the wire | `interfaces::*` |
+//! | a package is verified before anything of it is written, runs nothing, installs, upgrades and rolls back | `packages::*`, and `evil::*`, `mutated::*` of the package `goplug-package` |
 //! | compile errors of interfaces are readable | `compile_errors::*` |
 //! | the demo | `demo::*` |
 //! | every example runs | `examples::*` |
@@ -51,6 +52,7 @@ mod life;
 mod manifests;
 mod notifications;
 mod open_files;
+mod packages;
 mod segments;
 mod supervision;
 mod support;

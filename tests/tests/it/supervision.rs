@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use crate::support::{FIXTURE, GOPLUG_HOST, builder, event, fault, loaded, row, state_of, text};
 
 /// A plugin directory, and the folder of its hosts.
-struct Home {
-    dir: PluginDir,
+pub(crate) struct Home {
+    pub(crate) dir: PluginDir,
     hosts: Hosts,
 }
 
@@ -28,7 +28,7 @@ struct Home {
 pub(crate) struct Hosts(PluginDir);
 
 impl Home {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { dir: PluginDir::new(), hosts: Hosts::new() }
     }
 
@@ -36,7 +36,7 @@ impl Home {
         self.hosts.folder()
     }
 
-    fn builder(&self) -> Builder {
+    pub(crate) fn builder(&self) -> Builder {
         builder(self.dir.path()).hosts_dir(self.hosts()).host_program(GOPLUG_HOST)
     }
 
