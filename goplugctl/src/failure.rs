@@ -94,6 +94,7 @@ impl Failure {
             plugin: self.plugin.as_deref(),
             hint: self.hint.as_deref(),
             ran: self.fault.ran,
+            reason: self.fault.reason,
             retry_after_ms: self.fault.retry_after_ms,
             data: self.fault.data.as_deref(),
         }
@@ -124,6 +125,8 @@ struct ErrorDocument<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<&'a str>,
     ran: Ran,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]

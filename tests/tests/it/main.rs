@@ -21,6 +21,7 @@
 //! | a started plugin outlives the registry, is adopted by proof only, and ends with everything that it started | `hosts::*` |
 //! | the same over HTTP as over frames | `transports::everything_holds_over_http_too` |
 //! | a plugin found by type; a mismatch method by method; typed errors and notifications; in process as over the wire | `interfaces::*` |
+//! | streams of an interface, both ways, over frames and HTTP; one that was cut off is an error | `typed_streams::*` |
 //! | compile errors of interfaces are readable | `compile_errors::*` |
 //! | the demo | `demo::*` |
 //! | every example runs | `examples::*` |
@@ -53,4 +54,5 @@ mod supervision;
 mod support;
 mod transports;
 mod trust;
+mod typed_streams;
 mod v0;
