@@ -142,6 +142,8 @@ pub(crate) fn mends(reason: Reason, plugin: &PluginId) -> String {
         Reason::Disabled => "enable",
         Reason::GivenUp => "logs",
         Reason::Untrusted => "trust approve",
+        Reason::NoVersion => "inspect",
+        Reason::Pinned => return format!("goplugctl pin {plugin} --clear"),
         Reason::NoHost => return "goplugctl doctor".into(),
     };
     format!("goplugctl {verb} {plugin}")

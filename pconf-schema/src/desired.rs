@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use semver::Version;
+use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
 use crate::{PluginId, printable};
@@ -21,9 +21,12 @@ pub struct Desired {
     /// It is not to run, and not to be called.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disabled: bool,
-    /// Only this version is to run.
+    /// Only these versions may become the current one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pinned: Option<Version>,
+    pub pinned: Option<VersionReq>,
+    /// The version that was the current one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Version>,
 }
 
 /// What is wanted of every plugin; one that is not named is enabled, in its current version.
@@ -116,7 +119,8 @@ mod tests {
         let mut state = DesiredState::default();
         for n in 0..5 {
             let id = PluginId::new("Test", &format!("plugin-{n}")).unwrap();
-            let desired = Desired { disabled: n % 2 == 0, pinned: (n > 2).then(|| Version::new(1, n, 0)) };
+            let pinned = (n > 2).then(|| VersionReq::parse(&format!("^1.{n}")).unwrap());
+            let desired = Desired { disabled: n % 2 == 0, pinned, previous: (n > 3).then(|| Version::new(1, n, 0)) };
             assert_eq!(state.set(&id, desired.clone()), desired != Desired::default());
             assert_eq!(state.of(&id), desired);
         }

@@ -181,7 +181,7 @@ mod tests {
             sha256: Sha256::from([n; 32]),
             path: format!("/bin/{n}"),
             since: "2026-01-01T00:00:00Z".into(),
-            approved: n % 2 == 0,
+            approved: n.is_multiple_of(2),
         }
     }
 

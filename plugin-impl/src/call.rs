@@ -12,6 +12,7 @@ use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 use goplug_pconf_schema::{Code, Fault, Ran};
+use goplug_transport::View;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -34,7 +35,7 @@ pub(crate) async fn call(
     entry: &Arc<Entry>,
     deadline: Instant,
     origin: Origin,
-    body: Bytes,
+    body: View,
 ) -> Result<Reply, Fault> {
     Admitted::new(service, entry, deadline, Instant::now(), origin)?.run(body).await
 }
@@ -56,7 +57,7 @@ pub(crate) enum Begun {
     /// An async method has to wait.
     Waits(Admitted, Running<Bytes>),
     /// It may take long, or has to wait for its turn: it was not begun.
-    NotHere(Admitted, Bytes),
+    NotHere(Admitted, View),
 }
 
 impl Admitted {
@@ -83,7 +84,7 @@ impl Admitted {
     }
 
     /// Waits for the turn of a `serial` method, calls the method and waits for its reply, or for the first piece of it.
-    pub(crate) async fn run(mut self, body: Bytes) -> Result<Reply, Fault> {
+    pub(crate) async fn run(mut self, body: View) -> Result<Reply, Fault> {
         self.wait_turn().await?;
         let entry = self.ending.cx.entry();
         match &entry.function {
@@ -147,7 +148,7 @@ impl Admitted {
 
     /// Runs a method on a thread that has other things to do: a plain one that is quick to its end, an async one until it
     /// has to wait; both only if it is their turn. `now` is now.
-    pub(crate) fn begin_here(mut self, body: Bytes, now: std::time::Instant) -> Begun {
+    pub(crate) fn begin_here(mut self, body: View, now: std::time::Instant) -> Begun {
         let entry = self.ending.cx.entry();
         let is_here = match entry.function {
             Function::Blocking(_) => !entry.pace.is_slow(),

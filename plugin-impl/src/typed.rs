@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use goplug_pconf_schema::wire::hello::MethodInfo;
 use goplug_pconf_schema::{Code, Fault};
+use goplug_transport::View;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,8 +24,8 @@ where
 {
     describe::<I, O>(info);
     // Not by way of `Function::blocking`: of a body that cannot be decoded the author's function sees nothing.
-    Function::Blocking(Arc::new(move |cx: &Context, body: Bytes| {
-        let output = function(cx, decoded(cx.method(), &body)?).map_err(it_ran)?;
+    Function::Blocking(Arc::new(move |cx: &Context, body: View| {
+        let output = function(cx, decoded(cx.method(), &body.into_bytes())?).map_err(it_ran)?;
         encoded(cx.method(), &output)
     }))
 }
@@ -38,8 +39,8 @@ where
     A: Future<Output = Result<O, Fault>> + Send + 'static,
 {
     describe::<I, O>(info);
-    Function::Async(Arc::new(move |cx: Context, body: Bytes| {
-        let running = decoded(cx.method(), &body).map(|input| function(cx.clone(), input));
+    Function::Async(Arc::new(move |cx: Context, body: View| {
+        let running = decoded(cx.method(), &body.into_bytes()).map(|input| function(cx.clone(), input));
         Box::pin(async move {
             let output = running?.await.map_err(it_ran)?;
             encoded(cx.method(), &output)
@@ -55,8 +56,8 @@ where
     A: Future<Output = Result<(), Fault>> + Send + 'static,
 {
     info.input = Some(schemars::schema_for!(I).to_value());
-    Function::Streaming(Arc::new(move |cx: Context, body: Bytes, out| {
-        let running = decoded(cx.method(), &body).map(|input| function(cx, input, out));
+    Function::Streaming(Arc::new(move |cx: Context, body: View, out| {
+        let running = decoded(cx.method(), &body.into_bytes()).map(|input| function(cx, input, out));
         Box::pin(async move { running?.await.map_err(it_ran) })
     }))
 }

@@ -46,6 +46,8 @@ fn summary_of(slot: &Slot, view: &View) -> PluginSummary {
         protocol: wire.and_then(Wire::number),
         since: view.since.clone(),
         last_error: view.last_error.as_ref().map(ToString::to_string),
+        versions: Vec::new(),
+        pinned: None,
     }
 }
 
@@ -70,6 +72,8 @@ pub(crate) fn refused(file: &Path, refusal: &Refusal, since: &str) -> PluginSumm
         protocol: None,
         since: since.to_owned(),
         last_error: Some(refusal.reason.clone()),
+        versions: Vec::new(),
+        pinned: None,
     }
 }
 
@@ -96,6 +100,8 @@ pub(crate) fn installed(plugin: &InstalledPlugin) -> PluginSummary {
         protocol: None,
         since: plugin.since.clone(),
         last_error: plugin.last_error.as_ref().map(ToString::to_string),
+        versions: Vec::new(),
+        pinned: None,
     }
 }
 

@@ -7,7 +7,7 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
 }
 
 /// The verbs of this version, in the order of `--help`: a verb that does not exist yet is absent.
-const VERBS: [&str; 36] = [
+const VERBS: [&str; 41] = [
     "list",
     "status",
     "inspect",
@@ -36,7 +36,12 @@ const VERBS: [&str; 36] = [
     "listen",
     "install",
     "remove",
+    "upgrade",
+    "rollback",
+    "pin",
+    "diff",
     "lint",
+    "pack",
     "trust",
     "daemon",
     "completion",
@@ -113,6 +118,9 @@ fn what_makes_no_sense_is_refused() {
         "wait x --for=callback=",
         "listen x y --after 7",
         "completion smallsh",
+        "upgrade x --rollback-on err>1",
+        "pin x",
+        "pin x ^1 --clear",
     ] {
         assert_eq!(parse(line).map(|cli| format!("{cli:?}")).unwrap_err().exit_code(), 2, "{line}");
     }

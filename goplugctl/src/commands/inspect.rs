@@ -88,6 +88,8 @@ fn describe(detail: &PluginDetail, style: Style) -> String {
     line("error", text(&summary.last_error), Paint::Bad);
     line("description", text(&detail.description), Paint::None);
     line("version", text(&summary.version), Paint::None);
+    line("versions", summary.versions.join(", "), Paint::None);
+    line("pinned", text(&summary.pinned), Paint::None);
     line("protocol", summary.protocol.map(|number| format!("v{number}")).unwrap_or_default(), Paint::None);
     line("transport", detail.transport.map(|transport| transport.as_str().to_owned()).unwrap_or_default(), Paint::None);
     line("active", detail.active.map(|active| active.to_string()).unwrap_or_default(), Paint::None);

@@ -1,20 +1,60 @@
-//! `trust`: which programs plugins that start themselves may run.
+//! `trust`: which programs plugins that start themselves may run, and whose packages are taken.
 
-use goplug_pconf_schema::Pin;
-use goplug_pconf_schema::admin::{Executable, Trust, TrustEntry, TrustVerdict};
+use goplug_pconf_schema::admin::{Executable, Trust, TrustEntry, TrustVerdict, TrustedKey};
+use goplug_pconf_schema::{Code, Fault, Pin};
 
-use crate::args::{ApproveArgs, OnePlugin};
+use crate::args::{ApproveArgs, OnePlugin, TrustAddArgs, TrustRemoveArgs};
 use crate::failure::Failure;
 use crate::output::style::Paint;
 use crate::output::{Style, Table, escape};
 use crate::pick;
 use crate::session::Session;
 
+/// The largest file that is looked into for a key.
+const MAX_KEY_FILE: u64 = 4 * 1024;
+
 pub(super) async fn list(session: &mut Session) -> Result<(), Failure> {
     let failed = |fault| Failure::new("cannot list the programs that are trusted", fault);
     let entries = session.target.trusted().await.map_err(failed)?;
     let names = || entries.iter().map(|entry| entry.plugin.to_string()).collect();
     Ok(session.out.show(&entries, false, names, |style, wide| table(&entries, style, wide))?)
+}
+
+pub(super) async fn keys(session: &mut Session) -> Result<(), Failure> {
+    let failed = |fault| Failure::new("cannot list the keys that are trusted", fault);
+    let keys = session.target.trusted_keys().await.map_err(failed)?;
+    let names = || keys.iter().map(|trusted| trusted.key.clone()).collect();
+    let text = |style, _| {
+        let mut table = Table::new(["KEY", "COMMENT"]);
+        for TrustedKey { key, comment } in &keys {
+            table.row([(key.clone(), Paint::None), (comment.clone(), Paint::None)]);
+        }
+        table.render(style)
+    };
+    Ok(session.out.show(&keys, false, names, text)?)
+}
+
+pub(super) async fn add(session: &mut Session, args: &TrustAddArgs) -> Result<(), Failure> {
+    let failed = |fault| Failure::new(format!("cannot trust {}", escape(&args.key)), fault);
+    // A file holds a comment and the key.
+    let text = match std::fs::metadata(&args.key) {
+        Ok(status) if status.is_file() && status.len() <= MAX_KEY_FILE => std::fs::read_to_string(&args.key)
+            .map_err(|error| failed(Fault::new(Code::InvalidArgument, error.to_string())))?,
+        _ => args.key.clone(),
+    };
+    let added = session.target.trust_key(&text, &args.comment).await.map_err(failed)?;
+    let names = vec![added.key.clone()];
+    Ok(session.out.changed(&[added], true, &names)?)
+}
+
+pub(super) async fn remove(session: &mut Session, args: &TrustRemoveArgs) -> Result<(), Failure> {
+    let failed = |fault| {
+        let what = format!("cannot stop trusting {}", escape(&args.key));
+        Failure::new(what, fault).hint("goplugctl trust list --keys")
+    };
+    let removed = session.target.distrust_key(&args.key).await.map_err(failed)?;
+    let names = vec![removed.key.clone()];
+    Ok(session.out.changed(&[removed], true, &names)?)
 }
 
 pub(super) async fn show(session: &mut Session, args: &OnePlugin) -> Result<(), Failure> {

@@ -1,17 +1,17 @@
-//! Which programs plugins may run.
+//! Which programs plugins may run, and whose packages are taken.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
 use goplug_registry::Sha256;
-use goplug_registry::admin::{Revocation, Trust, TrustEntry};
+use goplug_registry::admin::{Revocation, Trust, TrustEntry, TrustedKey};
 use serde::Deserialize;
 
 use super::App;
 use super::body::MAX_DOCUMENT_BYTES;
 use super::error::Problem;
-use super::target::PluginTarget;
+use super::target::{PluginTarget, Query};
 
 /// `GET /v1/trust`: every program that is pinned.
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Json<Vec<TrustEntry>>, Problem> {
@@ -54,4 +54,32 @@ pub(crate) async fn revoke(
     PluginTarget(plugin): PluginTarget,
 ) -> Result<Json<Revocation>, Problem> {
     Ok(Json(app.fleet.revoke(&plugin).await?))
+}
+
+/// `GET /v1/trust/keys`: the keys whose packages are taken.
+pub(crate) async fn keys(State(app): State<Arc<App>>) -> Result<Json<Vec<TrustedKey>>, Problem> {
+    Ok(Json(app.fleet.trusted_keys().await?))
+}
+
+/// Body of a key.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyBody {
+    key: String,
+    #[serde(default)]
+    comment: String,
+}
+
+/// `POST /v1/trust/keys`: takes packages of a key.
+pub(crate) async fn add_key(State(app): State<Arc<App>>, request: Request) -> Result<Json<TrustedKey>, Problem> {
+    let body = app.bodies.receive(request.into_body(), MAX_DOCUMENT_BYTES).await?;
+    let what: KeyBody = serde_json::from_slice(&body.bytes)
+        .map_err(|why| Problem::invalid(format!("the body: {why}: send {{\"key\":…,\"comment\":…}}")))?;
+    Ok(Json(app.fleet.trust_key(&what.key, &what.comment).await?))
+}
+
+/// `DELETE /v1/trust/keys?key=`: takes packages of a key no more.
+pub(crate) async fn remove_key(State(app): State<Arc<App>>, query: Query) -> Result<Json<TrustedKey>, Problem> {
+    let key = query.value("key")?.ok_or_else(|| Problem::invalid("which key? `?key=`".to_owned()))?;
+    Ok(Json(app.fleet.distrust_key(&key).await?))
 }

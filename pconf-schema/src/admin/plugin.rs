@@ -159,6 +159,12 @@ pub struct PluginSummary {
     pub since: String,
     /// Why it is not loaded, or what went wrong last.
     pub last_error: Option<String>,
+    /// Its versions that are installed side by side, the lowest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<String>,
+    /// The versions that may become the current one, when it is pinned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<String>,
 }
 
 impl PluginSummary {
@@ -353,8 +359,42 @@ pub struct Installation {
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
+    /// Of a package: the trusted key that signed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<String>,
+    /// Whether it is the current version: else it lies beside that one.
+    pub current: bool,
+    /// For people: why it is not, or what became of the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Nothing was done: this is what would be.
     pub dry_run: bool,
+}
+
+/// Answer of `upgrade` and `rollback`: the current version before, and now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Upgraded {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// The version before.
+    pub from: String,
+    /// The version now; the same when there was nothing to do.
+    pub to: String,
+    /// The process that serves in this version; `null` when none was running.
+    pub pid: Option<u32>,
+    /// Nothing was done: this is what would be.
+    pub dry_run: bool,
+}
+
+/// Answer of `pin`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pinned {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// The versions that may become the current one; `null`: all.
+    pub range: Option<String>,
 }
 
 /// Answer of `remove`.

@@ -96,3 +96,13 @@ pub struct Revocation {
     /// What it was pinned to.
     pub pin: Pin,
 }
+
+/// A key whose packages are taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustedKey {
+    /// A public key of `minisign`: 56 characters.
+    pub key: String,
+    /// Whose it is, for people; may be empty.
+    pub comment: String,
+}

@@ -4,16 +4,19 @@ use std::path::Path;
 
 use bytes::Bytes;
 use goplug_pconf_schema::admin::{
-    CallbackList, Installation, LogEntry, PluginDetail, ProcessChange, Removal, Revocation, Trust, TrustEntry,
+    CallbackList, Diff, Installation, LogEntry, Pinned, PluginDetail, ProcessChange, Removal, Revocation, Trust,
+    TrustEntry, Upgraded,
 };
 use goplug_pconf_schema::{Fault, PluginId, Sha256};
 
 use super::BlockingRegistry;
 use crate::call::{Answer, CallOptions};
 use crate::host::{Exit, LogLine};
+use crate::install::Install;
 use crate::plugin::Plugin;
 use crate::process::{LogPosition, Logs};
 use crate::started::Started;
+use crate::versions::{Against, Upgrade};
 
 /// As [`Started`], for threads without a runtime.
 #[derive(Debug)]
@@ -32,7 +35,7 @@ pub struct BlockingLogs {
 /// # Example: a folder in, a folder out
 /// ```
 /// use goplug_registry::admin::State;
-/// use goplug_registry::{BlockingRegistry, Code};
+/// use goplug_registry::{BlockingRegistry, Code, Install};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let (plugins, source) = (tempfile::tempdir()?, tempfile::tempdir()?);
@@ -41,7 +44,7 @@ pub struct BlockingLogs {
 /// std::fs::write(source.join("plugin.json"), manifest)?;
 ///
 /// let registry = BlockingRegistry::open(plugins)?;
-/// let installed = registry.install(source, false)?;
+/// let installed = registry.install(source, Install::default())?;
 /// assert_eq!(installed.plugin.to_string(), "-/clock");
 /// registry.disable("clock")?;
 /// assert_eq!(registry.inspect("clock")?.summary.state, State::Disabled);
@@ -55,8 +58,8 @@ impl BlockingRegistry {
     ///
     /// # Errors
     /// As there.
-    pub fn install(&self, source: impl AsRef<Path>, dry_run: bool) -> Result<Installation, Fault> {
-        self.wait_on(self.registry.install(source, dry_run))
+    pub fn install(&self, source: impl AsRef<Path>, how: Install) -> Result<Installation, Fault> {
+        self.wait_on(self.registry.install(source, how))
     }
 
     /// As [`crate::Registry::remove`].
@@ -65,6 +68,46 @@ impl BlockingRegistry {
     /// As there.
     pub fn remove(&self, plugin: &str, dry_run: bool) -> Result<Removal, Fault> {
         self.wait_on(self.registry.remove(plugin, dry_run))
+    }
+
+    /// As [`crate::Registry::remove_version`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remove_version(&self, plugin: &str, version: &str, dry_run: bool) -> Result<Removal, Fault> {
+        self.wait_on(self.registry.remove_version(plugin, version, dry_run))
+    }
+
+    /// As [`crate::Registry::upgrade`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn upgrade(&self, plugin: &str, source: Option<&Path>, how: Upgrade) -> Result<Upgraded, Fault> {
+        self.wait_on(self.registry.upgrade(plugin, source, how))
+    }
+
+    /// As [`crate::Registry::rollback`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn rollback(&self, plugin: &str, dry_run: bool) -> Result<Upgraded, Fault> {
+        self.wait_on(self.registry.rollback(plugin, dry_run))
+    }
+
+    /// As [`crate::Registry::pin`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn pin(&self, plugin: &str, range: Option<&str>) -> Result<Pinned, Fault> {
+        self.wait_on(self.registry.pin(plugin, range))
+    }
+
+    /// As [`crate::Registry::diff`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn diff(&self, plugin: &str, against: Against) -> Result<Diff, Fault> {
+        self.wait_on(self.registry.diff(plugin, against))
     }
 
     /// As [`crate::Registry::start_plugin`].

@@ -1,4 +1,6 @@
-//! Carries out what `state` decides: one task per installed plugin.
+//! Carries out what `state` decides: one task per installed plugin. `trial`: another version is tried.
+
+mod trial;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -84,6 +86,7 @@ pub(crate) fn keep(registry: &Arc<Inner>, keeping: Keeping) -> Arc<Program> {
         tick: None,
         timer: None,
         waiting: Vec::new(),
+        trial: None,
     };
     registry.shared.tasks.spawn(task.run(inbox, keeping.adopted));
     program
@@ -120,6 +123,8 @@ struct Task {
     tick: Option<Instant>,
     timer: Option<Instant>,
     waiting: Vec<(Goal, Reply)>,
+    /// Another version that is being tried.
+    trial: Option<trial::Trial>,
 }
 
 /// What somebody waits for.
@@ -166,6 +171,7 @@ impl Task {
                     self.feed(Input::Timer).await;
                 }
             }
+            self.settle_trial();
             if self.machine.phase == Phase::Gone {
                 break;
             }
@@ -231,6 +237,7 @@ impl Task {
         match command {
             Command::Changed { file, installed } => {
                 let same = installed.manifest == self.installed.manifest && installed.folder == self.installed.folder;
+                self.drop_trial();
                 (self.file, self.installed) = (file.clone(), installed);
                 self.view.file = file;
                 self.publish();
@@ -239,6 +246,7 @@ impl Task {
                     self.feed(Input::Changed).await;
                 }
             }
+            Command::Try { installed, reply } => self.try_version(installed, reply).await,
             Command::Removed => self.feed(Input::Removed).await,
             Command::Awake => self.feed(Input::Installed { auto: self.auto() }).await,
             Command::Start(reply) => self.ask(Input::Start, Goal::Running, reply).await,
@@ -300,6 +308,7 @@ impl Task {
                 self.feed(Input::Ready).await;
             }
             Err(fault) => {
+                self.blame_trial(&fault);
                 // What can never work is not tried again.
                 let hopeless = matches!(fault.code, Code::NotFound | Code::Denied | Code::InvalidArgument);
                 let after = if hopeless { After::GiveUp } else { self.after(restart::Exit::NotReady, None, &fault) };
@@ -374,7 +383,10 @@ impl Task {
         let Some(old) = self.old.take() else { return };
         let options = self.shared.options.load_full();
         match taken {
-            Ok(()) => _ = self.shared.tasks.spawn(retire(old, options)),
+            Ok(()) => {
+                self.note_predecessor(&old.hosted);
+                self.shared.tasks.spawn(retire(old, options));
+            }
             Err(fault) => self.give_back(old, fault).await,
         }
         self.publish();
@@ -382,6 +394,7 @@ impl Task {
 
     /// The process before goes on, because its successor did not take its place.
     async fn give_back(&mut self, old: Process, fault: Fault) {
+        self.blame_trial(&fault);
         let text = format!("the new process was not activated, the one before goes on: {fault}");
         self.shared.events.record(EventKind::Changed, Some(&self.id), None, Some(text.clone()));
         self.view.last_error = Some(Fault { message: text, ..fault });
@@ -422,7 +435,7 @@ impl Task {
         let (id, installed) = (self.id.clone(), Arc::clone(&self.installed));
         self.launching = Some(Box::pin(async move {
             let gone = || Fault::new(Code::Unavailable, "the registry is closed");
-            needs::ready(&registry.upgrade().ok_or_else(gone)?, &id).await?;
+            needs::ready(&registry.upgrade().ok_or_else(gone)?, &id, &installed.manifest).await?;
             // The semaphore is never closed; without a permit the start would only be less polite.
             let _permit = shared.launches.acquire().await.ok();
             launch(&options, installed, instance).await

@@ -15,6 +15,7 @@ use super::Shared;
 use super::live::{Introduction, Live, Wire};
 use super::state::Verdict;
 use crate::call::{Verdict as Judged, judge_v0, judge_v1, next_call_id, read_problem};
+use crate::callback::{Place, Standing, hold};
 use crate::discovery::{Confinement, Found};
 use crate::open_files;
 use crate::options::Builder;
@@ -90,10 +91,33 @@ pub(crate) async fn meet(shared: &Shared, found: &Found, options: &Builder, mode
     }
     let mut connection = ready(connection, found).await?;
     let vetted = vetted(shared, found, options, &connection).await?;
+    let standing = &shared.standing;
+    // One that is active has its subscribers already; it holds their places itself.
+    let held = if hello.active { None } else { Some(hold_new(&[], standing, &hello, found, &connection).await?) };
     let output = activate_v1(&mut connection, &hello).await?;
     still_vetted(vetted, &connection).await?;
+    if let Some(held) = held {
+        // Whoever subscribed meanwhile to the process that still serves.
+        hold_new(&held, standing, &hello, found, &connection).await?;
+    }
     let connection = ready(connection, found).await?;
     Ok(active(found, Wire::V1, hello, output, connection, options))
+}
+
+/// Lets the process hold the places of the subscriptions that are not in `held`; answers them.
+async fn hold_new(
+    held: &[Place],
+    standing: &Standing,
+    hello: &Hello,
+    found: &Found,
+    connection: &Connection,
+) -> Result<Vec<Place>, NotMet> {
+    let mut places = standing.of(&found.pconf.id);
+    places.retain(|place| !held.contains(place));
+    let deadline = Instant::now() + Duration::from_millis(HELLO_MS);
+    let held = hold(&places, hello, &found.socket, connection.peer(), deadline).await;
+    held.map_err(|fault| NotMet::new(Verdict::Retry, fault))?;
+    Ok(places)
 }
 
 /// The connection, or another one to the same process if its last reply closed it: a plugin may say `Connection: close`

@@ -21,6 +21,7 @@ use goplug_pconf_schema::{Code, Fault, PluginId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+pub(crate) use introduce::{Met, Mode, meet};
 pub(crate) use live::{Doubt, Live, Method, Wire};
 pub(crate) use state::Down;
 pub(crate) use task::{Shared, spawn};

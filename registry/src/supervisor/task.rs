@@ -20,6 +20,7 @@ use super::part::{Parted, part};
 use super::state::{Effect, Input, Machine, Phase, Successor, step};
 use super::{Command, FileNews, MAX_COMMANDS, Seen, Slot, View};
 use crate::call::is_hung;
+use crate::callback::Standing;
 use crate::discovery::Found;
 use crate::event::{EventLog, now_text};
 use crate::options::{Builder, MAX_CONCURRENT_LAUNCHES, MAX_CONCURRENT_STARTS, Options, POOL_IDLE};
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     /// Bounds how many processes are started at once.
     pub launches: Semaphore,
     pub tasks: Tasks,
+    /// The subscriptions that a new process is told of.
+    pub standing: Standing,
     /// Which programs processes run, and may run.
     pub trust: Trust,
     /// True once the registry is closed.
@@ -56,6 +59,7 @@ impl Shared {
             starts,
             launches: Semaphore::new(MAX_CONCURRENT_LAUNCHES),
             tasks: Tasks::default(),
+            standing: Standing::default(),
             trust: Trust::default(),
             closed: watch::Sender::new(false),
             dead_ends,

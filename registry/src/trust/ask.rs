@@ -25,7 +25,7 @@ impl Registry {
     /// # Errors
     /// `internal` when the file of the pins cannot be read or believed.
     pub async fn trusted(&self) -> Result<Vec<TrustEntry>, Fault> {
-        let directory = self.trust_key();
+        let directory = self.pin_key();
         let state = self.pins().await?;
         let row = |(plugin, pin): (&PluginId, &Pin)| TrustEntry {
             plugin: plugin.clone(),
@@ -41,7 +41,7 @@ impl Registry {
     /// `not_found`, or `conflict` for an ambiguous name; as [`Registry::trusted`].
     pub async fn trust_of(&self, plugin: &str) -> Result<Trust, Fault> {
         let (id, executable) = self.running_program(plugin).await?;
-        let pin = self.pins().await?.of(&self.trust_key(), &id).cloned();
+        let pin = self.pins().await?.of(&self.pin_key(), &id).cloned();
         Ok(self.judged(id, pin, executable))
     }
 
@@ -72,7 +72,7 @@ impl Registry {
         }
         let path = executable.path.clone().unwrap_or_default();
         let pin = Pin { sha256, path, since: now_text(), approved: true };
-        let (directory, key, recorded) = (self.trust_key(), id.clone(), pin.clone());
+        let (directory, key, recorded) = (self.pin_key(), id.clone(), pin.clone());
         self.change_pins(move |state| state.set(&directory, &key, Some(recorded))).await?;
         if let Some(slot) = self.inner.slot(&id).filter(|slot| slot.view().state == State::Denied) {
             slot.tell(FileNews::Appeared).await;
@@ -94,7 +94,7 @@ impl Registry {
             }
             Err(fault) => return Err(fault),
         };
-        let (directory, key) = (self.trust_key(), id.clone());
+        let (directory, key) = (self.pin_key(), id.clone());
         let before = self.change_pins(move |state| state.set(&directory, &key, None)).await?;
         let none = || Fault::new(Code::NotFound, format!("no program of plugin `{id}` is recorded"));
         Ok(Revocation { pin: before.ok_or_else(none)?, plugin: id.clone() })
@@ -122,11 +122,11 @@ impl Registry {
         }
     }
 
-    fn trust_key(&self) -> String {
+    fn pin_key(&self) -> String {
         directory_name(&self.directory())
     }
 
-    fn trust_folder(&self) -> PathBuf {
+    pub(super) fn trust_folder(&self) -> PathBuf {
         self.inner.shared.options.load().trust_folder()
     }
 

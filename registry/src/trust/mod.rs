@@ -1,11 +1,13 @@
 //! Which program a plugin's process runs, and whether it may: pinned on first use, if the operator wants that.
 //!
 //! In reading order: `verdict` (what follows from a pin and a program, pure), `executable` (what runs), `digest` (its
-//! SHA-256), `store` (the pins on disk), `vet` (before a process is activated), `ask` (what can be asked of a registry).
+//! SHA-256), `store` (the pins on disk), `vet` (before a process is activated), `ask` (what can be asked of a registry),
+//! `keys` (whose packages are taken).
 
 mod ask;
 mod digest;
 mod executable;
+mod keys;
 mod store;
 mod verdict;
 mod vet;

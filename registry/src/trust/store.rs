@@ -1,4 +1,4 @@
-//! The pins on disk: `trust.json`, outside of every plugin directory, because whoever may write there may not say who is
+//! What is trusted, on disk: the pins in `trust.json`, the keys in `trusted-keys`, outside of every plugin directory, because whoever may write there may not say who is
 //! trusted. Blocking.
 //!
 //! A reader sees the old file or the new one, whenever its writer was killed: it is written beside, synced and renamed. Writers
@@ -17,7 +17,11 @@ use rustix::io::Errno;
 use crate::desired::lock;
 
 const FILE: &str = "trust.json";
+const KEYS: &str = "trusted-keys";
+/// What is written and then renamed.
 const NEXT: &str = "trust.json.next";
+/// The largest file of keys that is read: a thousand of them with long comments.
+pub(super) const MAX_KEYS_BYTES: usize = 256 * 1024;
 
 /// Reads the pins; none, when nobody wrote any.
 ///
@@ -36,43 +40,93 @@ pub(super) fn load(folder: &Path) -> Result<TrustState, String> {
 /// # Errors
 /// As [`load`]; what could not be written. Then nothing is changed.
 pub(super) fn update<T>(folder: &Path, change: impl FnOnce(&mut TrustState) -> T) -> Result<T, String> {
-    let failed = |what: &str, error: Errno| format!("{} cannot be {what}: {error}", folder.join(FILE).display());
-    make(folder)?;
-    let opened = open(folder).map_err(|error| failed("reached", error))?;
-    check(&opened, &folder.display().to_string())?;
-    lock(&opened, FlockOperation::NonBlockingLockExclusive)?;
+    let opened = turn(folder)?;
     let mut state = load_at(&opened, folder)?;
     let before = state.clone();
     let answer = change(&mut state);
-    if state == before {
-        return Ok(answer);
+    if state != before {
+        write(&opened, folder, FILE, &state.to_json())?;
     }
-    // Whatever a writer that was killed left behind.
-    _ = rustix::fs::unlinkat(&opened, NEXT, AtFlags::empty());
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mode = Mode::RUSR | Mode::WUSR;
-    let next = rustix::fs::openat(&opened, NEXT, flags, mode).map_err(|error| failed("written", error))?;
-    let mut file = File::from(next);
-    let written = file.write_all(&state.to_json()).and_then(|()| file.sync_all());
-    written.map_err(|error| format!("{} cannot be written: {error}", folder.join(FILE).display()))?;
-    rustix::fs::renameat(&opened, NEXT, &opened, FILE).map_err(|error| failed("put in place", error))?;
-    rustix::fs::fsync(&opened).map_err(|error| failed("synced", error))?;
     Ok(answer)
 }
 
+/// Reads the text of the keys; empty, when nobody wrote any.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn load_keys(folder: &Path) -> Result<String, String> {
+    match open(folder) {
+        Ok(opened) => keys_at(&opened, folder),
+        Err(Errno::NOENT) => Ok(String::new()),
+        Err(error) => Err(format!("{} cannot be opened: {error}", folder.display())),
+    }
+}
+
+/// Changes the text of the keys, unless `change` refuses. Waits for other writers.
+///
+/// # Errors
+/// As [`update`]; what `change` says.
+pub(super) fn update_keys<E: From<String>>(
+    folder: &Path,
+    change: impl FnOnce(&str) -> Result<Option<String>, E>,
+) -> Result<(), E> {
+    let opened = turn(folder)?;
+    let before = keys_at(&opened, folder)?;
+    match change(&before)? {
+        Some(text) => Ok(write(&opened, folder, KEYS, text.as_bytes())?),
+        None => Ok(()),
+    }
+}
+
+fn keys_at(opened: &OwnedFd, folder: &Path) -> Result<String, String> {
+    let bytes = read(opened, folder, KEYS, MAX_KEYS_BYTES)?.unwrap_or_default();
+    String::from_utf8(bytes).map_err(|_| format!("{} is no text", folder.join(KEYS).display()))
+}
+
+/// The folder, held by the lock of whoever writes.
+fn turn(folder: &Path) -> Result<OwnedFd, String> {
+    make(folder)?;
+    let opened = open(folder).map_err(|error| format!("{} cannot be reached: {error}", folder.display()))?;
+    check(&opened, &folder.display().to_string())?;
+    lock(&opened, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(opened)
+}
+
+fn write(opened: &OwnedFd, folder: &Path, name: &str, bytes: &[u8]) -> Result<(), String> {
+    let failed = |what: &str, error: Errno| format!("{} cannot be {what}: {error}", folder.join(name).display());
+    // Whatever a writer that was killed left behind.
+    _ = rustix::fs::unlinkat(opened, NEXT, AtFlags::empty());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let next = rustix::fs::openat(opened, NEXT, flags, mode).map_err(|error| failed("written", error))?;
+    let mut file = File::from(next);
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    written.map_err(|error| format!("{} cannot be written: {error}", folder.join(name).display()))?;
+    rustix::fs::renameat(opened, NEXT, opened, name).map_err(|error| failed("put in place", error))?;
+    rustix::fs::fsync(opened).map_err(|error| failed("synced", error))
+}
+
 fn load_at(opened: &OwnedFd, folder: &Path) -> Result<TrustState, String> {
-    let shown = folder.join(FILE).display().to_string();
+    match read(opened, folder, FILE, MAX_TRUST_BYTES)? {
+        Some(bytes) => TrustState::parse(&bytes).map_err(|why| format!("{} {why}", folder.join(FILE).display())),
+        None => Ok(TrustState::default()),
+    }
+}
+
+/// The bytes of a file in the folder, one more than `limit` at most.
+fn read(opened: &OwnedFd, folder: &Path, name: &str, limit: usize) -> Result<Option<Vec<u8>>, String> {
+    let shown = folder.join(name).display().to_string();
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat(opened, FILE, flags, Mode::empty()) {
+    let file = match rustix::fs::openat(opened, name, flags, Mode::empty()) {
         Ok(file) => file,
-        Err(Errno::NOENT) => return Ok(TrustState::default()),
+        Err(Errno::NOENT) => return Ok(None),
         Err(error) => return Err(format!("{shown} cannot be opened: {error}")),
     };
     check(&file, &shown)?;
     let mut bytes = Vec::new();
-    let read = File::from(file).take(MAX_TRUST_BYTES as u64 + 1).read_to_end(&mut bytes);
+    let read = File::from(file).take(limit as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|error| format!("{shown} cannot be read: {error}"))?;
-    TrustState::parse(&bytes).map_err(|why| format!("{shown} {why}"))
+    Ok(Some(bytes))
 }
 
 /// What others may write says nothing about trust.

@@ -18,6 +18,7 @@ mod seeing;
 mod supervised;
 mod transcript;
 mod trust;
+mod versions;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -20,6 +20,7 @@
 //! | every verb on both targets gives the same answer | `cli::every_verb_gives_the_same_answer_on_both_targets` |
 //! | a started plugin outlives the registry, is adopted by proof only, and ends with everything that it started | `hosts::*` |
 //! | the same over HTTP as over frames | `transports::everything_holds_over_http_too` |
+//! | a body is read where it was written; a thousand need few segments; a killed side leaves none | `segments::*` |
 //! | a plugin found by type; a mismatch method by method; typed errors and notifications; in process as over the wire | `interfaces::*` |
 //! | streams of an interface, both ways, over frames and HTTP; one that was cut off is an error | `typed_streams::*` |
 //! | compile errors of interfaces are readable | `compile_errors::*` |
@@ -43,6 +44,7 @@ mod figures;
 mod hostile;
 mod hosts;
 mod identity;
+mod injected;
 mod interfaces;
 mod killed;
 mod leaks;
@@ -50,6 +52,7 @@ mod life;
 mod manifests;
 mod notifications;
 mod open_files;
+mod segments;
 mod supervision;
 mod support;
 mod transports;

@@ -64,7 +64,7 @@ pub(super) fn sleep(shared: &Shared, for_room: bool, until: Instant) -> io::Resu
     };
     if !shared.pipe.may_sleep(true, for_room)? {
         if for_room {
-            shared.write();
+            shared.write(None);
         }
         return Ok(());
     }
@@ -88,7 +88,7 @@ pub(super) fn sleep(shared: &Shared, for_room: bool, until: Instant) -> io::Resu
         _ = rustix::io::read(bell, &mut [0; 8]);
     }
     if for_room {
-        shared.write();
+        shared.write(None);
     }
     Ok(())
 }

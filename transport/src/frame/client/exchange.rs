@@ -183,7 +183,7 @@ impl Handle {
     /// Writes what waits, unless somebody else does; if nobody reads, has the keeper see to what is left.
     fn push(&self) {
         let state = self.shared.lock();
-        let writes = !state.promised && !state.writing && !state.outbox.is_empty();
+        let writes = self.shared.has_to_write(&state);
         drop(state);
         if writes {
             self.shared.flush();
@@ -239,7 +239,7 @@ impl Wait<'_> {
                 if let Some(entry) = state.entry(self.key) {
                     sleep.remember(&mut entry.waker);
                 }
-                let writes = !state.promised && !state.writing && !state.outbox.is_empty();
+                let writes = shared.has_to_write(&state);
                 drop(state);
                 if writes {
                     shared.flush();
@@ -288,13 +288,9 @@ impl Wait<'_> {
         let shared = &*self.stream.shared;
         let mut state = shared.lock();
         state.stop_waiting(self.key);
-        let next = if matches!(state.reader, Reader::Nobody) || state.reader == Reader::Call(self.key) {
-            state.resign()
-        } else {
-            None
-        };
-        drop(state);
-        if let Some(next) = next {
+        if (matches!(state.reader, Reader::Nobody) || state.reader == Reader::Call(self.key))
+            && let Some(next) = shared.resign(state)
+        {
             next.wake();
         }
     }

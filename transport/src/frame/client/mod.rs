@@ -18,6 +18,7 @@ mod subscriptions;
 mod take;
 
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -34,7 +35,7 @@ use super::SEND_BUFFER_BYTES;
 use super::patience::{Latency, Patience};
 use super::pipe::Pipe;
 use crate::error::{Error, ErrorKind};
-use crate::shm::{self, Offer, Rings};
+use crate::shm::{self, Lender, Offer, Rings, Segment, View};
 use reader::Seat;
 use state::State;
 
@@ -68,6 +69,8 @@ pub struct FrameRequest<'a> {
 pub enum FrameReply {
     /// The method's bytes.
     Bytes(Bytes),
+    /// The method's bytes where the plugin has written them.
+    View(View),
     /// A problem document.
     Problem(Bytes),
 }
@@ -89,6 +92,9 @@ struct Shared {
     state: Mutex<State>,
     /// Taken by the reader alone.
     seat: Mutex<Seat>,
+    /// Somebody has left what is to be written to the reader's promise. Set under the lock of the state; the reader looks at it
+    /// without.
+    is_relied_on: AtomicBool,
     /// Wakes a reader that sleeps on a thread of its own; made when there is one.
     bell: OnceLock<OwnedFd>,
     /// Tells the keeper that a call ends earlier than all before.
@@ -98,7 +104,7 @@ struct Shared {
 impl FrameConnection {
     /// Takes over a socket after the upgrade; `first` came behind its reply. To be called within a tokio runtime with
     /// I/O and time, where the keeper runs; it calls `on_end` within 320 ms after the connection has ended of itself. The
-    /// descriptor is closed when the connection is dropped.
+    /// descriptor is closed when the connection is dropped. `lends`: whether both sides have said that they know of segments.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] when the socket cannot be made non-blocking.
@@ -106,12 +112,13 @@ impl FrameConnection {
         stream: UnixStream,
         first: &[u8],
         latency: Latency,
+        lends: bool,
         on_end: impl FnOnce() + Send + 'static,
     ) -> Result<Self, Error> {
         let stream = non_blocking(stream)?;
         // What does not fit waits for the plugin to read; a smaller buffer only costs time.
         _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
-        Ok(Self::over(stream, None, first, latency, on_end))
+        Ok(Self::over(stream, None, first, latency, lends, on_end))
     }
 
     /// As [`FrameConnection::new`], for a plugin that offers shared memory: frames travel through it, if the plugin takes it
@@ -126,30 +133,33 @@ impl FrameConnection {
         stream: UnixStream,
         first: &[u8],
         latency: Latency,
+        lends: bool,
         on_end: impl FnOnce() + Send + 'static,
     ) -> Result<Self, Error> {
         let stream = non_blocking(stream)?;
         let offered = if first.is_empty() { shm::offer(&stream).await } else { Ok(Offer::Refused) };
         match offered.map_err(|error| Error::from_io(&error, false, "agree on shared memory"))? {
-            Offer::Taken(rings) => Ok(Self::over(stream, Some(rings), first, latency, on_end)),
+            Offer::Taken(rings) => Ok(Self::over(stream, Some(rings), first, latency, lends, on_end)),
             Offer::Refused => {
                 _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
-                Ok(Self::over(stream, None, first, latency, on_end))
+                Ok(Self::over(stream, None, first, latency, lends, on_end))
             }
         }
     }
 
-    fn over(
+    pub(super) fn over(
         stream: Arc<UnixStream>,
         rings: Option<Rings>,
         first: &[u8],
         latency: Latency,
+        lends: bool,
         on_end: impl FnOnce() + Send + 'static,
     ) -> Self {
         let shared = Arc::new(Shared {
             pipe: Pipe::new(stream, rings),
-            state: Mutex::new(State::new()),
+            state: Mutex::new(State::new(lends)),
             seat: Mutex::new(Seat::new(first, Patience::new(latency))),
+            is_relied_on: AtomicBool::new(false),
             bell: OnceLock::new(),
             earlier: Arc::default(),
         });
@@ -170,6 +180,15 @@ impl FrameConnection {
     /// Whether frames travel through shared memory.
     pub fn is_shared(&self) -> bool {
         self.shared.pipe.rings().is_some()
+    }
+
+    /// Memory for a body of `length` bytes that is to be written where the plugin reads it. Ordinary memory if it is short, if
+    /// the plugin knows of nothing else, or has much of it already.
+    pub fn segment(&self, length: usize) -> Segment {
+        match self.shared.lock().segments.lender() {
+            Some(number) => Segment::of(number, length),
+            None => Segment::ordinary(length),
+        }
     }
 
     /// Whether a call waits for its reply, or its bodies go piece by piece.
@@ -196,6 +215,13 @@ impl Drop for FrameConnection {
     }
 }
 
+impl Lender for Shared {
+    fn give_back(&self, segment: u64) {
+        self.lock().give_back(segment);
+        self.flush();
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that is done under the lock can panic half-way.
@@ -214,10 +240,42 @@ impl Shared {
         wakers.into_iter().for_each(std::task::Waker::wake);
     }
 
+    /// Whether there is something to write that nobody else will: if the reader has promised to, it is left to the reader.
+    fn has_to_write(&self, state: &State) -> bool {
+        if state.outbox.is_empty() || state.writing {
+            return false;
+        }
+        if state.promised {
+            self.is_relied_on.store(true, Ordering::Relaxed);
+        }
+        !state.promised
+    }
+
+    /// Whether the reader is relied on, which it takes note of: to be asked before it writes. What is said after that is seen the
+    /// next time, because the flag is set under the lock that writing takes.
+    fn takes_note(&self) -> bool {
+        let is_relied_on = self.is_relied_on.load(Ordering::Relaxed);
+        if is_relied_on {
+            self.is_relied_on.store(false, Ordering::Relaxed);
+        }
+        is_relied_on
+    }
+
+    /// The reader leaves its seat; whoever is woken by the answer reads on, and writes first. If there is nobody, what was left to
+    /// the reader is written here.
+    fn resign(&self, mut state: MutexGuard<'_, State>) -> Option<std::task::Waker> {
+        let next = state.resign();
+        drop(state);
+        if next.is_none() && self.takes_note() {
+            self.flush();
+        }
+        next
+    }
+
     /// Writes what waits to be written, unless somebody else is about it; for callers that are not the reader. What the
     /// socket does not take is left to the reader, who alone waits for room.
     fn flush(&self) {
-        if self.write() != Wrote::All {
+        if self.write(None) != Wrote::All {
             self.ring();
             // It may not have known that anybody would need room.
             let waker = self.lock().reader_waker();
@@ -227,10 +285,11 @@ impl Shared {
         }
     }
 
-    /// As [`Shared::flush`], for the reader, who sees for itself what is left.
-    fn write(&self) -> Wrote {
+    /// As [`Shared::flush`], for the reader, who sees for itself what is left. With `promise` it also says whether it will
+    /// write again before it sleeps.
+    fn write(&self, promise: Option<bool>) -> Wrote {
         let mut state = self.lock();
-        state.promised = false;
+        state.promised = promise.unwrap_or(state.promised);
         if state.writing || state.outbox.is_empty() {
             return Wrote::All;
         }

@@ -76,7 +76,8 @@ impl Shared {
             if self.gives_way(id, sleep, &mut gave_way) {
                 return Poll::Pending;
             }
-            let wrote = self.write();
+            self.takes_note();
+            let wrote = self.write(Some(true));
             if wrote == Wrote::Told
                 && let Some(done) = self.told(id)
             {
@@ -104,14 +105,13 @@ impl Shared {
                 return Poll::Pending;
             }
             state.streak += u32::from(done.is_some());
-            let next = if done.is_some() { state.resign() } else { None };
-            drop(state);
-            seat.wakers.extend(next);
-            gave_way &= seat.wakers.is_empty();
             let Some(done) = done else {
+                drop(state);
+                gave_way &= seat.wakers.is_empty();
                 seat.wakers.drain(..).for_each(Waker::wake);
                 continue;
             };
+            seat.wakers.extend(self.resign(state));
             let mut wakers = std::mem::take(&mut seat.wakers);
             drop(seat);
             wakers.drain(..).for_each(Waker::wake);
@@ -123,8 +123,7 @@ impl Shared {
     fn told(&self, id: u64) -> Option<Result<FrameReply, Error>> {
         let mut state = self.lock();
         let done = state.collect(id)?;
-        let next = state.resign();
-        drop(state);
+        let next = self.resign(state);
         next.into_iter().for_each(Waker::wake);
         Some(done)
     }
@@ -165,7 +164,7 @@ impl Shared {
                 }
                 state.keeper = Some(cx.waker().clone());
             }
-            self.write();
+            self.write(None);
             let Poll::Ready(read) = self.sleep(&mut seat, &mut Sleep::Task(cx)) else { return Poll::Pending };
             self.take(&mut seat, read);
             seat.wakers.drain(..).for_each(Waker::wake);
@@ -199,11 +198,12 @@ impl Shared {
                 loop {
                     // First of all: on one core it is this that lets the plugin run.
                     self.pipe.pause();
-                    // Into the rings the plugin makes room without a word, unless we sleep.
-                    if is_full {
-                        is_full = match self.write() {
+                    // What others leave to be written here meanwhile leaves in one write. Into the rings the plugin makes room
+                    // without a word, unless we sleep.
+                    if self.takes_note() || is_full {
+                        is_full = match self.write(Some(true)) {
                             Wrote::All => false,
-                            Wrote::TillFull => true,
+                            Wrote::TillFull => self.pipe.rings().is_some(),
                             // The task that was told, if it is this one, is to look at once.
                             Wrote::Told => return Poll::Ready(Ok(Read::Empty)),
                         };
@@ -230,9 +230,23 @@ impl Shared {
         slept
     }
 
+    /// Takes the promise back, after which everybody writes alone; answers whether something is left for which there is no room.
+    fn stops_writing(&self) -> bool {
+        loop {
+            {
+                let mut state = self.lock();
+                state.promised = false;
+                if !self.takes_note() {
+                    return !state.outbox.is_empty();
+                }
+            }
+            self.write(None);
+        }
+    }
+
     /// Sleeps until there is something to read, or room for what waits to be written.
     fn sleep(&self, seat: &mut Seat, sleep: &mut Sleep<'_, '_>) -> Poll<io::Result<Read>> {
-        let for_room = !self.lock().outbox.is_empty();
+        let for_room = self.stops_writing();
         let cx = match sleep {
             Sleep::Task(cx) => cx,
             Sleep::Thread { until, .. } => {
@@ -258,14 +272,14 @@ impl Shared {
                 && let Poll::Ready(ready) = fd.poll_write_ready(cx)
             {
                 ready?.clear_ready();
-                self.write();
+                self.write(None);
             }
             let Poll::Ready(ready) = fd.poll_read_ready(cx) else {
                 if self.pipe.may_sleep(true, for_room)? {
                     return Poll::Pending;
                 }
                 if for_room {
-                    self.write();
+                    self.write(None);
                 }
                 // Nothing, if it was room.
                 return Poll::Ready(input.read_from(&self.pipe));
@@ -273,7 +287,7 @@ impl Shared {
             let mut ready = ready?;
             self.pipe.hear();
             if for_room && !self.pipe.socket_tells_of_room() {
-                self.write();
+                self.write(None);
             }
             let read = input.read_from(&self.pipe);
             if matches!(read, Ok(Read::Empty)) {

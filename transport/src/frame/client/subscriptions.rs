@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::listening::Over;
 pub(super) use super::listening::take;
-use super::state::{Reader, State};
+use super::state::Reader;
 use super::{FrameConnection, Shared};
 use crate::error::{Error, ErrorKind};
 
@@ -127,7 +127,7 @@ impl FrameSubscription {
     fn poll_next(&self, cx: &Context<'_>) -> Poll<Result<(FrameNotice, bool), FrameRefusal>> {
         let mut state = self.shared.lock();
         if let Some(notice) = state.next_notice(self.id) {
-            return Poll::Ready(Ok((notice, has_to_write(&state))));
+            return Poll::Ready(Ok((notice, self.shared.has_to_write(&state))));
         }
         let Some(entry) = state.listening.entry(self.id) else { return Poll::Ready(Err(forgotten())) };
         match &entry.over {
@@ -215,10 +215,6 @@ impl Shared {
             state.listening.want_reader();
         }
     }
-}
-
-fn has_to_write(state: &State) -> bool {
-    !state.outbox.is_empty() && !state.writing && !state.promised
 }
 
 fn remember(place: &mut Option<Waker>, cx: &Context<'_>) {

@@ -1,7 +1,7 @@
 //! The thread that reads a connection, and runs handlers where their calls were read.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -127,7 +127,11 @@ impl Connection {
                         continue;
                     }
                     Ok(Some(input::Next::Frame(frame))) => {
-                        calls.take(frame, reader.received, |index| Intake::of(&*self.handler, index))
+                        let taken = calls.take(frame, reader.received, |index| Intake::of(&*self.handler, index));
+                        if calls.segments.takes_descriptors() {
+                            reader.input.take_descriptors();
+                        }
+                        taken
                     }
                     Err(broken) => Err(broken),
                 };
@@ -156,9 +160,15 @@ impl Connection {
         run: u64,
         spare: &mut Option<Arc<Self>>,
     ) -> Option<Answered> {
-        let Whole { id, index, deadline_ms, meta, body, is_streamed, received } = whole;
-        let stream = is_streamed.then(|| FrameBody::new(Arc::clone(self), id));
-        let request = FrameCall { index, deadline_ms, meta, body, stream, received, started, peer: &self.peer };
+        let Whole { id, index, deadline_ms, meta, body, view, is_streamed, takes_place, received } = whole;
+        let view = view.map(|view| {
+            let lender: Weak<Self> = Arc::downgrade(self);
+            view.lease(lender)
+        });
+        let (view, whole) = if is_streamed { (None, view) } else { (view, None) };
+        let stream = is_streamed.then(|| FrameBody::new(Arc::clone(self), id, whole));
+        let (peer, lender) = (&self.peer, takes_place.then_some(self.number));
+        let request = FrameCall { index, deadline_ms, meta, body, view, stream, received, started, peer, lender };
         let reply = Replier::new(spare.take().unwrap_or_else(|| Arc::clone(self)), id);
         INSIDE.set((Arc::as_ptr(self).addr(), run));
         // The panic hook has reported it, and the reply was dropped by it, which answers the call.
