@@ -49,7 +49,11 @@ pub(crate) fn listen(path: &Path) -> Result<UnixListener, Fault> {
     // Before `bind`, so that the file never has another mode.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path).map_err(failed)?).map_err(failed)?;
-    rustix::net::listen(&socket, BACKLOG).map_err(failed)?;
+    rustix::net::listen(&socket, BACKLOG).map_err(|error| {
+        // The name is ours since `bind`, and nobody else would take it away.
+        let _ = std::fs::remove_file(path);
+        failed(error)
+    })?;
     Ok(socket.into())
 }
 

@@ -19,11 +19,15 @@ const FIRST_THREAD: Duration = Duration::from_secs(2);
 /// `overloaded` when the one more thread cannot be had that waits for files: what is asked of it would wait for ever.
 /// `internal` when there is no runtime for another reason.
 pub fn runtime() -> Result<Runtime, Error> {
-    let runtime = end_if_it_panics(|| Builder::new_multi_thread().enable_all().build())
-        .map_err(|error| Error::new(Code::Internal, format!("cannot start the runtime: {error}")))?;
-    let first =
-        runtime.block_on(async { tokio::time::timeout(FIRST_THREAD, tokio::task::spawn_blocking(|| ())).await });
-    if first.is_ok() {
+    let started = end_if_it_panics(|| {
+        let runtime = Builder::new_multi_thread().enable_all().build()?;
+        let first = async { tokio::time::timeout(FIRST_THREAD, tokio::task::spawn_blocking(|| ())).await };
+        let is_up = runtime.block_on(first).is_ok();
+        Ok::<_, std::io::Error>((runtime, is_up))
+    });
+    let (runtime, is_up) =
+        started.map_err(|error| Error::new(Code::Internal, format!("cannot start the runtime: {error}")))?;
+    if is_up {
         return Ok(runtime);
     }
     runtime.shutdown_background();

@@ -90,6 +90,7 @@ async fn process_findings(registry: &Inner, id: &PluginId) -> Option<ProcessFind
         last_error: served.as_ref().map_or_else(|| view.last_error.clone(), |served| served.last_error.clone()),
         retry_in: retry_at.map(|at| at.saturating_duration_since(Instant::now())),
         is_asleep: view.is_asleep,
+        kept_by: view.kept_by,
     })
 }
 

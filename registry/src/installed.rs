@@ -188,7 +188,12 @@ impl Registry {
 
     /// Processes whose manifest was removed while no registry ran are ended.
     pub(crate) fn end_orphans(&self) {
-        for (id, hosted) in self.inner.programs.take_orphans() {
+        let orphans = self.inner.programs.take_orphans();
+        // Whoever keeps the others' processes ends these.
+        if orphans.is_empty() || self.inner.shared.lease.take(&self.directory()).is_err() {
+            return;
+        }
+        for (id, hosted) in orphans {
             let text = format!("pid {} is ended: its manifest is gone", hosted.record().plugin.pid);
             self.inner.shared.events.record(EventKind::Gone, Some(&id), None, Some(text));
             self.inner.shared.tasks.spawn(async move { program::end_orphan(&hosted).await });

@@ -28,6 +28,7 @@ pub mod host;
 mod install;
 mod installed;
 mod kept;
+mod lease;
 mod lint;
 mod named;
 mod open_files;

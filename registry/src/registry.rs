@@ -582,6 +582,7 @@ impl Registry {
         self.inner.slots.clear();
         _ = self.inner.scans.send(Request::Close).await;
         self.inner.shared.tasks.end(CLOSE_WAIT).await;
+        self.inner.shared.lease.release();
         self.inner.shared.events.close();
     }
 }
@@ -642,6 +643,7 @@ impl Drop for Inner {
     /// As [`Registry::close`], without waiting: feeds and readers of events may be held longer than the registry.
     fn drop(&mut self) {
         self.shared.closed.send_replace(true);
+        self.shared.lease.release();
         self.shared.events.close();
     }
 }

@@ -41,7 +41,7 @@ impl InPlace {
 
 /// As the harness sums bytes.
 fn sum(view: &View) -> u64 {
-    if view.len() % 8 == 0 {
+    if view.len().is_multiple_of(8) {
         return view.words().map(u64::from_le).fold(0, u64::wrapping_add);
     }
     goplug_benches::sum(&view.clone().into_bytes())

@@ -117,7 +117,8 @@ pub(super) fn running(process: &ProcessDetail) -> Option<String> {
         1 => "started once".to_owned(),
         count => format!("started {count} times"),
     };
-    Some(format!("since {since}, host pid {host}, {starts}"))
+    let kept = process.kept_by.map(|pid| format!(", kept by the registry in pid {pid}")).unwrap_or_default();
+    Some(format!("since {since}, host pid {host}, {starts}{kept}"))
 }
 
 /// Answer of `status` without a plugin.

@@ -238,6 +238,9 @@ pub struct ProcessDetail {
     pub since: Option<String>,
     /// Processes that were started since the registry was opened; 0 when the one that runs was found.
     pub starts: u64,
+    /// Another registry of the directory keeps the process: its pid. It is called here, and neither started nor stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_by: Option<u32>,
     /// How the last process ended that did.
     pub last_exit: Option<ProcessExit>,
 }

@@ -2,7 +2,8 @@
 //! what it publishes.
 //!
 //! In reading order: `state` (all that can happen, pure), `task` (carries it out), `launch` (how a process is started), `leave`
-//! (how it is stopped, and how one follows another), `needs` (what has to run before it). Decisions, all pure: `restart` (again,
+//! (how it is stopped, and how one follows another), `needs` (what has to run before it), `follow` (when
+//! another registry does all this). Decisions, all pure: `restart` (again,
 //! or never again?), `order` (what first?), `idle` (still needed?), `health` (does it still answer?).
 //!
 //! A keeper does not call anybody: when its process answers, it tells the supervisor of the plugin where, as a `.pconf` would.
@@ -29,6 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::discovery::Installed;
 use crate::host::{Exit, Hosted};
+use crate::lease::KeptElsewhere;
 use crate::process::time_text;
 
 pub(crate) use aside::hello_of;
@@ -84,6 +86,8 @@ pub(crate) struct View {
     pub starts: u64,
     /// When it is started again.
     pub retry_at: Option<Instant>,
+    /// Another registry of the directory keeps it.
+    pub kept_by: Option<KeptElsewhere>,
 }
 
 /// What a keeper is told.
@@ -227,6 +231,7 @@ impl Program {
             host_pid: record.map(|record| record.host.pid),
             since: record.map(|record| time_text(record.started_at_ms)),
             starts: view.starts,
+            kept_by: view.kept_by.and_then(|kept| kept.pid),
             last_exit: view.last_exit.as_ref().map(exit),
         }
     }

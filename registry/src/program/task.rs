@@ -29,6 +29,8 @@ use crate::tasks::{Work, at, jitter, work};
 
 /// Callers that may wait for one start or stop.
 const MAX_WAITING: usize = 1_024;
+/// When a follower looks for the process that takes the place of one that ended.
+const FOLLOW_SOON: Duration = Duration::from_millis(200);
 /// How often it is looked whether a process that may be stopped when idle is idle.
 const IDLE_LOOK: Duration = Duration::from_secs(1);
 
@@ -57,6 +59,7 @@ pub(crate) fn keep(registry: &Arc<Inner>, keeping: Keeping) -> Arc<Program> {
         is_asleep: false,
         starts: 0,
         retry_at: None,
+        kept_by: None,
     };
     let program =
         Arc::new(Program { id: keeping.id.clone(), view: watch::Sender::new(Arc::new(view.clone())), commands });
@@ -70,6 +73,7 @@ pub(crate) fn keep(registry: &Arc<Inner>, keeping: Keeping) -> Arc<Program> {
         installed: keeping.installed,
         view,
         machine,
+        follows: true,
         starts: Starts::default(),
         launching: None,
         arrived: None,
@@ -101,6 +105,8 @@ struct Task {
     installed: Arc<Installed>,
     view: View,
     machine: Machine,
+    /// Another registry of the directory keeps the process: it is found and called here, and neither started nor stopped.
+    follows: bool,
     starts: Starts,
     launching: Option<Work<Result<Process, Fault>>>,
     /// A process that answers and that the supervisor does not know yet.
@@ -134,6 +140,9 @@ enum Goal {
     Down,
 }
 
+#[path = "follow.rs"]
+mod follow;
+
 /// What woke the task.
 enum Woken {
     Command(Option<Command>),
@@ -166,6 +175,7 @@ impl Task {
                 Woken::HandedOver(taken) => self.handed_over(taken).await,
                 Woken::Pinged(answered) => self.pinged(answered),
                 Woken::Tick => self.look_after().await,
+                Woken::Timer if self.follows => self.look_for_another().await,
                 Woken::Timer => {
                     self.timer = None;
                     self.feed(Input::Timer).await;
@@ -182,6 +192,12 @@ impl Task {
     }
 
     async fn begin(&mut self, adopted: Option<Hosted>) {
+        if self.shared.options.load().auto_discover {
+            _ = self.take_lease().await;
+        }
+        if self.follows {
+            return self.follow(adopted).await;
+        }
         match adopted {
             Some(hosted) if hosted.record().exit.is_some() => {
                 self.view.last_exit.clone_from(&hosted.record().exit);
@@ -241,13 +257,18 @@ impl Task {
                 (self.file, self.installed) = (file.clone(), installed);
                 self.view.file = file;
                 self.publish();
-                if !same {
+                if !same && !self.follows {
                     self.starts.reset();
                     self.feed(Input::Changed).await;
                 }
             }
             Command::Try { installed, reply } => self.try_version(installed, reply).await,
+            Command::Removed if self.follows => {
+                self.machine.phase = Phase::Gone;
+                self.withdraw().await;
+            }
             Command::Removed => self.feed(Input::Removed).await,
+            Command::Awake if self.follows => self.look_for_another().await,
             Command::Awake => self.feed(Input::Installed { auto: self.auto() }).await,
             Command::Start(reply) => self.ask(Input::Start, Goal::Running, reply).await,
             Command::Restart(reply) => self.ask(Input::Restart, Goal::Running, reply).await,
@@ -255,6 +276,10 @@ impl Task {
             Command::Disable(reply) => self.ask(Input::Disable, Goal::Down, reply).await,
             Command::Begun(reply) => _ = reply.send(Ok(())),
             Command::Enable(reply) => {
+                if let Err(kept) = self.take_lease().await {
+                    _ = reply.send(Err(kept.fault(&self.id)));
+                    return;
+                }
                 self.feed(Input::Enable { auto: self.auto() }).await;
                 _ = reply.send(Ok(()));
             }
@@ -262,7 +287,8 @@ impl Task {
     }
 
     async fn ask(&mut self, input: Input, goal: Goal, reply: Reply) {
-        if let Err(fault) = self.check(goal) {
+        let leased = self.take_lease().await.map_err(|kept| kept.fault(&self.id));
+        if let Err(fault) = leased.and_then(|()| self.check(goal)) {
             _ = reply.send(Err(fault));
             return;
         }
@@ -347,12 +373,15 @@ impl Task {
         }
         // Another registry, or whoever speaks to its host, has ended it: that is a stop.
         let asked = exit.as_ref().is_some_and(|exit| exit.asked) && how != restart::Exit::Hung;
-        let after = if asked { After::Stay } else { self.after(how, healthy, &fault) };
+        let after = if asked || self.follows { After::Stay } else { self.after(how, healthy, &fault) };
         if matches!(after, After::Again(_)) {
             self.view.last_error = Some(fault);
         }
         self.view.last_exit = exit;
         self.feed(Input::Ended(after)).await;
+        if self.follows {
+            self.timer = Some(Instant::now() + FOLLOW_SOON);
+        }
     }
 
     /// What the restart policy says; of what is given up it notes why.
@@ -455,9 +484,10 @@ impl Task {
             self.shared.tasks.spawn(async move { forget(&last).await });
         }
         let watched = matches!(new.found.pconf.protocol, Some(1..));
-        self.pulse = watched.then(|| Pulse::new(&self.installed.manifest.health, std::time::Instant::now()));
+        self.pulse =
+            (watched && !self.follows).then(|| Pulse::new(&self.installed.manifest.health, std::time::Instant::now()));
         (self.ping, self.is_condemned) = (None, false);
-        self.tick = Some(Instant::now());
+        self.tick = (!self.follows).then(Instant::now);
         let old = self.process.replace(new.clone());
         // Before the supervisor hears of it: whoever reads the plugin's own `.pconf` then must know that it is the same.
         self.publish();

@@ -23,6 +23,7 @@ use crate::call::is_hung;
 use crate::callback::Standing;
 use crate::discovery::Found;
 use crate::event::{EventLog, now_text};
+use crate::lease::Lease;
 use crate::options::{Builder, MAX_CONCURRENT_LAUNCHES, MAX_CONCURRENT_STARTS, Options, POOL_IDLE};
 use crate::tasks::{Tasks, Work, at, jitter, work};
 use crate::trust::Trust;
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub tasks: Tasks,
     /// The subscriptions that a new process is told of.
     pub standing: Standing,
+    /// The right to start and stop processes of installed plugins.
+    pub lease: Arc<Lease>,
     /// Which programs processes run, and may run.
     pub trust: Trust,
     /// True once the registry is closed.
@@ -60,6 +63,7 @@ impl Shared {
             launches: Semaphore::new(MAX_CONCURRENT_LAUNCHES),
             tasks: Tasks::default(),
             standing: Standing::default(),
+            lease: Arc::default(),
             trust: Trust::default(),
             closed: watch::Sender::new(false),
             dead_ends,

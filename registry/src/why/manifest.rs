@@ -78,7 +78,11 @@ pub(super) fn explain(findings: &Findings) -> Option<Why> {
 /// Whether its process runs, and what makes it run.
 fn running(found: &ProcessFindings, name: &str) -> Finding {
     if let Some(pid) = found.pid {
-        return Fine(format!("pid {pid}"));
+        let kept = found.kept_by.map(|other| format!(", kept by {other}")).unwrap_or_default();
+        return Fine(format!("pid {pid}{kept}"));
+    }
+    if let Some(other) = found.kept_by {
+        return Broken(format!("it does not run; it is kept by {other}"), None);
     }
     let why = found.last_error.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
     let does = |verb: &str| Some(format!("goplugctl {verb} {name}"));

@@ -3,6 +3,7 @@
 mod adoption;
 mod endings;
 mod kills;
+mod leases;
 mod tilotech;
 mod upgrades;
 mod versions;

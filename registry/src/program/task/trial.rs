@@ -21,6 +21,10 @@ pub(super) struct Trial {
 impl Task {
     /// Starts a process of `installed` beside the one that serves. Where none runs there is nothing to try.
     pub(super) async fn try_version(&mut self, installed: Arc<Installed>, reply: TrialReply) {
+        if let Err(kept) = self.take_lease().await {
+            _ = reply.send(Err(kept.fault(&self.id)));
+            return;
+        }
         let busy =
             |what: &str| Err(Fault::new(Code::Unavailable, format!("plugin `{}` is {what}: try again", self.id)));
         let refusal = match self.machine.phase {

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::frame::Latency;
+use crate::frame::client::state::State;
 use crate::frame::client::{FrameRequest, non_blocking};
 use crate::frame::far_end::{FarEnd, is_over_rings};
 
