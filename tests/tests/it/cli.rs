@@ -15,6 +15,7 @@ mod notifications;
 mod own;
 mod process;
 mod seeing;
+mod supervised;
 mod transcript;
 mod trust;
 mod versions;
