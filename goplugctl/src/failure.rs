@@ -94,6 +94,7 @@ impl Failure {
             plugin: self.plugin.as_deref(),
             hint: self.hint.as_deref(),
             ran: self.fault.ran,
+            reason: self.fault.reason,
             retry_after_ms: self.fault.retry_after_ms,
             data: self.fault.data.as_deref(),
         }
@@ -125,6 +126,8 @@ struct ErrorDocument<'a> {
     hint: Option<&'a str>,
     ran: Ran,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a Value>,
@@ -139,6 +142,8 @@ pub(crate) fn mends(reason: Reason, plugin: &PluginId) -> String {
         Reason::Disabled => "enable",
         Reason::GivenUp => "logs",
         Reason::Untrusted => "trust approve",
+        Reason::NoVersion => "inspect",
+        Reason::Pinned => return format!("goplugctl pin {plugin} --clear"),
         Reason::NoHost => return "goplugctl doctor".into(),
     };
     format!("goplugctl {verb} {plugin}")

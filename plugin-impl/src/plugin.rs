@@ -307,6 +307,20 @@ impl PluginBuilder {
         self.add(info, function)
     }
 
+    /// An async method that takes JSON, as [`PluginBuilder::typed_async`], and sends its reply piece by piece, as
+    /// [`PluginBuilder::method_stream`]. What the pieces are is up to it, and to what it says of itself.
+    #[must_use]
+    pub fn typed_stream<I, F, A>(self, method: impl Into<Method>, function: F) -> Self
+    where
+        I: DeserializeOwned + JsonSchema + 'static,
+        F: Fn(Context, I, ReplyStream) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<(), Fault>> + Send + 'static,
+    {
+        let mut info = method.into().info;
+        let function = typed::streaming(&mut info, function);
+        self.add(info, function)
+    }
+
     /// Says that the plugin implements an interface with methods and callbacks that it declares; they are compared when
     /// an application asks for the interface.
     #[must_use]

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::context::Context;
-use crate::method::{Function, it_ran};
+use crate::method::{Function, ReplyStream, it_ran};
 
 /// Makes a function on bytes of one on types, and describes the types in `info`. An empty body reads as `null`, so that
 /// a method may take `()` or an `Option`.
@@ -45,6 +45,20 @@ where
             let output = running?.await.map_err(it_ran)?;
             encoded(cx.method(), &output)
         })
+    }))
+}
+
+/// As [`asynchronous`], with a reply that is sent piece by piece.
+pub(crate) fn streaming<I, F, A>(info: &mut MethodInfo, function: F) -> Function
+where
+    I: DeserializeOwned + JsonSchema + 'static,
+    F: Fn(Context, I, ReplyStream) -> A + Send + Sync + 'static,
+    A: Future<Output = Result<(), Fault>> + Send + 'static,
+{
+    info.input = Some(schemars::schema_for!(I).to_value());
+    Function::Streaming(Arc::new(move |cx: Context, body: View, out| {
+        let running = decoded(cx.method(), &body.into_bytes()).map(|input| function(cx, input, out));
+        Box::pin(async move { running?.await.map_err(it_ran) })
     }))
 }
 

@@ -46,7 +46,9 @@ mod versions;
 mod why;
 mod words;
 
-pub use blocking::{BlockingExchange, BlockingRegistry, BlockingReplyBody, BlockingRequestBody};
+pub use blocking::{
+    BlockingExchange, BlockingLogs, BlockingRegistry, BlockingReplyBody, BlockingRequestBody, BlockingStarted,
+};
 pub use call::{Answer, CallOptions, Exchange, ReplyBody, RequestBody};
 pub use callback::{Feed, FeedItem, Notice, Subscribe, Subscription};
 pub use doctor::doctor;

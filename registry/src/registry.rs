@@ -479,8 +479,7 @@ impl Registry {
                 continue;
             }
             if Instant::now() >= until {
-                let text = format!("plugin `{}` was not {} in time", printable(plugin), wording(&what));
-                return Err(Fault::new(Code::DeadlineExceeded, text));
+                return Err(self.not_in_time(plugin, &what));
             }
             self.rescan().await?;
             if matches!(what, Wait::Loaded | Wait::Callback(_)) {
@@ -585,6 +584,25 @@ impl Registry {
         self.inner.shared.tasks.end(CLOSE_WAIT).await;
         self.inner.shared.lease.release();
         self.inner.shared.events.close();
+    }
+}
+
+impl Registry {
+    /// Why a wait ended without what was waited for: what can be mended only by somebody is told.
+    fn not_in_time(&self, plugin: &str, what: &Wait) -> Fault {
+        let text = format!("plugin `{}` was not {} in time", printable(plugin), wording(what));
+        let found = self.inner.find(plugin).ok().filter(|_| matches!(what, Wait::Loaded | Wait::Callback(_)));
+        let fault = match found {
+            Some(Known::Slot(slot)) => slot.not_callable(),
+            Some(Known::Installed(plugin)) => no_process(&plugin),
+            None => return Fault::new(Code::DeadlineExceeded, text),
+        };
+        let is_final =
+            matches!(fault.reason, Some(Reason::Disabled | Reason::GivenUp | Reason::NoHost | Reason::Untrusted));
+        if !is_final {
+            return Fault::new(Code::DeadlineExceeded, text);
+        }
+        Fault { reason: fault.reason, ..Fault::new(Code::DeadlineExceeded, format!("{text}: {fault}")) }
     }
 }
 

@@ -65,7 +65,15 @@ fn methods_text(list: &MethodList, style: Style, wide: bool) -> String {
         ];
         if wide {
             row.push(method.deadline_ms.map_or_else(|| "-".into(), |ms| format!("{ms} ms")));
-            row.extend([yes(method.serial), schema(&method.input), schema(&method.output)]);
+            let either = |whole: &Option<_>, item: &Option<_>| match item {
+                Some(_) => format!("stream of {}", schema(item)),
+                None => schema(whole),
+            };
+            row.extend([
+                yes(method.serial),
+                either(&method.input, &method.input_item),
+                either(&method.output, &method.output_item),
+            ]);
         }
         table.plain(row);
     }

@@ -111,13 +111,7 @@ fn absolute(path: &Path) -> Result<PathBuf, Fault> {
 
 fn failed(what: String, fault: Fault, plugin: &PluginId) -> Failure {
     let name = escape(plugin.as_str());
-    let pinned = fault.message.contains("it is pinned to");
-    let hint = match fault.code {
-        Code::WrongState if pinned => Some(format!("goplugctl pin {name} --clear")),
-        Code::NotFound if fault.message.contains("version") => Some(format!("goplugctl inspect {name}")),
-        Code::Unavailable => Some(format!("goplugctl logs {name}")),
-        _ => None,
-    };
+    let hint = (fault.code == Code::Unavailable).then(|| format!("goplugctl logs {name}"));
     let failure = Failure::new(what, fault);
     match hint {
         Some(hint) => failure.hint(hint).about(plugin),

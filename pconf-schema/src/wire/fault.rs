@@ -69,6 +69,10 @@ pub enum Reason {
     Disabled,
     /// The plugin's process was started again and again, or cannot be started: it was given up.
     GivenUp,
+    /// The version is not one of those that the operator lets run.
+    Pinned,
+    /// The plugin is there, a version of it is not.
+    NoVersion,
     /// There is no `goplug-host`, under which plugins are started.
     NoHost,
     /// The plugin's process runs another program than the one that is trusted, or one that nobody can look at.

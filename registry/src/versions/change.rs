@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use goplug_pconf_schema::admin::{EventKind, Pinned, Upgraded};
 use goplug_pconf_schema::manifest::MANIFEST_NAME;
-use goplug_pconf_schema::{Code, Desired, Fault, PluginId, RollbackOn};
+use goplug_pconf_schema::{Code, Desired, Fault, PluginId, Reason, RollbackOn};
 use semver::{Version, VersionReq};
 use tokio::time::timeout;
 
@@ -181,8 +181,10 @@ impl Registry {
         let directory = self.absolute_directory()?;
         let (at, plugin, version) = (directory.clone(), id.clone(), to.clone());
         let read = move || {
-            let unusable =
-                || Fault::new(Code::NotFound, format!("version {version} of plugin `{plugin}` cannot be used"));
+            let unusable = || {
+                Fault::new(Code::NotFound, format!("version {version} of plugin `{plugin}` cannot be used"))
+                    .with_reason(Reason::NoVersion)
+            };
             super::shelf::read(&at, &plugin, &version).ok_or_else(unusable)
         };
         let installed = blocking(read).await?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use goplug_pconf_schema::admin::{Diff, Difference, differences, offered};
 use goplug_pconf_schema::manifest::ManifestWire;
 use goplug_pconf_schema::wire::hello::Hello;
-use goplug_pconf_schema::{Code, Fault};
+use goplug_pconf_schema::{Code, Fault, Reason};
 use semver::Version;
 
 use super::{plan, shelf};
@@ -61,7 +61,7 @@ impl Registry {
             let missing = || {
                 let there: Vec<_> = found.installed.iter().map(ToString::to_string).collect();
                 let text = format!("version {version} of plugin `{plugin}` is not installed: {} are", there.join(", "));
-                Fault::new(Code::NotFound, text)
+                Fault::new(Code::NotFound, text).with_reason(Reason::NoVersion)
             };
             if found.version() == Some(&version) {
                 return Ok((None, None));

@@ -1,6 +1,6 @@
 //! Which version is to be the current one: what install, upgrade, rollback, pin and remove lead to. Pure.
 
-use goplug_pconf_schema::{Code, Fault, PluginId};
+use goplug_pconf_schema::{Code, Fault, PluginId, Reason};
 use semver::{Version, VersionReq};
 
 /// What is known of the versions of one plugin.
@@ -96,7 +96,7 @@ pub(crate) fn upgrade(
     };
     let wrong = |why: String| Err(Fault::new(Code::WrongState, format!("plugin `{id}` stays at {current}: {why}")));
     if wanted != current && !shelf.admits(wanted) {
-        return wrong(pinned(shelf));
+        return wrong(pinned(shelf)).map_err(|fault: Fault| fault.with_reason(Reason::Pinned));
     }
     if wanted < current && !downgrade {
         return wrong(format!("{wanted} is older, which has to be allowed (--downgrade)"));
@@ -111,12 +111,13 @@ pub(crate) fn rollback(shelf: &Shelf, id: &PluginId) -> Result<Version, Fault> {
     let older = || shelf.installed.iter().filter(|version| *version < current).max();
     let Some(target) = before.or_else(older) else {
         let text = format!("plugin `{id}` has no version before {current}: installed are {}", shelf.names());
-        return Err(Fault::new(Code::NotFound, text));
+        return Err(Fault::new(Code::NotFound, text).with_reason(Reason::NoVersion));
     };
     if shelf.admits(target) {
         return Ok(target.clone());
     }
-    Err(Fault::new(Code::WrongState, format!("plugin `{id}` stays at {current}, not {target}: {}", pinned(shelf))))
+    let text = format!("plugin `{id}` stays at {current}, not {target}: {}", pinned(shelf));
+    Err(Fault::new(Code::WrongState, text).with_reason(Reason::Pinned))
 }
 
 /// Whether one version may be taken out.
@@ -131,7 +132,7 @@ pub(crate) fn remove(shelf: &Shelf, id: &PluginId, version: &Version) -> Result<
         return Ok(());
     }
     let text = format!("version {version} of plugin `{id}` is not installed: {} are", shelf.names());
-    Err(Fault::new(Code::NotFound, text))
+    Err(Fault::new(Code::NotFound, text).with_reason(Reason::NoVersion))
 }
 
 /// Whether the plugin may be pinned to `range`.

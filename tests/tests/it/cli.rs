@@ -16,6 +16,7 @@ mod own;
 mod packages;
 mod process;
 mod seeing;
+mod supervised;
 mod transcript;
 mod trust;
 mod versions;

@@ -22,6 +22,7 @@
 //! | the same over HTTP as over frames | `transports::everything_holds_over_http_too` |
 //! | a body is read where it was written; a thousand need few segments; a killed side leaves none | `segments::*` |
 //! | a plugin found by type; a mismatch method by method; typed errors and notifications; in process as over the wire | `interfaces::*` |
+//! | streams of an interface, both ways, over frames and HTTP; one that was cut off is an error | `typed_streams::*` |
 //! | a package is verified before anything of it is written, runs nothing, installs, upgrades and rolls back | `packages::*`, and `evil::*`, `mutated::*` of the package `goplug-package` |
 //! | compile errors of interfaces are readable | `compile_errors::*` |
 //! | the demo | `demo::*` |
@@ -58,4 +59,5 @@ mod supervision;
 mod support;
 mod transports;
 mod trust;
+mod typed_streams;
 mod v0;

@@ -287,3 +287,36 @@ async fn its_output_is_read_across_restarts() {
     assert!(told.await.detail.unwrap().contains(&killed.to_string()));
     registry.close().await;
 }
+
+/// The whole life of an installed plugin, from a thread without a runtime.
+#[test]
+fn without_async_a_plugin_is_installed_started_followed_and_removed() {
+    let home = Home::new();
+    let source = PluginDir::new();
+    install_fixture(&source, "Test/Do", &[], &json!({"lazy_load": true}));
+    let manifest = source.join("Test/Do/plugin.json");
+    let text_of = std::fs::read_to_string(&manifest).unwrap().replace(source.text(), home.dir.text());
+    std::fs::write(&manifest, text_of).unwrap();
+    let registry = home.builder().open_blocking().unwrap();
+    assert_eq!(
+        registry.install(source.join("Test/Do"), goplug_registry::Install::default()).unwrap().plugin.as_str(),
+        "Test/Do"
+    );
+    let id = registry.start_plugin("Test/Do").unwrap();
+    let first = registry.process(&id).pid.unwrap();
+    let mut logs = registry.logs("Test/Do", true).unwrap();
+    let (_, line) = logs.next().unwrap().unwrap();
+    assert_eq!((line.text.as_str(), line.pid), ("ready", first));
+    registry.restart_plugin("Test/Do").unwrap();
+    let (_, line) = logs.next().unwrap().unwrap();
+    assert_ne!(line.pid, first);
+    assert_eq!(registry.disable("Test/Do").unwrap(), id);
+    assert_eq!(registry.inspect("Test/Do").unwrap().summary.state, State::Disabled);
+    registry.enable("Test/Do").unwrap();
+    registry.start_plugin("Test/Do").unwrap();
+    registry.stop_plugin("Test/Do").unwrap();
+    assert_eq!(registry.process(&id).pid, None);
+    registry.remove("Test/Do", false).unwrap();
+    registry.wait_for("Test/Do", goplug_registry::Wait::Gone, LONG).unwrap();
+    registry.close();
+}

@@ -28,6 +28,7 @@ static MASKS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"\d+ calls/s", "[N] calls/s"),
         (r#""bytesPerSecond": ?[\d.e]+"#, "\"bytesPerSecond\": [N]"),
         // Whoever waits before it tries again does so every now and then.
+        (r"again in \d+ ms", "again in [N] ms"),
         (r"\b(backoff|starting) since", "[TRYING] since"),
         // How many calls `bench` made.
         (r#""calls": \d+(,\s+"failed": 0,\s+"errors": \{\},\s+"unfinished")"#, "\"calls\": [N]$1"),
