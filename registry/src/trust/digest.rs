@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use goplug_pconf_schema::Sha256;
-use sha2::Digest;
 use tokio::sync::Semaphore;
 
 use crate::discovery::{Stamp, stamp_of};
@@ -77,13 +76,13 @@ fn read(file: &mut File, until: Instant) -> Result<Sha256, String> {
         return Err(too_large(size));
     }
     file.rewind().map_err(unreadable)?;
-    let (mut sum, mut piece, mut count) = (sha2::Sha256::new(), vec![0; PIECE], 0);
+    let (mut sum, mut piece, mut count) = (goplug_package::Hasher::default(), vec![0; PIECE], 0);
     loop {
         if Instant::now() >= until {
             return Err("could not be read in time".into());
         }
         match file.read(&mut piece) {
-            Ok(0) => return Ok(Sha256::from(<[u8; 32]>::from(sum.finalize()))),
+            Ok(0) => return Ok(sum.finish()),
             Ok(length) => {
                 count += length as u64;
                 if count > MAX_EXECUTABLE_BYTES {
