@@ -5,20 +5,22 @@ use std::io::{Error, Read, Result};
 use goplug_pconf_schema::Sha256;
 use sha2::Digest;
 
-/// Of what was read so far.
-pub(crate) struct Hashed<R> {
+/// A reader that takes the SHA-256 of what is read through it.
+#[derive(Debug)]
+pub struct Hashed<R> {
     inner: R,
     digest: sha2::Sha256,
     bytes: u64,
 }
 
 impl<R: Read> Hashed<R> {
-    pub(crate) fn new(inner: R) -> Self {
+    /// Nothing was read yet.
+    pub fn new(inner: R) -> Self {
         Self { inner, digest: sha2::Sha256::new(), bytes: 0 }
     }
 
-    /// The bytes and their digest.
-    pub(crate) fn finish(self) -> (u64, Sha256) {
+    /// How many bytes were read, and their digest.
+    pub fn finish(self) -> (u64, Sha256) {
         (self.bytes, Sha256::from(<[u8; 32]>::from(self.digest.finalize())))
     }
 }
