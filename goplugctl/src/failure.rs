@@ -145,6 +145,8 @@ pub(crate) fn mends(reason: Reason, plugin: &PluginId) -> String {
         Reason::NoVersion => "inspect",
         Reason::Pinned => return format!("goplugctl pin {plugin} --clear"),
         Reason::NoHost => return "goplugctl doctor".into(),
+        Reason::Unsigned => return "goplugctl install --allow-unsigned FILE".into(),
+        Reason::UntrustedKey => return "goplugctl trust add KEY".into(),
     };
     format!("goplugctl {verb} {plugin}")
 }

@@ -1,41 +1,27 @@
-//! SHA-256.
+//! SHA-256, as it is written in `MANIFEST`.
 
 use std::io::{Error, Read, Result};
 
 use goplug_pconf_schema::Sha256;
 use sha2::Digest;
 
-/// Takes bytes piece by piece, and tells their SHA-256.
-#[derive(Default)]
-pub struct Hasher(sha2::Sha256);
-
-impl Hasher {
-    /// Takes the next bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// The digest of all of them.
-    pub fn finish(self) -> Sha256 {
-        Sha256::from(<[u8; 32]>::from(self.0.finalize()))
-    }
-}
-
-/// Of what was read so far.
-pub(crate) struct Hashed<R> {
+/// A reader that takes the SHA-256 of what is read through it.
+#[derive(Debug)]
+pub struct Hashed<R> {
     inner: R,
-    digest: Hasher,
+    digest: sha2::Sha256,
     bytes: u64,
 }
 
 impl<R: Read> Hashed<R> {
-    pub(crate) fn new(inner: R) -> Self {
-        Self { inner, digest: Hasher::default(), bytes: 0 }
+    /// Nothing was read yet.
+    pub fn new(inner: R) -> Self {
+        Self { inner, digest: sha2::Sha256::new(), bytes: 0 }
     }
 
-    /// The bytes and their digest.
-    pub(crate) fn finish(self) -> (u64, Sha256) {
-        (self.bytes, self.digest.finish())
+    /// How many bytes were read, and their digest.
+    pub fn finish(self) -> (u64, Sha256) {
+        (self.bytes, Sha256::from(<[u8; 32]>::from(self.digest.finalize())))
     }
 }
 
@@ -51,7 +37,5 @@ impl<R: Read> Read for Hashed<R> {
 
 /// The digest of `bytes`.
 pub(crate) fn of(bytes: &[u8]) -> Sha256 {
-    let mut hasher = Hasher::default();
-    hasher.update(bytes);
-    hasher.finish()
+    Sha256::from(<[u8; 32]>::from(sha2::Sha256::digest(bytes)))
 }

@@ -1,6 +1,6 @@
 //! Whose packages are taken: public keys in the format of `minisign`.
 
-use goplug_pconf_schema::{Code, Fault, printable};
+use goplug_pconf_schema::{Code, Fault, Reason, printable};
 use minisign_verify::{PublicKey, Signature};
 
 use crate::wrong;
@@ -82,12 +82,12 @@ impl Keys {
 
     /// Who signed `contents`.
     pub(crate) fn signer(&self, contents: &[u8], signature: Option<&[u8]>) -> Result<Signer, Fault> {
-        let denied = |text: String| Err(Fault::new(Code::Denied, text));
+        let denied = |text: String, reason| Err(Fault::new(Code::Denied, text).with_reason(reason));
         let Some(signature) = signature else {
             if self.is_unsigned_allowed {
                 return Ok(Signer::Nobody);
             }
-            return denied("nobody signed the package, and unsigned packages are not allowed".into());
+            return denied("nobody signed the package, and unsigned packages are not allowed".into(), Reason::Unsigned);
         };
         let text = str::from_utf8(signature).map_err(|_| wrong("its signature is no text"))?;
         let signature = Signature::decode(text).map_err(|_| wrong("its signature is none of minisign"))?;
@@ -99,8 +99,11 @@ impl Keys {
         }
         match self.keys.len() {
             _ if self.is_anybody_allowed => Ok(Signer::Somebody),
-            0 => denied("the package is signed, and no key is trusted yet".into()),
-            trusted => denied(format!("none of the {trusted} trusted keys made the signature of the package")),
+            0 => denied("the package is signed, and no key is trusted yet".into(), Reason::UntrustedKey),
+            trusted => denied(
+                format!("none of the {trusted} trusted keys made the signature of the package"),
+                Reason::UntrustedKey,
+            ),
         }
     }
 }

@@ -34,7 +34,7 @@ mod pack;
 mod stream;
 mod unpack;
 
-pub use digest::Hasher;
+pub use digest::Hashed;
 pub use keys::{Key, Keys, Signer};
 pub use open::Package;
 pub use pack::{Packing, Sign};

@@ -62,7 +62,7 @@ pub(crate) struct Source {
 pub(crate) fn survey(directory: &Path, source: &Path, keys: &Keys) -> Result<Source, Fault> {
     let is_manifest = source.file_name().is_some_and(|name| name == MANIFEST_NAME) && !source.is_dir();
     if !is_manifest && let Some(file) = package::open(source)? {
-        let Unpacked { staged, folder, handle, tally, signed_by } = package::unpack(directory, source, file, keys)?;
+        let Unpacked { staged, folder, handle, tally, signed_by } = package::unpack(directory, file, keys)?;
         let manifest =
             lint_source(&folder.join(MANIFEST_NAME)).map_err(|problems| all(Code::InvalidArgument, &problems))?;
         return Ok(Source { manifest, folder, handle, tally, staged: Some(staged), signed_by });

@@ -12,9 +12,11 @@ use crate::target::{Change, Install};
 pub(super) async fn install(session: &mut Session, args: &InstallArgs) -> Result<(), Failure> {
     let what = format!("cannot install {}", escape(&args.source.display().to_string()));
     let failed = |fault: Fault| {
+        let source = escape(&args.source.display().to_string());
         let hint = match fault.code {
-            Code::InvalidArgument => Some(format!("goplugctl lint {}", escape(&args.source.display().to_string()))),
-            Code::Denied => Some("goplugctl trust add KEY".to_owned()),
+            _ if fault.reason == Some(Reason::Unsigned) => Some(format!("goplugctl install --allow-unsigned {source}")),
+            _ if fault.reason == Some(Reason::UntrustedKey) => Some("goplugctl trust add KEY".to_owned()),
+            Code::InvalidArgument => Some(format!("goplugctl lint {source}")),
             Code::Conflict => Some("goplugctl list".to_owned()),
             _ => None,
         };

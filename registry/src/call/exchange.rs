@@ -9,6 +9,7 @@ use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use goplug_pconf_schema::wire::fault::MAX_PROBLEM_BYTES;
@@ -396,6 +397,10 @@ impl Call {
             return self.late(has_begun);
         }
         let mut fault = broken(&self.live, error);
+        // The plugin counts whole milliseconds: it cuts a reply off just before the time is over that we count.
+        if has_begun && fault.code == Code::PluginGone && Instant::now() + ROUNDING >= self.deadline {
+            return self.late(has_begun);
+        }
         if self.is_cancelled.load(Ordering::Acquire) && fault.code == Code::PluginGone {
             let text = format!("the request to plugin `{}` was given up before its end", self.live.id);
             fault = Fault::new(Code::Cancelled, text);
@@ -408,6 +413,9 @@ impl Call {
         late(&self.live, &self.method, ran(has_begun))
     }
 }
+
+/// What a deadline may lose on its way to the plugin, and the plugin's answer take back.
+const ROUNDING: Duration = Duration::from_millis(2);
 
 fn ran(has_begun: bool) -> Ran {
     if has_begun { Ran::Yes } else { Ran::Unknown }

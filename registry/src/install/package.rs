@@ -48,13 +48,12 @@ pub(super) fn open(path: &Path) -> Result<Option<File>, Fault> {
 }
 
 /// Checks everything of the package, and only then writes what it holds.
-pub(super) fn unpack(directory: &Path, path: &Path, file: File, keys: &Keys) -> Result<Unpacked, Fault> {
-    let placed = |fault: Fault| Fault { message: format!("{}: {}", show(path), fault.message), ..fault };
-    let mut package = Package::open(file, keys).map_err(placed)?;
+pub(super) fn unpack(directory: &Path, file: File, keys: &Keys) -> Result<Unpacked, Fault> {
+    let mut package = Package::open(file, keys)?;
     let staging = Staging::open(directory)?;
     let (name, handle) = staging.make()?;
     let staged = Staged { staging, name };
-    package.unpack(handle.as_fd(), &mut |_| ()).map_err(placed)?;
+    package.unpack(handle.as_fd(), &mut |_| ())?;
     let files = &package.contents().files;
     let tally = Tally { files: files.len() as u64, bytes: files.iter().map(|file| file.size).sum() };
     let signed_by = match package.signer() {

@@ -6,6 +6,7 @@ use std::io::{Read, Seek};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use goplug_package::Hashed;
 use goplug_pconf_schema::Sha256;
 use tokio::sync::Semaphore;
 
@@ -76,19 +77,18 @@ fn read(file: &mut File, until: Instant) -> Result<Sha256, String> {
         return Err(too_large(size));
     }
     file.rewind().map_err(unreadable)?;
-    let (mut sum, mut piece, mut count) = (goplug_package::Hasher::default(), vec![0; PIECE], 0);
+    let (mut hashed, mut piece, mut count) = (Hashed::new(file), vec![0; PIECE], 0);
     loop {
         if Instant::now() >= until {
             return Err("could not be read in time".into());
         }
-        match file.read(&mut piece) {
-            Ok(0) => return Ok(sum.finish()),
+        match hashed.read(&mut piece) {
+            Ok(0) => return Ok(hashed.finish().1),
             Ok(length) => {
                 count += length as u64;
                 if count > MAX_EXECUTABLE_BYTES {
                     return Err(too_large(count));
                 }
-                sum.update(&piece[..length]);
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(unreadable(error)),

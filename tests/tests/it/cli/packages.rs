@@ -20,6 +20,8 @@ fn sources(dir: &PluginDir) -> Vec<Process> {
     std::fs::create_dir_all(dir.join(".sources/broken")).unwrap();
     std::fs::write(dir.join(".sources/broken/plugin.json"), r#"{"name":"do"}"#).unwrap();
     std::fs::write(dir.join(".sources/no.plg"), "no archive").unwrap();
+    std::fs::copy(KEY, dir.join(".sources/ours.key")).unwrap();
+    std::fs::copy(PUBLIC, dir.join(".sources/ours.pub")).unwrap();
     Vec::new()
 }
 
@@ -29,7 +31,7 @@ fn pack_lint_install_trust() {
     let mut both = Transcript::with(&["--auto-discover=false"], sources, &[("GOPLUG_TRUST_DIR", trust.join("t"))]);
     both.same_in_both_forms("pack {dir}/.sources/1.0.0 --dry-run");
     both.same_in_both_forms("pack {dir}/.sources/1.0.0 --out {dir}/.sources/one.plg");
-    both.same(&format!("pack {{dir}}/.sources/1.1.0 --out {{dir}}/.sources/two.plg --key {KEY} -o json"));
+    both.same("pack {dir}/.sources/1.1.0 --out {dir}/.sources/two.plg --key {dir}/.sources/ours.key -o json");
     both.same("pack {dir}/.sources/broken");
     both.same("pack {dir}/.sources/none");
     both.same("pack {dir}/.sources/1.0.0 --key {dir}/.sources/none.key");
@@ -44,8 +46,8 @@ fn pack_lint_install_trust() {
     both.same("upgrade test/do {dir}/.sources/two.plg --allow-unsigned");
     both.same("trust list --keys");
     both.same("trust add RWnonsense");
-    both.same(&format!("trust add {PUBLIC} --comment tests"));
-    both.same(&format!("trust add {PUBLIC} --comment tests -o json"));
+    both.same("trust add {dir}/.sources/ours.pub --comment tests");
+    both.same("trust add {dir}/.sources/ours.pub --comment tests -o json");
     both.same_in_both_forms("trust list --keys");
     both.same("diff test/do {dir}/.sources/two.plg");
     both.same("upgrade test/do {dir}/.sources/two.plg -o json");
