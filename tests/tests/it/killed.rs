@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use goplug_tests::{PluginDir, fast, note, skip};
+use goplug_tests::{PluginDir, deep, fast, note, skip};
 
 use crate::support::GOPLUGCTL;
 
@@ -113,7 +113,7 @@ fn what_is_wanted_is_the_old_or_the_new() {
     let calls =
         ["mkdir", "mkdirat", "openat", "flock", "read", "write", "fsync", "rename", "renameat", "unlinkat", "close"];
     let (mut kills, mut old, mut new) = (0, 0, 0);
-    let step = if fast() { 7 } else { 1 };
+    let step = if deep() { 1 } else { 5 };
     for call in calls {
         for (verb, next) in [("disable", "enable"), ("enable", "disable")] {
             for nth in (1..MOST).step_by(step) {
