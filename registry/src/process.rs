@@ -163,7 +163,7 @@ impl Registry {
     }
 
     fn started_itself(&self, program: &Program) -> bool {
-        !program.is_running() && self.inner.slot(&program.id).is_some_and(|slot| slot.live().is_some())
+        !self.inner.programs.runs(&program.id) && self.inner.slot(&program.id).is_some_and(|slot| slot.live().is_some())
     }
 
     async fn load_unless_lazy(&self, program: &Program) -> Result<(), Fault> {

@@ -12,7 +12,7 @@ use goplug_pconf_schema::{Code, Fault};
 use rustix::fs::{Mode, OFlags};
 
 use super::hosted::Hosted;
-use super::talk::{HOST_LIMIT, Talk};
+use super::talk::{HOST_LIMIT, TRIES, Talk};
 
 /// Hosts that are asked at once.
 const AT_ONCE: usize = 64;
@@ -62,7 +62,7 @@ pub async fn adopt(folder: &Path) -> Result<Vec<Adopted>, Fault> {
                 let (folder, boot_id, path, read) = (folder.to_owned(), boot_id.clone(), path.clone(), read.clone());
                 tokio::spawn(async move {
                     let met = match read {
-                        Ok(record) => meet(&folder, &boot_id, record).await,
+                        Ok(record) => meet_patiently(&folder, &boot_id, record).await,
                         Err(fault) => Err(fault),
                     };
                     met.unwrap_or_else(|fault| Adopted::Doubtful(Doubtful { path, fault }))
@@ -144,6 +144,18 @@ pub(super) fn read(path: &Path) -> Result<Record, Fault> {
         return Err(wrong(Code::InvalidArgument, "names another instance than its file"));
     }
     Ok(record)
+}
+
+/// A connection that broke says nothing of the host.
+async fn meet_patiently(folder: &Path, boot_id: &str, record: Record) -> Result<Adopted, Fault> {
+    let mut met = meet(folder, boot_id, record.clone()).await;
+    for _ in 1..TRIES {
+        if !matches!(&met, Err(fault) if fault.code == Code::PluginGone) {
+            break;
+        }
+        met = meet(folder, boot_id, record.clone()).await;
+    }
+    met
 }
 
 async fn meet(folder: &Path, boot_id: &str, record: Record) -> Result<Adopted, Fault> {

@@ -9,12 +9,14 @@ use goplug_pconf_schema::{Code, Fault};
 use goplug_transport::Peer;
 
 use super::adopt::read;
-use super::talk::{HOST_LIMIT, Talk};
+use super::talk::{HOST_LIMIT, TRIES, Talk};
 
 /// How much longer than its own times a stop may take: a process in an uninterruptible wait dies when that is over.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// The most lines that [`Hosted::logs`] gives.
 const MAX_LOG_LINES: usize = 65_536;
+/// The pause before a host that lives is asked again how its plugin ended.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A plugin under its host. Clones are the same one; dropping them leaves it running.
 #[derive(Debug, Clone)]
@@ -103,12 +105,23 @@ impl Hosted {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let request = Request::Stop { term_after_ms: ms(term_after), kill_after_ms: ms(kill_after) };
         let limit = term_after.saturating_add(kill_after).saturating_add(STOP_GRACE);
-        let mut talk = self.connect().await?;
-        talk.send(&request).await?;
-        match tokio::time::timeout(limit, talk.answer()).await {
-            Ok(answer) => status_in(answer?),
-            Err(_) => Err(slow("the stop").with_retry_after_ms(1_000)),
+        let once = async || {
+            let mut talk = self.connect().await?;
+            talk.send(&request).await?;
+            match tokio::time::timeout(limit, talk.answer()).await {
+                Ok(answer) => status_in(answer?),
+                Err(_) => Err(slow("the stop").with_retry_after_ms(1_000)),
+            }
+        };
+        let mut answer = once().await;
+        for _ in 1..TRIES {
+            match &answer {
+                // A connection that broke is no host that is gone, and a second stop does no harm.
+                Err(fault) if fault.code == Code::PluginGone && self.inner.peer.is_alive() => answer = once().await,
+                _ => break,
+            }
         }
+        answer
     }
 
     /// Sends a signal to the plugin's process, by way of its host.
@@ -124,13 +137,17 @@ impl Hosted {
     /// # Cancel safety
     /// Safe; any number of callers may wait.
     pub async fn exited(&self) -> Option<Exit> {
-        if let Ok(status) = self.wait().await
-            && status.record.exit.is_some()
-        {
-            return status.record.exit;
+        loop {
+            if let Ok(status) = self.wait().await
+                && status.record.exit.is_some()
+            {
+                return status.record.exit;
+            }
+            // The host ends after its plugin, by itself or not. What it wrote down stays. While it lives it is asked again.
+            if tokio::time::timeout(ASK_AGAIN, self.inner.peer.exited()).await.is_ok() {
+                break;
+            }
         }
-        // The host ends after its plugin, by itself or not. What it wrote down stays.
-        self.inner.peer.exited().await;
         self.read_record().await?.exit
     }
 

@@ -16,6 +16,9 @@ pub(super) const HOST_LIMIT: Duration = Duration::from_secs(2);
 /// The pause before another look at a full backlog.
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
+/// How often a host that lives is asked what may be asked again, when the connection breaks or cannot be made.
+pub(super) const TRIES: u32 = 3;
+
 /// A connection, and the process behind it as the kernel names it.
 #[derive(Debug)]
 pub(super) struct Talk {
@@ -28,7 +31,7 @@ impl Talk {
     /// Connects; sends nothing.
     ///
     /// # Errors
-    /// `not_found` when nobody listens there; `denied`; `unavailable`.
+    /// `not_found` when nobody listens there; `denied`; `unavailable`; `plugin_gone` when it ended at once.
     pub(super) async fn connect(control: &Path) -> Result<Self, Fault> {
         let connect = async {
             loop {
@@ -51,8 +54,7 @@ impl Talk {
             }
             Err(_) => return Err(late()),
         };
-        let peer = Peer::of(&stream)
-            .map_err(|error| Fault::new(Code::Unavailable, format!("cannot ask who the host is: {error}")))?;
+        let peer = Peer::of(&stream).map_err(|error| gone(&error))?;
         Ok(Self { stream, input: Vec::new(), peer })
     }
 

@@ -206,8 +206,11 @@ impl Task {
                 self.feed(Input::Installed { auto: self.auto() }).await;
             }
             Some(hosted) if self.machine.phase == Phase::Disabled => {
-                let process = process(hosted, Arc::clone(&self.installed));
-                self.shared.tasks.spawn(async move { _ = end(&process).await });
+                // Whoever asks for a stop meanwhile waits for this one.
+                self.process = Some(process(hosted, Arc::clone(&self.installed)));
+                self.machine.phase = Phase::Stopping(Then::Disabled);
+                self.part();
+                self.publish();
             }
             Some(hosted) => {
                 let text = format!("pid {}, started before, goes on", hosted.record().plugin.pid);

@@ -196,3 +196,56 @@ fn killed_at_every_system_call_the_current_version_is_the_old_or_the_new() {
     );
     assert!(kills > 20 && old > 0 && new > 0);
 }
+
+/// The file of what the operator wants: the old text or the new one, whatever it was killed at, and the next one writes it.
+#[test]
+fn what_is_wanted_is_the_old_or_the_new() {
+    let probe = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
+    if !probe.is_ok_and(|status| status.success()) {
+        return skip(
+            "what is wanted, killed at every system call",
+            "NOT AVAILABLE: strace is not there or may not trace",
+        );
+    }
+    let calls =
+        ["mkdir", "mkdirat", "openat", "flock", "read", "write", "fsync", "rename", "renameat", "unlinkat", "close"];
+    let (mut kills, mut old, mut new) = (0, 0, 0);
+    let step = if deep() { 1 } else { 5 };
+    for call in calls {
+        for (verb, next) in [("disable", "enable"), ("enable", "disable")] {
+            for nth in (1..MOST).step_by(step) {
+                let dir = PluginDir::new();
+                crate::supervision::install_fixture(&dir, "Test/Do", &[], &serde_json::json!({"lazy_load": true}));
+                let run = |verb| crate::support::goplugctl(&["--dir", dir.text(), verb, "Test/Do"]).code;
+                if verb == "enable" {
+                    assert_eq!(run("disable"), 0);
+                }
+                let file = dir.join(".goplug/state.json");
+                let before = std::fs::read(&file).ok();
+                let was_killed = killed(&dir, &[verb, "Test/Do"], call, nth);
+                let after = std::fs::read(&file).ok();
+                let what =
+                    format!("{verb}, killed at {call} {nth}: {:?}", after.as_deref().map(String::from_utf8_lossy));
+                let wanted = after.as_deref().map(serde_json::from_slice::<serde_json::Value>);
+                assert!(wanted.is_none_or(|wanted| wanted.is_ok()), "{what}");
+                let is_old = before == after;
+                // The other text is the one that the verb writes when nobody kills it.
+                assert_eq!(run(verb), 0, "{what}");
+                let whole = std::fs::read(&file).ok();
+                assert!(is_old || after == whole, "{what}");
+                assert!(!dir.join(".goplug/state.json.bad").exists(), "{what}");
+                assert_eq!(run(next), 0, "{what}");
+                if !was_killed {
+                    break;
+                }
+                kills += 1;
+                *if is_old { &mut old } else { &mut new } += 1;
+            }
+        }
+    }
+    note(
+        "wanted_killed_at_system_calls",
+        format_args!("{kills} kills: {old} with the text before, {new} with the next"),
+    );
+    assert!(kills > 20 && old > 0 && new > 0);
+}

@@ -19,6 +19,11 @@
 //! | a program and its digest are told of what runs; a pinned plugin runs no other | `trust::*` |
 //! | every verb on both targets gives the same answer | `cli::every_verb_gives_the_same_answer_on_both_targets` |
 //! | a started plugin outlives the registry, is adopted by proof only, and ends with everything that it started | `hosts::*` |
+//! | 1,000 SIGKILLs of plugins: nothing wrong, hung, or acknowledged and not heard | `supervision::kills::*` |
+//! | 100 SIGKILLs of the daemon with 20 plugins; whoever got their numbers; a daemon that stands still for 30 s | `daemon::outlived::*` |
+//! | 50 hot upgrades at 2,000 calls a second | `supervision::upgrades::no_call_fails_while_new_versions_take_over` |
+//! | 500 injected errors of system calls; killed at every one | `injected::*`, `killed::*` |
+//! | two registries of one directory | `supervision::leases::*` |
 //! | the same over HTTP as over frames | `transports::everything_holds_over_http_too` |
 //! | a body is read where it was written; a thousand need few segments; a killed side leaves none | `segments::*` |
 //! | a plugin found by type; a mismatch method by method; typed errors and notifications; in process as over the wire | `interfaces::*` |
