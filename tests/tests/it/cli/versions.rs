@@ -17,9 +17,14 @@ fn sources(dir: &PluginDir) -> Vec<Process> {
         std::fs::write(folder.join("plugin.json"), text).unwrap();
         std::fs::write(folder.join("do.so"), version).unwrap();
     }
-    for (version, args) in [("1.0.0", &[][..]), ("1.1.0", &["--more"]), ("1.2.0", &["--activator-exits"])] {
+    for (version, args, hooks) in [
+        ("1.0.0", &[][..], json!({})),
+        ("1.1.0", &["--more"], json!({})),
+        // One that does not come up.
+        ("1.2.0", &[], json!({"pre_start": ["/bin/false"]})),
+    ] {
         let args: Vec<_> = ["--version", version].into_iter().chain(args.iter().copied()).collect();
-        install_fixture(dir, "Test/live", &args, &json!({"version": version, "lazy_load": true}));
+        install_fixture(dir, "Test/live", &args, &json!({"version": version, "lazy_load": true, "hooks": hooks}));
         std::fs::rename(dir.join("Test/live"), dir.join(&format!(".sources/live-{version}"))).unwrap();
     }
     std::fs::remove_dir(dir.join("Test")).unwrap();
