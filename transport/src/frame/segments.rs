@@ -75,6 +75,9 @@ impl Segments {
     /// Names the rule that was broken.
     pub(super) fn take(&mut self, frame: &Frame, outbox: &mut Outbox) -> Result<(), Broken> {
         let header = &frame.header;
+        if header.meta_bytes + header.payload_bytes > 0 {
+            return Err(Broken(format!("a payload in a frame of type {}", header.kind as u8)));
+        }
         match header.kind {
             Kind::Lend => push(outbox, self.borrowed.asked()?),
             Kind::Borrow => self.lent.granted(header)?,

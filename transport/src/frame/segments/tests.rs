@@ -249,12 +249,13 @@ async fn a_reply_that_nobody_takes_is_given_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_breaks_the_rules_loses_the_connection() {
     type Act = fn(&mut Far, u64);
-    const RULES: [(&str, &str, bool, Act); 19] = [
+    const RULES: [(&str, &str, bool, Act); 20] = [
         ("unasked", "nobody has asked for", true, |far, _| far.send_with(segment(1, BYTES), sealed())),
         ("offered twice", "offered twice", true, |far, _| {
             far.lend();
             far.send(Header::new(Kind::Lend, 0), &[]);
         }),
+        ("with a payload", "a payload in", true, |far, _| far.send(Header::new(Kind::Lend, 0), b"x")),
         ("to one that knows of none", "knows of none", false, |far, _| far.send(Header::new(Kind::Lend, 0), &[])),
         ("answered unasked", "nobody has offered", true, |far, _| {
             far.send(Header { index: 1, arg: BYTES, ..Header::new(Kind::Borrow, 0) }, &[]);
