@@ -50,7 +50,7 @@ const NOT_BELOW_DATA: [&str; 5] = ["axum", "hyper", "mio", "notify", "tokio"];
 /// Third-party crates as code names them, the package that may use each, and where in it the crate may be named.
 const ADDRESSES: [(&str, &str, &[&str]); 13] = [
     ("notify", "goplug-registry", &["registry/src/discovery/watch"]),
-    ("sha2", "goplug-package", &["package/src/digest.rs"]),
+    ("sha2", "goplug-package", &["package/src/digest.rs", "package/tests/it"]),
     ("dashmap", "goplug-registry", &["registry/src/registry.rs"]),
     ("hyperlocal", "goplugctl", &["goplugctl/src/target/daemon"]),
     ("axum", "goplugd", &["goplugd/src/api", "goplugd/src/daemon.rs"]),
