@@ -314,7 +314,7 @@ async fn a_connection_on_which_somebody_listens_is_not_idle() {
 /// A plugin that answers no ping is silent, however open its socket is. PURE: the looks are the keeper's.
 #[test]
 fn a_plugin_that_says_nothing_for_three_looks_has_fallen_silent() {
-    let mut state = State::new();
+    let mut state = super::super::state::State::new();
     let id = state.attach(&to(None)).unwrap();
     for (heard, is_over) in
         [(true, false), (false, false), (true, false), (false, false), (false, false), (false, true)]
