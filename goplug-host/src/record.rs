@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use goplug_pconf_schema::wire::host::{HostSpec, ProcessId, Record, control_path, record_path};
+use goplug_pconf_schema::wire::host::{HostSpec, ProcessId, Record, control_path, plugin_path, record_path};
 use goplug_pconf_schema::{Code, Fault};
 use goplug_transport::pidfd_inode;
 use rustix::fs::Mode;
@@ -49,7 +49,11 @@ pub(crate) fn listen(path: &Path) -> Result<UnixListener, Fault> {
     // Before `bind`, so that the file never has another mode.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path).map_err(failed)?).map_err(failed)?;
-    rustix::net::listen(&socket, BACKLOG).map_err(failed)?;
+    rustix::net::listen(&socket, BACKLOG).map_err(|error| {
+        // The name is ours since `bind`, and nobody else would take it away.
+        let _ = std::fs::remove_file(path);
+        failed(error)
+    })?;
     Ok(socket.into())
 }
 
@@ -95,9 +99,9 @@ pub(crate) fn write(folder: &Path, record: &Record) -> io::Result<()> {
     written
 }
 
-/// Removes the control socket, and with `all` the record, too.
+/// Removes the control socket, and the socket of a plugin that was killed; with `all` the record, too.
 pub(crate) fn remove(folder: &Path, instance: &str, all: bool) {
-    let mut files: Vec<PathBuf> = vec![control_path(folder, instance)];
+    let mut files: Vec<PathBuf> = vec![control_path(folder, instance), plugin_path(folder, instance)];
     files.extend(all.then(|| record_path(folder, instance)));
     for file in files {
         // Somebody may have cleared up already.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use goplug_pconf_schema::wire::event::Position;
+use goplug_pconf_schema::{RollbackOn, Sha256};
 
 use crate::duration;
 use crate::output::{ColorChoice, Format};
@@ -129,13 +130,26 @@ pub(crate) enum Verb {
     Bench(BenchArgs),
     /// Print a callback's notifications as they come, holding nobody back
     Listen(ListenArgs),
-    /// Copy the folder of a plugin into the plugin directory
+    /// Bring a package or the folder of a plugin, or of another version of it, into the plugin directory
     Install(InstallArgs),
-    /// Take installed plugins out of the plugin directory
+    /// Take installed plugins, or single versions of them, out of the plugin directory
     #[command(visible_alias = "rm")]
     Remove(RemoveArgs),
-    /// Check .pconf files and plugin.json folders, read only
+    /// Make another version of an installed plugin current; if it does not come up, the one before goes on
+    Upgrade(UpgradeArgs),
+    /// Make the version current that was so before
+    Rollback(RollbackArgs),
+    /// Let only some versions of an installed plugin become current
+    Pin(PinArgs),
+    /// Show what another version changes in the manifest, in methods and in schemas (exit code 11 if anything)
+    Diff(DiffArgs),
+    /// Check .pconf files, plugin.json folders and packages, read only
     Lint(LintArgs),
+    /// Make a package of the folder of a plugin
+    Pack(PackArgs),
+    /// Say whose packages are taken, and which programs plugins that start themselves may run
+    #[command(subcommand)]
+    Trust(TrustVerb),
     /// Run, show or stop the daemon
     #[command(subcommand)]
     Daemon(DaemonVerb),
@@ -157,7 +171,7 @@ pub(crate) enum Verb {
 /// `list`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// Only these: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*'
+    /// Only these: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*', with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugins: Vec<String>,
 }
@@ -165,7 +179,7 @@ pub(crate) struct ListArgs {
 /// One plugin.
 #[derive(Debug, Args)]
 pub(crate) struct OnePlugin {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
 }
@@ -173,7 +187,7 @@ pub(crate) struct OnePlugin {
 /// One plugin or none.
 #[derive(Debug, Args)]
 pub(crate) struct OptionalPlugin {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: Option<String>,
 }
@@ -181,7 +195,7 @@ pub(crate) struct OptionalPlugin {
 /// Several plugins.
 #[derive(Debug, Args)]
 pub(crate) struct Plugins {
-    /// The plugins: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*'
+    /// The plugins: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*', with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", required_unless_present = "all", value_parser = whole)]
     pub(crate) plugins: Vec<String>,
     /// All plugins
@@ -208,7 +222,7 @@ pub(crate) struct EventsArgs {
 /// `logs`.
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
     /// Go on with what it writes from now on, across restarts of the plugin and of the daemon
@@ -255,7 +269,7 @@ pub(crate) struct PingArgs {
 /// `execute`.
 #[derive(Debug, Args)]
 pub(crate) struct ExecuteArgs {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
     /// The method
@@ -298,7 +312,7 @@ pub(crate) struct BodyArgs {
 /// `bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
     /// The method
@@ -327,7 +341,7 @@ pub(crate) struct BenchArgs {
 /// `listen`.
 #[derive(Debug, Args)]
 pub(crate) struct ListenArgs {
-    /// The plugin: NAME or NAMESPACE/NAME
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
     /// The callback
@@ -347,9 +361,12 @@ pub(crate) struct ListenArgs {
 /// `install`.
 #[derive(Debug, Args)]
 pub(crate) struct InstallArgs {
-    /// The folder of a plugin, or the plugin.json in it
+    /// A package, the folder of a plugin, or the plugin.json in it
     #[arg(value_name = "FILE|DIR")]
     pub(crate) source: PathBuf,
+    /// Take a package that nobody signed
+    #[arg(long)]
+    pub(crate) allow_unsigned: bool,
     /// Check everything, do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -358,7 +375,7 @@ pub(crate) struct InstallArgs {
 /// `remove`.
 #[derive(Debug, Args)]
 pub(crate) struct RemoveArgs {
-    /// Which plugins.
+    /// Which plugins; one version of one: NAME@1.2.0
     #[command(flatten)]
     pub(crate) plugins: Plugins,
     /// Stop what runs first
@@ -369,12 +386,147 @@ pub(crate) struct RemoveArgs {
     pub(crate) dry_run: bool,
 }
 
+/// `upgrade`.
+#[derive(Debug, Args)]
+pub(crate) struct UpgradeArgs {
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
+    pub(crate) plugin: String,
+    /// A package or the folder of the new version, or the plugin.json in it [default: the newest that is installed and not pinned away]
+    #[arg(value_name = "FILE|DIR")]
+    pub(crate) source: Option<PathBuf>,
+    /// Take it back when in its first minute more of its calls fail than this, such as err>1%; needs a daemon
+    #[arg(long, value_name = "RULE")]
+    pub(crate) rollback_on: Option<RollbackOn>,
+    /// An older version than the current one will do
+    #[arg(long)]
+    pub(crate) downgrade: bool,
+    /// Take a package that nobody signed
+    #[arg(long)]
+    pub(crate) allow_unsigned: bool,
+    /// Check everything, do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `rollback`.
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
+    pub(crate) plugin: String,
+    /// Check everything, do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `pin`.
+#[derive(Debug, Args)]
+pub(crate) struct PinArgs {
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
+    pub(crate) plugin: String,
+    /// The versions that may become current, such as ^1.2 or =1.2.0
+    #[arg(value_name = "RANGE", required_unless_present = "clear")]
+    pub(crate) range: Option<String>,
+    /// All of them again
+    #[arg(long, conflicts_with = "range")]
+    pub(crate) clear: bool,
+}
+
+/// `diff`.
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
+    pub(crate) plugin: String,
+    /// A signed package, a folder, the plugin.json in it, or @VERSION for one that is installed [default: what upgrade leads to]; a version that
+    /// does not run is started for its hello, not activated, and ended
+    #[arg(value_name = "FILE|DIR|@VERSION")]
+    pub(crate) against: Option<PathBuf>,
+}
+
 /// `lint`.
 #[derive(Debug, Args)]
 pub(crate) struct LintArgs {
-    /// Files, folders of plugins, or plugin directories
+    /// Files, packages, folders of plugins, or plugin directories
     #[arg(value_name = "FILE|DIR", required = true)]
     pub(crate) paths: Vec<PathBuf>,
+}
+
+/// `pack`.
+#[derive(Debug, Args)]
+pub(crate) struct PackArgs {
+    /// The folder, with a plugin.json in it
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+
+    /// The package; by default NAMESPACE-NAME-VERSION.plg in the current folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Sign it with this secret key, a file of `minisign -G`; its password is asked for, or read from GOPLUG_KEY_PASSWORD
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+
+    /// Check everything, do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `trust`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrustVerb {
+    /// List the programs that are recorded, or the keys whose packages are taken
+    List(TrustListArgs),
+    /// Take packages that are signed with a key
+    Add(TrustAddArgs),
+    /// Take packages that are signed with a key no more
+    Remove(TrustRemoveArgs),
+    /// Show what a plugin may run, and what it runs
+    Show(OnePlugin),
+    /// Let a plugin run the program that it runs now
+    Approve(ApproveArgs),
+    /// Forget what a plugin may run: the next program that it runs is taken as the first
+    Revoke(OnePlugin),
+}
+
+/// `trust list`.
+#[derive(Debug, Args)]
+pub(crate) struct TrustListArgs {
+    /// The keys instead of the programs
+    #[arg(long)]
+    pub(crate) keys: bool,
+}
+
+/// `trust add`.
+#[derive(Debug, Args)]
+pub(crate) struct TrustAddArgs {
+    /// A public key of minisign, or the .pub file with it
+    #[arg(value_name = "KEY|FILE")]
+    pub(crate) key: String,
+    /// Whose it is
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) comment: String,
+}
+
+/// `trust remove`.
+#[derive(Debug, Args)]
+pub(crate) struct TrustRemoveArgs {
+    /// The public key
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+}
+
+/// `trust approve`.
+#[derive(Debug, Args)]
+pub(crate) struct ApproveArgs {
+    /// The plugin: NAME or NAMESPACE/NAME
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
+    pub(crate) plugin: String,
+    /// Only if the program's digest is this
+    #[arg(long, value_name = "HEX", value_parser = clap::value_parser!(Sha256))]
+    pub(crate) sha256: Option<Sha256>,
 }
 
 /// `daemon`.

@@ -24,6 +24,8 @@ pub(crate) const DENIED: u8 = 8;
 pub(crate) const CONFLICT: u8 = 9;
 /// The input cannot be used.
 pub(crate) const INVALID: u8 = 10;
+/// There are differences.
+pub(crate) const DIFFERENT: u8 = 11;
 /// The plugin died during the call: nobody knows whether it ran to its end.
 pub(crate) const GONE: u8 = 12;
 /// Ctrl-C.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use goplug_pconf_schema::{Code, Fault, PluginId, Ran};
+use goplug_pconf_schema::{Code, Fault, PluginId, Ran, Reason};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -37,7 +37,10 @@ impl Failure {
     pub(crate) fn about(mut self, plugin: &PluginId) -> Self {
         self.plugin = Some(plugin.to_string());
         let name = escape(plugin.as_str());
-        self.hint = self.hint.or_else(|| default_hint(self.fault.code, &name));
+        self.hint = self
+            .hint
+            .or_else(|| Some(mends(self.fault.reason?, plugin)))
+            .or_else(|| default_hint(self.fault.code, &name));
         self
     }
 
@@ -91,6 +94,7 @@ impl Failure {
             plugin: self.plugin.as_deref(),
             hint: self.hint.as_deref(),
             ran: self.fault.ran,
+            reason: self.fault.reason,
             retry_after_ms: self.fault.retry_after_ms,
             data: self.fault.data.as_deref(),
         }
@@ -122,9 +126,27 @@ struct ErrorDocument<'a> {
     hint: Option<&'a str>,
     ran: Ran,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a Value>,
+}
+
+/// The command that mends this case.
+pub(crate) fn mends(reason: Reason, plugin: &PluginId) -> String {
+    let plugin = escape(plugin.as_str());
+    let verb = match reason {
+        Reason::NotRunning => "start",
+        Reason::Running => "stop",
+        Reason::Disabled => "enable",
+        Reason::GivenUp => "logs",
+        Reason::Untrusted => "trust approve",
+        Reason::NoVersion => "inspect",
+        Reason::Pinned => return format!("goplugctl pin {plugin} --clear"),
+        Reason::NoHost => return "goplugctl doctor".into(),
+    };
+    format!("goplugctl {verb} {plugin}")
 }
 
 /// The command that helps with a failure of this code, when nothing better is known.

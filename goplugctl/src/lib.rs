@@ -63,12 +63,9 @@ fn run(cli: Cli) -> ExitCode {
     if !matches!(cli.verb, Verb::Demo(_)) {
         _ = goplug_registry::raise_open_files();
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match goplugd::runtime() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            let fault = Fault::new(Code::Internal, error.to_string());
-            return ExitCode::from(tell(&cli.global, &Failure::new("cannot start the runtime", fault)));
-        }
+        Err(fault) => return ExitCode::from(tell(&cli.global, &Failure::new("cannot start", fault))),
     };
     let goes_on = matches!(cli.verb, Verb::Events(_) | Verb::Listen(_) | Verb::Logs(_));
     let tells_when_interrupted = matches!(cli.verb, Verb::Bench(_));
@@ -140,6 +137,7 @@ async fn carry_out(cli: Cli) -> Result<u8, Failure> {
     match &cli.verb {
         Verb::Doctor => commands::doctor::doctor(global).await,
         Verb::Lint(args) => commands::lint::lint(global, args),
+        Verb::Pack(args) => done(commands::pack::pack(global, args)),
         Verb::Daemon(DaemonVerb::Status) => done(commands::daemon::status(global).await),
         Verb::Daemon(DaemonVerb::Stop) => done(commands::daemon::stop(global).await),
         Verb::Completion(args) => done(commands::own::completion(&mut out(), args)),

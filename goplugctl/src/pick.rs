@@ -1,20 +1,52 @@
 //! Which plugins a name on the command line means.
 
 use goplug_pconf_schema::admin::{NamePattern, PluginSummary};
-use goplug_pconf_schema::{Code, Fault, PluginId};
+use goplug_pconf_schema::{Code, Fault, PluginId, PluginRef};
 
 use crate::failure::Failure;
 
-/// Whether a name is a pattern.
+/// Whether a name is a pattern; what the range of its versions holds makes none.
 pub(crate) fn is_glob(name: &str) -> bool {
-    NamePattern::is_pattern(name)
+    NamePattern::is_pattern(name.rsplit_once('@').map_or(name, |(name, _)| name))
 }
 
-/// The plugins that one name or glob means: at least one.
+/// The name and the versions that will do, of a text with an `@` that is not itself the name of a plugin.
 ///
 /// # Errors
-/// As [`bare`], [`whole`] and [`matching`]; `not_found` for a glob that fits none.
+/// `invalid_argument`: what is behind the `@` is no range.
+pub(crate) fn ranged(what: &str, text: &str, known: &[PluginSummary]) -> Result<Option<PluginRef>, Failure> {
+    let is_name = |row: &PluginSummary| row.name == text || row.id().is_some_and(|id| id.as_str() == text);
+    if !text.contains('@') || known.iter().any(is_name) {
+        return Ok(None);
+    }
+    let wrong = |error: goplug_pconf_schema::NameError| Fault::new(Code::InvalidArgument, error.to_string());
+    PluginRef::parse(text).map(Some).map_err(|error| Failure::new(what, wrong(error)))
+}
+
+/// The plugins that one name or glob means: at least one. `known` holds their versions if the name has a range.
+///
+/// # Errors
+/// As [`bare`], [`whole`] and [`matching`]; `not_found` for a glob that fits none, and for a version that will not do.
 pub(crate) fn any(what: &str, name: &str, known: &[PluginSummary]) -> Result<Vec<PluginId>, Failure> {
+    let Some(wanted) = ranged(what, name, known)? else { return any_version(what, name, known) };
+    let found = any_version(what, &wanted.name, known)?;
+    let (mut fit, mut refusal) = (Vec::new(), None);
+    for plugin in found {
+        let row = known.iter().find(|row| row.id().as_ref() == Some(&plugin));
+        let version = row.and_then(|row| row.version.as_deref());
+        match row {
+            Some(_) if wanted.admits(version) => fit.push(plugin),
+            Some(row) => refusal = Some(wanted.mismatch(&plugin, version, &row.versions)),
+            None => refusal = Some(Fault::new(Code::NotFound, format!("there is no plugin `{plugin}`"))),
+        }
+    }
+    match refusal {
+        Some(fault) if fit.is_empty() => Err(Failure::new(what, fault).hint("goplugctl list")),
+        _ => Ok(fit),
+    }
+}
+
+fn any_version(what: &str, name: &str, known: &[PluginSummary]) -> Result<Vec<PluginId>, Failure> {
     if !is_glob(name) {
         return if name.contains('/') { whole(what, name) } else { bare(what, name, known) }.map(|plugin| vec![plugin]);
     }
@@ -39,9 +71,21 @@ pub(crate) fn whole(what: &str, name: &str) -> Result<PluginId, Failure> {
 /// # Errors
 /// `not_found`; or exit code 2 with the candidates when several namespaces have it.
 pub(crate) fn bare(what: &str, name: &str, known: &[PluginSummary]) -> Result<PluginId, Failure> {
+    let ids: Vec<PluginId> = known.iter().filter_map(PluginSummary::id).collect();
+    of(what, name, &ids)
+}
+
+/// As [`bare`], among these.
+///
+/// # Errors
+/// As there.
+pub(crate) fn of<'a>(
+    what: &str,
+    name: &str,
+    known: impl IntoIterator<Item = &'a PluginId>,
+) -> Result<PluginId, Failure> {
     whole(what, name)?;
-    let candidates: Vec<PluginId> =
-        known.iter().filter(|plugin| plugin.name == name).filter_map(PluginSummary::id).collect();
+    let candidates: Vec<PluginId> = known.into_iter().filter(|plugin| plugin.name() == name).cloned().collect();
     match candidates.as_slice() {
         [] => {
             let fault = Fault::new(Code::NotFound, format!("no plugin is named `{name}`"));
@@ -92,12 +136,17 @@ mod tests {
             protocol: None,
             since: String::new(),
             last_error: None,
+            versions: Vec::new(),
+            pinned: None,
         };
         ids.iter().map(summary).collect()
     }
 
     fn found(name: &str) -> Result<Vec<String>, u8> {
-        let known = known(&[("a", "math"), ("b", "math"), ("a", "text"), ("", "solo"), ("-", "bad")]);
+        let names =
+            [("a", "math"), ("b", "math"), ("a", "text"), ("", "solo"), ("-", "bad"), ("a", "ver"), ("a", "o@dd")];
+        let mut known = known(&names);
+        known[5].version = Some("1.3.1".into());
         let ids = any("cannot look", name, &known).map_err(|failure| failure.exit())?;
         Ok(ids.iter().map(ToString::to_string).collect())
     }
@@ -115,10 +164,19 @@ mod tests {
             ("", Err(10)),
             ("a/b/c", Err(10)),
             ("m*", ok(&["a/math", "b/math"])),
-            ("a/*", ok(&["a/math", "a/text"])),
-            ("*", ok(&["a/math", "b/math", "a/text", "-/solo"])),
+            ("a/*", ok(&["a/math", "a/text", "a/ver", "a/o@dd"])),
+            ("*", ok(&["a/math", "b/math", "a/text", "-/solo", "a/ver", "a/o@dd"])),
             ("z*", Err(4)),
             ("[", Err(10)),
+            ("text@*", Err(4)),
+            ("ver@^1.2", ok(&["a/ver"])),
+            ("a/ver@~1.3", ok(&["a/ver"])),
+            ("a/ver@^2", Err(4)),
+            ("x/ver@^1", Err(4)),
+            ("a/*@>=1, <2", ok(&["a/ver"])),
+            ("a/*@^2", Err(4)),
+            ("ver@never", Err(10)),
+            ("o@dd", ok(&["a/o@dd"])),
         ] {
             assert_eq!(found(name), expected, "{name}");
         }

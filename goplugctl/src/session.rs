@@ -90,13 +90,29 @@ impl Session {
     /// The plugin that is meant by one name.
     ///
     /// # Errors
-    /// No plugin or more than one has this name.
+    /// No plugin or more than one has this name, or its version will not do.
     pub(crate) async fn one(&self, what: &str, name: &str) -> Result<PluginId, Failure> {
+        if name.contains('@') {
+            let known = self.candidates(what, true).await?;
+            if let Some(wanted) = pick::ranged(what, name, &known)? {
+                // Here `*` and `?` are no patterns.
+                let whole = wanted.name.contains('/');
+                let plugin =
+                    if whole { pick::whole(what, &wanted.name)? } else { pick::bare(what, &wanted.name, &known)? };
+                let name = format!("{plugin}{}", &name[wanted.name.len()..]);
+                return Ok(pick::any(what, &name, &known)?.pop().unwrap_or(plugin));
+            }
+        }
         if name.contains('/') {
             return pick::whole(what, name);
         }
-        let known = self.target.known().await.map_err(|fault| Failure::new(what, fault))?;
-        pick::bare(what, name, &known)
+        pick::bare(what, name, &self.candidates(what, false).await?)
+    }
+
+    /// All rows; with the versions that plugins tell, where they matter.
+    async fn candidates(&self, what: &str, with_versions: bool) -> Result<Vec<PluginSummary>, Failure> {
+        let rows = if with_versions { self.target.list().await } else { self.target.known().await };
+        rows.map_err(|fault| Failure::new(what, fault))
     }
 
     /// The plugins that are meant by several names, globs or `--all`. A name that fits none is told, and the others go on.
@@ -105,11 +121,11 @@ impl Session {
     /// The plugins cannot be listed, nothing is meant, or with `--fail-fast` the first name that fits none.
     pub(crate) async fn several(&mut self, what: &str, meant: &Plugins) -> Result<Picked, Failure> {
         let one = !meant.all && matches!(meant.plugins.as_slice(), [name] if !pick::is_glob(name));
-        let known = if one && meant.plugins.iter().all(|name| name.contains('/')) {
+        let ranged = meant.plugins.iter().any(|name| name.contains('@'));
+        let known = if one && !ranged && meant.plugins.iter().all(|name| name.contains('/')) {
             Vec::new()
         } else {
-            let rows = self.target.known().await.map_err(|fault| Failure::new(what, fault))?;
-            rows.into_iter().filter(is_plugin).collect()
+            self.candidates(what, ranged).await?.into_iter().filter(is_plugin).collect()
         };
         let mut plugins: Vec<PluginId> = Vec::new();
         if meant.all {

@@ -35,6 +35,10 @@ pub struct Args {
     #[arg(long, value_name = ".EXT")]
     pub extension: Option<String>,
 
+    /// Whether a plugin that starts itself may run only the program that it ran first, or that was approved since [environment: GOPLUG_PIN_EXECUTABLES; default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
+    pub pin_executables: Option<bool>,
+
     /// What is logged: error, warn, info, debug, trace [environment: GOPLUG_LOG; default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log: Option<String>,

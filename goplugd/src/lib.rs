@@ -12,6 +12,7 @@ mod connection;
 mod daemon;
 mod fleet;
 mod lock;
+mod runtime;
 mod settings;
 mod socket;
 
@@ -27,6 +28,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 pub use args::Args;
+pub use runtime::runtime;
 
 /// Runs the daemon with this process's arguments until a signal ends it.
 pub fn main() -> ExitCode {
@@ -66,10 +68,7 @@ fn run(args: Args) -> Result<ExitCode, Error> {
     }
     // Before the runtime: a loser of the race for the state folder has touched nothing.
     let lock = lock::Lock::take(&layers.state_dir(&settings))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::new(Code::Internal, format!("cannot start the runtime: {error}")))?;
+    let runtime = runtime()?;
     let ended = runtime.block_on(daemon::run(layers, settings));
     // What is still running at the end of the drain, such as a blocked thread, does not hold the exit back.
     runtime.shutdown_background();

@@ -74,6 +74,7 @@ impl Layers {
     fn overlay(&self, settings: &mut Settings, problems: &mut Vec<String>) {
         let variable = |name: &str| self.environment.get(name).map(OsString::as_os_str);
         let path = |flag: &Option<PathBuf>, name: &str| flag.clone().or_else(|| variable(name).map(PathBuf::from));
+        let mut wrong = Vec::new();
         let mut text =
             |flag: &Option<String>, name: &str| flag.clone().or_else(|| utf8(name, variable(name)?, problems));
 
@@ -83,16 +84,21 @@ impl Layers {
         if let Some(filter) = text(&self.flags.log, "GOPLUG_LOG") {
             settings.log = Some(filter);
         }
-        if let Some(word) = text(&self.flags.auto_discover.map(|on| on.to_string()), "GOPLUG_AUTO_DISCOVER") {
+        let switches = [
+            ("GOPLUG_AUTO_DISCOVER", self.flags.auto_discover, &mut settings.auto_discover),
+            ("GOPLUG_PIN_EXECUTABLES", self.flags.pin_executables, &mut settings.pin_executables),
+        ];
+        for (name, flag, setting) in switches {
+            let Some(word) = text(&flag.map(|on| on.to_string()), name) else { continue };
             match word.as_str() {
-                "true" | "1" => settings.auto_discover = true,
-                "false" | "0" => settings.auto_discover = false,
+                "true" | "1" => *setting = true,
+                "false" | "0" => *setting = false,
                 other => {
-                    let shown = goplug_pconf_schema::printable(other);
-                    problems.push(format!("GOPLUG_AUTO_DISCOVER is `{shown}`: use true or false"));
+                    wrong.push(format!("{name} is `{}`: use true or false", goplug_pconf_schema::printable(other)))
                 }
             }
         }
+        problems.extend(wrong);
         if !self.flags.plugin_dirs.is_empty() {
             settings.plugin_dirs.clone_from(&self.flags.plugin_dirs);
         } else if let Some(list) = variable("GOPLUG_PLUGIN_DIRS") {
@@ -102,6 +108,7 @@ impl Layers {
         settings.socket = path(&self.flags.socket, "GOPLUG_SOCKET").or(settings.socket.take());
         settings.state_dir = path(&self.flags.state_dir, "GOPLUG_STATE_DIR").or(settings.state_dir.take());
         settings.hosts_dir = path(&None, "GOPLUG_HOSTS_DIR").or(settings.hosts_dir.take());
+        settings.trust_dir = path(&None, "GOPLUG_TRUST_DIR").or(settings.trust_dir.take());
     }
 }
 
@@ -124,6 +131,7 @@ fn make_absolute(settings: &mut Settings, problems: &mut Vec<String>) {
     settings.socket.iter_mut().for_each(&mut absolute);
     settings.state_dir.iter_mut().for_each(&mut absolute);
     settings.hosts_dir.iter_mut().for_each(&mut absolute);
+    settings.trust_dir.iter_mut().for_each(&mut absolute);
     let mut seen = std::collections::HashSet::new();
     settings.plugin_dirs.retain(|directory| seen.insert(directory.clone()));
 }
@@ -137,6 +145,7 @@ pub(crate) fn registries(settings: &Settings) -> Vec<(PathBuf, Builder)> {
             .extension(&settings.extension)
             .socket_dirs(settings.socket_dirs.clone())
             .allow_uids(settings.allow_uids.clone())
+            .pin_executables(settings.pin_executables)
             .max_reply_bytes(usize::try_from(limits.max_reply_bytes).unwrap_or(usize::MAX))
             .latency(settings.latency)
             .max_plugins(limits.max_plugins as usize)
@@ -145,6 +154,10 @@ pub(crate) fn registries(settings: &Settings) -> Vec<(PathBuf, Builder)> {
             .call_deadline(Duration::from_millis(deadlines.default_call_ms))
             .drain(drain(settings))
             .caller("goplugd");
+        let builder = match &settings.trust_dir {
+            Some(folder) => builder.trust_dir(folder),
+            None => builder,
+        };
         match &settings.hosts_dir {
             Some(folder) => builder.hosts_dir(folder),
             None => builder,

@@ -8,7 +8,7 @@ use quote::{format_ident, quote};
 use syn::{GenericArgument, Ident, PathArguments, Type, parse_quote};
 
 use crate::attributes::Class;
-use crate::model::{Argument, Method, Model, Notification, last_segment};
+use crate::model::{Argument, Method, Model, Notification, Streamed, last_segment};
 
 pub(crate) fn expand(model: &Model) -> TokenStream {
     let names = Names::of(model);
@@ -66,8 +66,9 @@ fn implemented_trait(model: &Model) -> TokenStream {
     }
     for method in &model.methods {
         let Method { attributes, ident, output, .. } = method;
-        let arguments =
-            method.context.iter().chain(&method.arguments).map(|Argument { ident, ty }| quote!(#ident: #ty));
+        let stream = method.takes.iter().map(|takes| &takes.argument);
+        let arguments = method.context.iter().chain(&method.arguments).chain(stream);
+        let arguments = arguments.map(|Argument { ident, ty }| quote!(#ident: #ty));
         let output = if method.is_async {
             quote!(impl ::core::future::Future<Output = #output> + ::core::marker::Send)
         } else {
@@ -93,7 +94,17 @@ fn description(model: &Model, names: &Names) -> TokenStream {
         let (input, (reply, error)) = (input_type(method, names), outcome(&method.output));
         let description = optional(method.description.as_ref());
         let deadline = optional(method.deadline_ms.as_ref());
-        quote! { __goplug::method::<#input, #reply, #error>(#name, #description, #idempotent, #serial, #deadline) }
+        let reply = if method.gives.is_some() { quote!(()) } else { reply };
+        let mut info =
+            quote! { __goplug::method::<#input, #reply, #error>(#name, #description, #idempotent, #serial, #deadline) };
+        if let Some(Streamed { item, .. }) = &method.takes {
+            let alone = method.arguments.is_empty();
+            info = quote! { __goplug::taking::<#item>(#info, #alone) };
+        }
+        if let Some(item) = &method.gives {
+            info = quote! { __goplug::giving::<#item>(#info) };
+        }
+        info
     });
     let callbacks = model.notifications.iter().map(|told| {
         let Notification { name, payload, .. } = told;
@@ -138,6 +149,10 @@ fn client(model: &Model, names: &Names) -> (TokenStream, TokenStream) {
         let Method { ident, name, attributes, .. } = method;
         let docs = attributes.iter().filter(|attribute| attribute.path().is_ident("doc"));
         let arguments = method.arguments.iter().map(|Argument { ident, ty }| quote!(#ident: #ty));
+        let stream = method.takes.iter().map(|Streamed { argument: Argument { ident, .. }, item }| {
+            quote!(#ident: impl ::core::convert::Into<::goplug_interface::Stream<#item>>)
+        });
+        let arguments = arguments.chain(stream);
         let (reply, error) = outcome(&method.output);
         let body = match &*method.arguments {
             [] => quote!(&()),
@@ -148,6 +163,17 @@ fn client(model: &Model, names: &Names) -> (TokenStream, TokenStream) {
                 quote!(&#body { #(#fields),* })
             }
         };
+        let input = if method.arguments.is_empty() { quote!(None::<&()>) } else { quote!(Some(#body)) };
+        let call = match (&method.takes, &method.gives) {
+            (None, None) => quote!(call::<_, #reply, #error>(#name, #body)),
+            (None, Some(item)) => quote!(call_giving::<_, #item, #error>(#name, #body)),
+            (Some(Streamed { argument: Argument { ident, .. }, item }), None) => {
+                quote!(call_taking::<_, #item, #reply, #error>(#name, #input, #ident.into()))
+            }
+            (Some(Streamed { argument: Argument { ident, .. }, item }), Some(given)) => {
+                quote!(call_taking_and_giving::<_, #item, #given, #error>(#name, #input, #ident.into()))
+            }
+        };
         quote! {
             #(#docs)*
             ///
@@ -156,7 +182,7 @@ fn client(model: &Model, names: &Names) -> (TokenStream, TokenStream) {
             #vis async fn #ident(
                 &self, #(#arguments),*
             ) -> ::core::result::Result<#reply, <#error as __goplug::Failure>::Seen> {
-                self.caller.call::<_, #reply, #error>(#name, #body).await
+                self.caller.#call.await
             }
         }
     });
@@ -239,13 +265,35 @@ fn server(model: &Model, names: &Names) -> (TokenStream, TokenStream) {
             [_] => vec![quote!(input)],
             several => several.iter().map(|Argument { ident, .. }| quote!(input.#ident)).collect(),
         };
-        if method.is_async {
+        if let Some(Streamed { item, .. }) = &method.takes {
+            let context = method.context.iter().map(|_| quote!(context));
+            let arguments = context.chain(inputs).chain([quote!(items)]);
+            let alone = method.arguments.is_empty();
+            let answer = match &method.gives {
+                Some(_) => quote!(answer_taking_and_giving),
+                None => quote!(answer_taking),
+            };
+            quote! {
+                let builder = {
+                    let this = ::std::sync::Arc::clone(&self.0);
+                    let answer = move |context, input: #input, items: ::goplug_interface::Stream<#item>| {
+                        let this = ::std::sync::Arc::clone(&this);
+                        async move { <T as #implemented>::#ident(&*this, #(#arguments),*).await }
+                    };
+                    __goplug::#answer(builder, &description, #at, #alone, answer)
+                };
+            }
+        } else if method.is_async {
+            let answer = match &method.gives {
+                Some(_) => quote!(answer_giving),
+                None => quote!(answer_async),
+            };
             let context = method.context.iter().map(|_| quote!(context));
             let arguments = context.chain(inputs);
             quote! {
                 let builder = {
                     let this = ::std::sync::Arc::clone(&self.0);
-                    __goplug::answer_async(builder, &description, #at, move |context, input: #input| {
+                    __goplug::#answer(builder, &description, #at, move |context, input: #input| {
                         let this = ::std::sync::Arc::clone(&this);
                         async move { <T as #implemented>::#ident(&*this, #(#arguments),*).await }
                     })

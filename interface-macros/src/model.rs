@@ -3,8 +3,8 @@
 use proc_macro2::TokenStream;
 use syn::spanned::Spanned;
 use syn::{
-    Attribute, Error, Expr, ExprLit, FnArg, Ident, ItemTrait, Lit, LitInt, LitStr, Meta, Pat, ReceiverKind, ReturnType,
-    Signature, TraitItem, TraitItemFn, Type,
+    Attribute, Error, Expr, ExprLit, FnArg, GenericArgument, Ident, ItemTrait, Lit, LitInt, LitStr, Meta, Pat,
+    PathArguments, ReceiverKind, ReturnType, Signature, TraitItem, TraitItemFn, Type,
 };
 
 use crate::attributes::{Class, InterfaceArguments, ItemArguments};
@@ -31,8 +31,19 @@ pub(crate) struct Method {
     pub(crate) deadline_ms: Option<LitInt>,
     /// Whether it wants to know of its call, and by which name and type.
     pub(crate) context: Option<Argument>,
+    /// Without the stream.
     pub(crate) arguments: Vec<Argument>,
+    /// The stream that it takes, as its last argument.
+    pub(crate) takes: Option<Streamed>,
+    /// The items of the stream that it gives.
+    pub(crate) gives: Option<Type>,
     pub(crate) output: Type,
+}
+
+/// An argument that is a stream.
+pub(crate) struct Streamed {
+    pub(crate) argument: Argument,
+    pub(crate) item: Type,
 }
 
 /// An argument of a method.
@@ -129,6 +140,11 @@ fn method(function: TraitItemFn, arguments: ItemArguments, problems: &mut Proble
     let mut given: Vec<_> = inputs.filter_map(|input| argument(input, problems)).collect();
     let is_context = given.first().is_some_and(|first| last_segment(&first.ty).is_some_and(|name| name == "Context"));
     let context = is_context.then(|| given.remove(0));
+    let item = given.last().and_then(|last| items_of(&last.ty)).cloned();
+    let takes = item.and_then(|item| Some(Streamed { argument: given.pop()?, item }));
+    for argument in given.iter().filter(|argument| items_of(&argument.ty).is_some()) {
+        problems.at(&argument.ty, "a stream is the last argument, and the only one");
+    }
     let ReturnType::Type(_, output) = sig.output else {
         problems.at(&sig.ident, "a method returns a `Result`: a call may always fail");
         return None;
@@ -136,7 +152,16 @@ fn method(function: TraitItemFn, arguments: ItemArguments, problems: &mut Proble
     if last_segment(&output).is_none_or(|name| !name.to_string().ends_with("Result")) {
         problems.at(&output, "a method returns a `Result`: a call may always fail");
     }
+    let gives = first_argument(&output).and_then(items_of).cloned();
+    if (takes.is_some() || gives.is_some()) && sig.asyncness.is_none() {
+        problems.at(&sig.ident, "a method that takes or gives a stream is `async fn`");
+    }
+    if takes.is_some() && arguments.idempotent {
+        problems.at(&sig.ident, "a method that takes a stream is never repeated: what was read of it is gone");
+    }
     Some(Method {
+        takes,
+        gives,
         name: arguments.name.unwrap_or_else(|| name_of(&sig.ident)),
         ident: sig.ident,
         description: first_line(&attrs),
@@ -169,6 +194,9 @@ fn notification(function: TraitItemFn, arguments: ItemArguments, problems: &mut 
         return None;
     };
     let payload = argument(inputs.next()?, problems)?.ty;
+    if items_of(&payload).is_some() {
+        problems.at(&payload, "a notification is one value: send one for each item");
+    }
     Some(Notification {
         name: arguments.name.unwrap_or_else(|| name_of(&sig.ident)),
         ident: sig.ident,
@@ -253,6 +281,21 @@ fn name_of(ident: &Ident) -> LitStr {
 pub(crate) fn last_segment(ty: &Type) -> Option<&Ident> {
     match ty {
         Type::Path(path) if path.qself.is_none() => path.path.segments.last().map(|segment| &segment.ident),
+        _ => None,
+    }
+}
+
+/// The items of a type that is written as `Stream<Item>`.
+fn items_of(ty: &Type) -> Option<&Type> {
+    if last_segment(ty)? == "Stream" { first_argument(ty) } else { None }
+}
+
+/// What stands first between the angle brackets of a type.
+fn first_argument(ty: &Type) -> Option<&Type> {
+    let Type::Path(path) = ty else { return None };
+    let PathArguments::AngleBracketed(arguments) = &path.path.segments.last()?.arguments else { return None };
+    match arguments.args.first()? {
+        GenericArgument::Type(ty) => Some(ty),
         _ => None,
     }
 }

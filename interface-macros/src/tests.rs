@@ -88,6 +88,22 @@ fn what_is_wrong_with_a_method_is_told_where_it_is() {
             "1:45 `told`: `idempotent`, `serial` and `deadline_ms` are for methods, not for notifications",
         ),
         (
+            "async fn add(&self, of: Stream<u8>, and: u8) -> Result<u8, Error>;",
+            "1:34 `Stream<u8>`: a stream is the last argument, and the only one",
+        ),
+        (
+            "fn add(&self) -> Result<Stream<u8>, Error>;",
+            "1:13 `add`: a method that takes or gives a stream is `async fn`",
+        ),
+        (
+            "#[goplug(idempotent)] async fn add(&self, of: Stream<u8>) -> Result<u8, Error>;",
+            "1:41 `add`: a method that takes a stream is never repeated: what was read of it is gone",
+        ),
+        (
+            "#[goplug(notification)] fn told(of: Stream<u8>);",
+            "1:46 `Stream<u8>`: a notification is one value: send one for each item",
+        ),
+        (
             "fn a(&self) -> Result<(), Error>; #[goplug(name = \"a\")] fn b(&self) -> Result<(), Error>;",
             "1:60 `\"a\"`: method `a` is there twice",
         ),
@@ -131,7 +147,7 @@ fn what_is_wrong_with_the_attribute_or_the_trait() {
 
 #[test]
 fn an_interface_that_is_right_is_expanded() {
-    let item = "pub trait Math { async fn add(&self, a: u8, b: u8) -> Result<u8, Error>; fn one(&self, of: Context, a: u8) -> \
+    let item = "pub trait Math { async fn all(&self, a: u8, of: Stream<u8>) -> Result<Stream<u8>, Error>; async fn add(&self, a: u8, b: u8) -> Result<u8, Error>; fn one(&self, of: Context, a: u8) -> \
                 Result<u8>; #[goplug(notification, state)] fn changed(to: u8); }";
     let arguments = TokenStream::from_str(r#"name = "m", version = "1.2.0-rc.1+x""#).unwrap();
     let text = interface_of(arguments, TokenStream::from_str(item).unwrap()).unwrap().to_string();

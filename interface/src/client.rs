@@ -1,5 +1,7 @@
 //! For applications: calls and notifications of a plugin that implements an interface.
 
+mod streams;
+
 use std::future::Future;
 use std::ops::Deref;
 use std::time::Duration;
@@ -153,12 +155,20 @@ impl Caller {
         I: Serialize + Sync,
         O: DeserializeOwned,
     {
-        let body = serde_json::to_vec(input).map_err(|error| {
+        let body = self.written(method, input)?;
+        let answer = self.plugin.execute_with(method, body, self.options.clone()).await?;
+        self.understood(method, &answer.body)
+    }
+
+    fn written<I: Serialize>(&self, method: &str, input: &I) -> Result<Vec<u8>, Fault> {
+        serde_json::to_vec(input).map_err(|error| {
             let text = format!("the request of method `{method}` cannot be written as JSON: {error}");
             Fault::new(Code::InvalidArgument, text)
-        })?;
-        let answer = self.plugin.execute_with(method, body, self.options.clone()).await?;
-        serde_json::from_slice(&answer.body).map_err(|error| {
+        })
+    }
+
+    fn understood<O: DeserializeOwned>(&self, method: &str, body: &[u8]) -> Result<O, Fault> {
+        serde_json::from_slice(body).map_err(|error| {
             let id = self.plugin.id();
             let text = format!("the reply of method `{method}` of plugin `{id}` is not the JSON it gives: {error}");
             Fault::new(Code::ProtocolError, text).with_ran(Ran::Yes)

@@ -46,6 +46,10 @@ pub enum Problem {
     Request(String),
     /// The application could not read a reply that the plugin may send: where, and why.
     Reply(String),
+    /// The request is a stream of items on one side only: whether the application sends one.
+    StreamedRequest(bool),
+    /// The reply is a stream of items on one side only: whether the application reads one.
+    StreamedReply(bool),
     /// The application could not read a notification that the plugin may send: where, and why.
     Payload(String),
     /// A call that may have run is repeated by whoever wants it so, and must not be.
@@ -90,11 +94,37 @@ pub fn compare(wanted: &Description, offered: &Description) -> Vec<Mismatch> {
 }
 
 fn of_method(wanted: &MethodInfo, offered: &MethodInfo) -> Vec<Problem> {
-    let request = both(&wanted.input, &offered.input).map(Problem::Request);
-    let reply = both(&offered.output, &wanted.output).map(Problem::Reply);
+    let (sends, takes) = ([&wanted.input_item, &wanted.input], [&offered.input_item, &offered.input]);
+    let (gives, reads) = ([&offered.output_item, &offered.output], [&wanted.output_item, &wanted.output]);
+    let request = one_sided(reads_stream(sends), takes).map(Problem::StreamedRequest);
+    let request = request
+        .or_else(|| both(&wanted.input, &offered.input).map(Problem::Request))
+        .or_else(|| both(&wanted.input_item, &offered.input_item).map(in_an_item).map(Problem::Request));
+    let reply = one_sided(reads_stream(reads), gives).map(Problem::StreamedReply);
+    let reply = reply
+        .or_else(|| both(&offered.output, &wanted.output).map(Problem::Reply))
+        .or_else(|| both(&offered.output_item, &wanted.output_item).map(in_an_item).map(Problem::Reply));
     let idempotent = (wanted.idempotent && !offered.idempotent).then_some(Problem::NotIdempotent);
     let serial = (wanted.serial && !offered.serial).then_some(Problem::NotSerial);
     [request, reply, idempotent, serial].into_iter().flatten().collect()
+}
+
+/// The schema of an item, and that of a whole body.
+type Schemas<'a> = [&'a Option<Value>; 2];
+
+fn reads_stream([item, _]: Schemas<'_>) -> bool {
+    item.is_some()
+}
+
+/// Whether one side alone means a stream: then whether that is the application. Of a plugin that says nothing of its bodies
+/// nothing is known.
+fn one_sided(wants: bool, offered: Schemas<'_>) -> Option<bool> {
+    let says_something = offered.iter().any(|schema| schema.is_some());
+    (says_something && wants != reads_stream(offered)).then_some(wants)
+}
+
+fn in_an_item(why: String) -> String {
+    format!("in an item: {why}")
 }
 
 fn of_callback(wanted: &CallbackInfo, offered: &CallbackInfo) -> Vec<Problem> {
@@ -138,6 +168,10 @@ impl fmt::Display for Problem {
             Self::Missing => f.write_str("is missing"),
             Self::Request(why) => write!(f, "would refuse a request: {}", printable(why)),
             Self::Reply(why) => write!(f, "may give a reply that cannot be read: {}", printable(why)),
+            Self::StreamedRequest(true) => f.write_str("takes one request, a stream is wanted"),
+            Self::StreamedRequest(false) => f.write_str("takes a stream, one request is wanted"),
+            Self::StreamedReply(true) => f.write_str("gives one reply, a stream is wanted"),
+            Self::StreamedReply(false) => f.write_str("gives a stream, one reply is wanted"),
             Self::Payload(why) => write!(f, "may send what cannot be read: {}", printable(why)),
             Self::NotIdempotent => f.write_str("is not idempotent"),
             Self::NotSerial => f.write_str("is not serial"),
@@ -204,6 +238,16 @@ mod tests {
                     "method `divide` may give a reply that cannot be read: number is given, integer is expected",
                 ],
             ),
+            (
+                |it| {
+                    it.methods[0].input_item = Some(json!({"type": "integer"}));
+                    it.methods[1].output_item = it.methods[1].output.take();
+                },
+                &[
+                    "method `add` takes a stream, one request is wanted",
+                    "method `divide` gives a stream, one reply is wanted",
+                ],
+            ),
             (|it| it.callbacks[0].class = Class::Lossy, &["callback `told` is of class lossy, event is wanted"]),
             (
                 |it| it.callbacks[0].payload = Some(json!({"type": "integer"})),
@@ -215,6 +259,44 @@ mod tests {
             let mut offered = math();
             change(&mut offered);
             let told: Vec<_> = compare(&math(), &offered).iter().map(ToString::to_string).collect();
+            assert_eq!(told, *expected);
+        }
+    }
+
+    #[test]
+    fn streams_are_compared_item_by_item() {
+        type Change = fn(&mut MethodInfo);
+        let table: &[(Change, &[&str])] = &[
+            (|_| {}, &[]),
+            (|it| it.input_item = Some(json!({"type": "number"})), &[]),
+            (
+                |it| it.input_item = Some(json!({"type": "string"})),
+                &["method `add` would refuse a request: in an item: integer is given, string is expected"],
+            ),
+            (
+                |it| it.output_item = Some(json!({"type": "number"})),
+                &[
+                    "method `add` may give a reply that cannot be read: in an item: number is given, integer is expected",
+                ],
+            ),
+            (
+                |it| (it.input, it.output) = (it.input_item.take(), it.output_item.take()),
+                &[
+                    "method `add` takes one request, a stream is wanted",
+                    "method `add` gives one reply, a stream is wanted",
+                ],
+            ),
+            // A plugin in another language that says nothing.
+            (|it| (it.input, it.input_item, it.output_item) = (None, None, None), &[]),
+        ];
+        let mut wanted = math();
+        let item = Some(json!({"type": "integer"}));
+        let method = MethodInfo { input: None, output: None, ..wanted.methods[0].clone() };
+        wanted.methods[0] = MethodInfo { input_item: item.clone(), output_item: item, ..method };
+        for (change, expected) in table {
+            let mut offered = wanted.clone();
+            change(&mut offered.methods[0]);
+            let told: Vec<_> = compare(&wanted, &offered).iter().map(ToString::to_string).collect();
             assert_eq!(told, *expected);
         }
     }

@@ -105,6 +105,18 @@ pub fn method<I: Travels, O: Travels, E: Failure>(
     }
 }
 
+/// The same method, which takes a stream of `T`; `alone`: and nothing else.
+pub fn taking<T: Travels>(info: MethodInfo, alone: bool) -> MethodInfo {
+    let input = if alone { None } else { info.input };
+    MethodInfo { input, input_item: Some(schemars::schema_for!(T).to_value()), ..info }
+}
+
+/// The same method, which gives a stream of `T`.
+pub fn giving<T: Travels>(info: MethodInfo) -> MethodInfo {
+    let content_type = Some("application/x-ndjson".to_owned());
+    MethodInfo { output: None, output_item: Some(schemars::schema_for!(T).to_value()), content_type, ..info }
+}
+
 /// A callback whose payload is `T`.
 pub fn callback<T: Travels>(name: &str, description: Option<&str>, class: Class) -> CallbackInfo {
     CallbackInfo {

@@ -26,11 +26,14 @@
 //! is an [`Error`] or any type that is `Display` and JSON ([`Failure`]). `#[goplug(…)]` says `idempotent`, `serial`,
 //! `deadline_ms = …` and, for another name on the wire, `name = "…"`.
 //!
+//! **A stream**: the last argument may be a [`Stream`] of items, and so may the reply. Such a method is `async fn`; its client
+//! reads and sends while the plugin does.
+//!
 //! **A notification** is marked `#[goplug(notification)]`, has no `self` and takes its payload; `state` or `lossy` beside it
 //! are the other classes. The plugin sends it with `MathNotifier`, the application hears it with `on_…`.
 //!
 //! **All types** are `Serialize`, `Deserialize` and `JsonSchema`. In reading order: [`Interface`] and [`Description`] (what
-//! an interface is), [`compare`] (whether a plugin offers it), [`Client`], [`Implement`].
+//! an interface is), [`compare`] (whether a plugin offers it), [`Client`], [`Implement`], [`Stream`].
 
 #[cfg(feature = "client")]
 mod client;
@@ -39,6 +42,7 @@ mod description;
 mod fits;
 #[cfg(feature = "plugin")]
 mod server;
+mod stream;
 #[cfg(all(feature = "client", feature = "plugin"))]
 mod test_double;
 
@@ -56,6 +60,7 @@ pub use goplug_plugin_impl::{Context, Notifier, PluginBuilder};
 pub use goplug_registry::Subscription;
 #[cfg(feature = "plugin")]
 pub use server::{Implement, Serve};
+pub use stream::{MAX_ITEM_BYTES, Out, Stream};
 #[cfg(all(feature = "client", feature = "plugin"))]
 pub use test_double::in_process;
 
@@ -71,9 +76,11 @@ pub mod __private {
     pub use goplug_pconf_schema::wire::failure::Failure;
     pub use {schemars, serde};
 
-    pub use crate::description::{Outcome, callback, method, travels};
+    pub use crate::description::{Outcome, callback, giving, method, taking, travels};
     #[cfg(feature = "plugin")]
-    pub use crate::server::{answer_async, answer_blocking, declare, payload};
+    pub use crate::server::{
+        answer_async, answer_blocking, answer_giving, answer_taking, answer_taking_and_giving, declare, payload,
+    };
 }
 
 /// Its content, with the feature `client`.

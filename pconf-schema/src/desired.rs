@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use semver::Version;
+use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
 use crate::{PluginId, printable};
@@ -21,9 +21,12 @@ pub struct Desired {
     /// It is not to run, and not to be called.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disabled: bool,
-    /// Only this version is to run.
+    /// Only these versions may become the current one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pinned: Option<Version>,
+    pub pinned: Option<VersionReq>,
+    /// The version that was the current one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Version>,
 }
 
 /// What is wanted of every plugin; one that is not named is enabled, in its current version.
@@ -101,7 +104,7 @@ impl DesiredState {
 
 /// FNV-1a of what the plugins are written as, without the spaces that mean nothing. It guards against accidents, not
 /// against people: whoever may write the file may write the sum.
-fn checksum(plugins: &BTreeMap<PluginId, Desired>) -> String {
+pub(crate) fn checksum(plugins: &impl Serialize) -> String {
     let text = serde_json::to_vec(plugins).expect("strings, numbers and booleans are always JSON");
     let sum =
         text.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
@@ -116,7 +119,8 @@ mod tests {
         let mut state = DesiredState::default();
         for n in 0..5 {
             let id = PluginId::new("Test", &format!("plugin-{n}")).unwrap();
-            let desired = Desired { disabled: n % 2 == 0, pinned: (n > 2).then(|| Version::new(1, n, 0)) };
+            let pinned = (n > 2).then(|| VersionReq::parse(&format!("^1.{n}")).unwrap());
+            let desired = Desired { disabled: n % 2 == 0, pinned, previous: (n > 3).then(|| Version::new(1, n, 0)) };
             assert_eq!(state.set(&id, desired.clone()), desired != Desired::default());
             assert_eq!(state.of(&id), desired);
         }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use semver::{Version, VersionReq};
 
-use crate::{NameError, PluginId, printable};
+use crate::{Code, Fault, NameError, PluginId, printable};
 
 /// A name as people write it, and the versions that will do. The last `@` begins the range.
 ///
@@ -38,6 +38,11 @@ impl PluginRef {
         Ok(Self { name: name.to_owned(), range })
     }
 
+    /// A name and one whole version behind its last `@`, which is less than a range; `None` for anything else.
+    pub fn split_version(text: &str) -> Option<(&str, &str)> {
+        text.rsplit_once('@').filter(|(_, version)| Version::parse(version).is_ok())
+    }
+
     /// The pair, a bare name taken for one of the empty namespace.
     ///
     /// # Errors
@@ -51,6 +56,21 @@ impl PluginRef {
     pub fn admits(&self, version: Option<&str>) -> bool {
         let Some(range) = &self.range else { return true };
         version.and_then(|version| Version::parse(version).ok()).is_some_and(|version| range.matches(&version))
+    }
+
+    /// Why the plugin `id` will not do: `serving` is the version that is there, `installed` are those that lie beside it.
+    /// `wrong_state` when one of these would do, else `not_found`.
+    pub fn mismatch(&self, id: &PluginId, serving: Option<&str>, installed: &[String]) -> Fault {
+        let range = self.range.as_ref().map_or_else(|| "*".to_owned(), ToString::to_string);
+        let there = match serving {
+            Some(version) => format!("in version {}, which `{range}` does not admit", printable(version)),
+            None => format!("and tells no version, so that `{range}` does not admit it"),
+        };
+        let text = format!("plugin `{id}` is there {there}");
+        match installed.iter().rfind(|version| self.admits(Some(version))) {
+            Some(other) => Fault::new(Code::WrongState, format!("{text}; version {other} is installed beside it")),
+            None => Fault::new(Code::NotFound, text),
+        }
     }
 }
 
@@ -110,6 +130,22 @@ mod tests {
         ] {
             let error = PluginRef::parse(text).unwrap_err().to_string();
             assert!(error.contains(reason), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_mismatch_names_what_is_there() {
+        let id = PluginId::parse("Test/Do").unwrap();
+        let wanted = PluginRef::parse("Do@^2").unwrap();
+        let installed = ["1.2.0", "2.0.0", "2.1.0"].map(str::to_owned);
+        for (serving, installed, code, text) in [
+            (Some("1.2.0"), &installed[..1], Code::NotFound, "is there in version 1.2.0, which `^2` does not admit"),
+            (Some("1.2.0"), &installed[..], Code::WrongState, "does not admit; version 2.1.0 is installed beside it"),
+            (None, &[], Code::NotFound, "plugin `Test/Do` is there and tells no version"),
+        ] {
+            let fault = wanted.mismatch(&id, serving, installed);
+            assert_eq!(fault.code, code, "{fault}");
+            assert!(fault.message.contains(text), "{fault}");
         }
     }
 

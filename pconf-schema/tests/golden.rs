@@ -10,12 +10,13 @@ use std::path::Path;
 
 use goplug_pconf_schema::manifest::{Folder, Health, Restart, SourceMode};
 use goplug_pconf_schema::wire::event::{Ack, CallbackStatus, Class, EpochChange, Gap, Message, Position, from_base64};
-use goplug_pconf_schema::wire::frame::{HEADER_BYTES, Header, Kind, Meta, NoticeMeta};
+use goplug_pconf_schema::wire::frame::{HEADER_BYTES, Header, Kind, Meta, NoticeMeta, UPGRADE};
 use goplug_pconf_schema::wire::hello::{Hello, HelloRequest, Limits};
 use goplug_pconf_schema::wire::host::{
     Answer, HostPhase, HostSpec, MAX_HOST_ANSWER_BYTES, Record, Request as HostRequest,
 };
 use goplug_pconf_schema::wire::life::{self, Drain, Drained, HealthStatus};
+use goplug_pconf_schema::wire::memfd::{FEATURES, MAX_SEGMENT_BYTES, MAX_SEGMENTS, Place};
 use goplug_pconf_schema::wire::sse::{SseEvent, SseReader};
 use goplug_pconf_schema::wire::{self, call};
 use goplug_pconf_schema::{Code, Fault, Manifest, Pconf, PluginId, Ran};
@@ -103,6 +104,17 @@ const FILES: &[(&str, Check)] = &[
         let path = call::subscription_path("append a/line", "billing");
         assert_eq!(request.start, format!("GET {path} HTTP/1.1"));
         assert_eq!(request.field(call::EPOCH), Some(EPOCH));
+    }),
+    ("frames-answer.http", |bytes| {
+        let reply = Http::read(bytes);
+        assert_eq!(reply.start, "HTTP/1.1 101 Switching Protocols");
+        assert_eq!((reply.field("upgrade"), reply.field(call::CALL_ID)), (Some(UPGRADE), Some("7f3a-000000000008")));
+    }),
+    ("frames-request.http", |bytes| {
+        let request = Http::read(bytes);
+        assert_eq!(request.start, format!("GET {} HTTP/1.1", wire::frame::PATH));
+        assert_eq!((request.field("upgrade"), request.field(call::EPOCH)), (Some(UPGRADE), Some(EPOCH)));
+        assert_eq!(request.field(FEATURES), Some(wire::memfd::FEATURE));
     }),
     ("frames.hex", frames),
     ("health-answer.json", |bytes| assert_eq!(same::<life::Health>(bytes).status, HealthStatus::Degraded)),
@@ -377,6 +389,7 @@ fn frames(bytes: &[u8]) {
     let credit = Header { index: 64, arg: 262_144, ..new(Kind::Credit, 5) };
     let end = |kind, arg| Header { end: true, arg, ..new(kind, 5) };
     let refused = Fault::new(Code::InvalidArgument, "not sent yet").to_problem();
+    let segments = segment_frames().map(|(name, header, payload)| frame(name, header, &[], &payload));
     let expected: [(&str, Header, NoticeMeta<'_>, &[u8]); 14] = [
         ("subscribe", Header { index: 1, ..new(Kind::Subscribe, 5) }, none, b"billing"),
         ("subscribe as an observer", Header { index: 1, arg: 41, ..new(Kind::Subscribe, 6) }, after, b""),
@@ -399,7 +412,27 @@ fn frames(bytes: &[u8]) {
         assert_eq!(NoticeMeta::decode(&metadata), Ok(meta), "{name}");
         written.push_str(&frame(name, header, &metadata, payload));
     }
+    written.extend(segments);
     assert_eq!(written, String::from_utf8_lossy(bytes));
+}
+
+/// All frames about segments, in the order in which a plugin's first and second body in one would bring them.
+fn segment_frames() -> [(&'static str, Header, Vec<u8>); 8] {
+    let (new, end) = (Header::new, |kind, id| Header { end: true, ..Header::new(kind, id) });
+    let place = |segment, offset, length| Place { segment, offset, length }.encode().to_vec();
+    let takes = Header { index: 2, arg: 30_000, takes_place: true, ..end(Kind::Request, 8) };
+    let placed = |header| Header { is_placed: true, ..header };
+    let borrow = Header { index: MAX_SEGMENTS, arg: MAX_SEGMENT_BYTES, ..new(Kind::Borrow, 0) };
+    [
+        ("request whose reply may lie in a segment", takes, b"paint".to_vec()),
+        ("lend", new(Kind::Lend, 0), Vec::new()),
+        ("borrow", borrow, Vec::new()),
+        ("segment, with a descriptor", Header { fd: true, arg: 524_288, ..new(Kind::Segment, 1) }, Vec::new()),
+        ("reply in a segment", placed(end(Kind::Reply, 8)), place(1, 0, 307_200)),
+        ("release", Header { arg: 1, ..new(Kind::Release, 1) }, Vec::new()),
+        ("forget", new(Kind::Forget, 1), Vec::new()),
+        ("request in a segment", Header { id: 9, ..placed(takes) }, place(3, 64, 100_000)),
+    ]
 }
 
 /// One frame as the golden file has it.

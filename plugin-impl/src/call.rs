@@ -13,6 +13,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use goplug_pconf_schema::{Code, Fault, Ran};
+use goplug_transport::View;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -36,7 +37,7 @@ pub(crate) async fn call(
     entry: &Arc<Entry>,
     deadline: Instant,
     origin: Origin,
-    body: Bytes,
+    body: View,
 ) -> Result<Reply, Fault> {
     Admitted::new(service, entry, deadline, Instant::now(), origin)?.run(body).await
 }
@@ -73,7 +74,7 @@ impl Admitted {
     }
 
     /// Waits for the turn of a `serial` method, calls the method and waits for its reply, or for the first piece of it.
-    pub(crate) async fn run(mut self, body: Bytes) -> Result<Reply, Fault> {
+    pub(crate) async fn run(mut self, body: View) -> Result<Reply, Fault> {
         self.wait_turn().await?;
         let entry = self.ending.cx.entry();
         match &entry.function {

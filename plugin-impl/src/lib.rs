@@ -4,7 +4,7 @@
 //! and call. [`Plugin::builder`] makes one of functions, [`Plugin::run_blocking`] runs it until it is told to stop.
 //! Whoever speaks HTTP over that socket can call it, `curl` and the original GoPlug included.
 //!
-//! In reading order: [`Plugin`] (build and run), [`Method`] and [`Context`] (calls), [`Body`] and [`ReplyStream`] (large ones), [`Callback`] and [`Notifier`]
+//! In reading order: [`Plugin`] (build and run), [`Method`] and [`Context`] (calls), [`Body`], [`ReplyStream`], [`Segment`] and [`View`] (large ones), [`Callback`] and [`Notifier`]
 //! (notifications), [`Error`] (failures), [`Running`] (a plugin inside a larger program), [`testing`] (an author's own
 //! tests).
 //!
@@ -53,7 +53,7 @@ pub use error::{Code, Error, Fault, Ran};
 pub use goplug_pconf_schema::wire::event::{CallbackStatus, Class, Position, SubscriptionStatus};
 pub use goplug_pconf_schema::wire::hello::{CallbackInfo, InterfaceInfo, MethodInfo};
 pub use goplug_pconf_schema::wire::life::{Drained, Health, HealthStatus};
-pub use goplug_transport::Latency;
+pub use goplug_transport::{Latency, Segment, View, ViewReader, Words};
 pub use method::{Method, ReplyStream};
 pub use notify::Notifier;
 pub use notify::window::Losses;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use goplug_pconf_schema::wire::hello::MethodInfo;
 use goplug_pconf_schema::{Code, Fault, Ran};
+use goplug_transport::View;
 use tokio::sync::{SetOnce, mpsc};
 
 use crate::body::{BlockingBody, Body};
@@ -151,9 +152,9 @@ impl StreamControl {
 }
 
 pub(crate) type Running<T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send>>;
-type Blocking = dyn Fn(&Context, Bytes) -> Result<Bytes, Fault> + Send + Sync;
-type Async = dyn Fn(Context, Bytes) -> Running<Bytes> + Send + Sync;
-type Streaming = dyn Fn(Context, Bytes, ReplyStream) -> Running<()> + Send + Sync;
+type Blocking = dyn Fn(&Context, View) -> Result<Bytes, Fault> + Send + Sync;
+type Async = dyn Fn(Context, View) -> Running<Bytes> + Send + Sync;
+type Streaming = dyn Fn(Context, View, ReplyStream) -> Running<()> + Send + Sync;
 type Reading = dyn Fn(Context, Body) -> Running<Bytes> + Send + Sync;
 type ReadingBlocking = dyn Fn(&Context, BlockingBody) -> Result<Bytes, Fault> + Send + Sync;
 type Duplex = dyn Fn(Context, Body, ReplyStream) -> Running<()> + Send + Sync;
@@ -175,6 +176,15 @@ impl Function {
         F: Fn(&Context, Bytes) -> Result<R, Fault> + Send + Sync + 'static,
         R: Into<Bytes>,
     {
+        Self::viewing(move |cx, body| function(cx, body.into_bytes()))
+    }
+
+    /// On a body wherever it lies.
+    pub(crate) fn viewing<F, R>(function: F) -> Self
+    where
+        F: Fn(&Context, View) -> Result<R, Fault> + Send + Sync + 'static,
+        R: Into<Bytes>,
+    {
         Self::Blocking(Arc::new(move |cx, body| function(cx, body).map(Into::into).map_err(it_ran)))
     }
 
@@ -185,7 +195,7 @@ impl Function {
         R: Into<Bytes>,
     {
         Self::Async(Arc::new(move |cx, body| {
-            let reply = function(cx, body);
+            let reply = function(cx, body.into_bytes());
             Box::pin(async move { reply.await.map(Into::into).map_err(it_ran) })
         }))
     }
@@ -196,7 +206,7 @@ impl Function {
         A: Future<Output = Result<(), Fault>> + Send + 'static,
     {
         Self::Streaming(Arc::new(move |cx, body, out| {
-            let reply = function(cx, body, out);
+            let reply = function(cx, body.into_bytes(), out);
             Box::pin(async move { reply.await.map_err(it_ran) })
         }))
     }

@@ -181,6 +181,11 @@ impl Service {
         usize::try_from(self.hello.limits.max_request_bytes).unwrap_or(usize::MAX)
     }
 
+    /// Whether the hello offers this.
+    pub(crate) fn offers(&self, feature: &str) -> bool {
+        self.hello.features.iter().any(|offered| offered == feature)
+    }
+
     /// The names of all methods, in the order of the hello.
     pub(crate) fn method_names(&self) -> Vec<&str> {
         self.hello.methods.iter().map(|method| method.name.as_str()).collect()
@@ -271,6 +276,7 @@ impl Service {
                 Activate::Refuse(fault) => return Err(fault),
                 Activate::Wait => _ = changed.changed().await,
                 Activate::Run => {
+                    self.notifier.begin();
                     let service = Arc::clone(self);
                     let run = tokio::spawn(async move {
                         let reply = service.run_activator(settings).await;

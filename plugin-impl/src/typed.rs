@@ -6,12 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use goplug_pconf_schema::wire::hello::MethodInfo;
 use goplug_pconf_schema::{Code, Fault};
+use goplug_transport::View;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::context::Context;
-use crate::method::{Function, it_ran};
+use crate::method::{Function, ReplyStream, it_ran};
 
 /// Makes a function on bytes of one on types, and describes the types in `info`. An empty body reads as `null`, so that
 /// a method may take `()` or an `Option`.
@@ -23,8 +24,8 @@ where
 {
     describe::<I, O>(info);
     // Not by way of `Function::blocking`: of a body that cannot be decoded the author's function sees nothing.
-    Function::Blocking(Arc::new(move |cx: &Context, body: Bytes| {
-        let output = function(cx, decoded(cx.method(), &body)?).map_err(it_ran)?;
+    Function::Blocking(Arc::new(move |cx: &Context, body: View| {
+        let output = function(cx, decoded(cx.method(), &body.into_bytes())?).map_err(it_ran)?;
         encoded(cx.method(), &output)
     }))
 }
@@ -38,12 +39,26 @@ where
     A: Future<Output = Result<O, Fault>> + Send + 'static,
 {
     describe::<I, O>(info);
-    Function::Async(Arc::new(move |cx: Context, body: Bytes| {
-        let running = decoded(cx.method(), &body).map(|input| function(cx.clone(), input));
+    Function::Async(Arc::new(move |cx: Context, body: View| {
+        let running = decoded(cx.method(), &body.into_bytes()).map(|input| function(cx.clone(), input));
         Box::pin(async move {
             let output = running?.await.map_err(it_ran)?;
             encoded(cx.method(), &output)
         })
+    }))
+}
+
+/// As [`asynchronous`], with a reply that is sent piece by piece.
+pub(crate) fn streaming<I, F, A>(info: &mut MethodInfo, function: F) -> Function
+where
+    I: DeserializeOwned + JsonSchema + 'static,
+    F: Fn(Context, I, ReplyStream) -> A + Send + Sync + 'static,
+    A: Future<Output = Result<(), Fault>> + Send + 'static,
+{
+    info.input = Some(schemars::schema_for!(I).to_value());
+    Function::Streaming(Arc::new(move |cx: Context, body: View, out| {
+        let running = decoded(cx.method(), &body.into_bytes()).map(|input| function(cx, input, out));
+        Box::pin(async move { running?.await.map_err(it_ran) })
     }))
 }
 

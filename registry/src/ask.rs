@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use goplug_pconf_schema::PluginId;
-use goplug_pconf_schema::admin::{State, Why};
+use goplug_pconf_schema::admin::{Link, LinkState, State, Why};
 use tokio::time::timeout;
 
 use crate::discovery::Confinement;
 use crate::finder::scan_options;
+use crate::named;
 use crate::registry::Inner;
 use crate::show;
 use crate::supervisor::{Command, Slot, Wire};
@@ -19,6 +20,17 @@ const LOOK: Duration = Duration::from_secs(4);
 
 /// Explains `subject`. Activates nothing.
 pub(crate) async fn why(registry: &Inner, subject: &str) -> Why {
+    let Some(name) = named::without_range(registry, subject) else { return why_named(registry, subject).await };
+    let mut why = why_named(registry, &name).await;
+    if let (Some(_), Err(fault)) = (&why.plugin, registry.find(subject)) {
+        // Whatever else there is to say: it is not what was asked for.
+        why.links.push(Link { name: "version".into(), state: LinkState::Broken, detail: fault.message });
+        why.callable = false;
+    }
+    Why { subject: goplug_pconf_schema::printable(subject), ..why }
+}
+
+async fn why_named(registry: &Inner, subject: &str) -> Why {
     let options = registry.shared.options.load_full();
     let view = registry.finder().view();
     let (words, scan_options_) = (subject.to_owned(), scan_options(&options));
@@ -78,6 +90,7 @@ async fn process_findings(registry: &Inner, id: &PluginId) -> Option<ProcessFind
         last_error: served.as_ref().map_or_else(|| view.last_error.clone(), |served| served.last_error.clone()),
         retry_in: retry_at.map(|at| at.saturating_duration_since(Instant::now())),
         is_asleep: view.is_asleep,
+        kept_by: view.kept_by,
     })
 }
 

@@ -5,6 +5,7 @@
 //! does.
 
 mod exchange;
+mod process;
 
 use std::future::Future;
 use std::path::Path;
@@ -17,11 +18,13 @@ use goplug_pconf_schema::{Code, Fault};
 use tokio::runtime::Runtime;
 
 pub use exchange::{BlockingExchange, BlockingReplyBody, BlockingRequestBody};
+pub use process::{BlockingLogs, BlockingStarted};
 
 use crate::call::{Answer, CallOptions};
 use crate::callback::{Notice, Subscribe, Subscription};
 use crate::options::Builder;
 use crate::registry::{Registry, Unload, Wait};
+use crate::started::Command;
 
 /// As [`crate::Registry`], for threads without a runtime. Cloning gives another handle on the same registry.
 ///
@@ -145,6 +148,27 @@ impl BlockingRegistry {
     /// As there.
     pub fn reload(&self, plugin: &str) -> Result<Activation, Fault> {
         self.wait_on(self.registry.reload(plugin))
+    }
+
+    /// As [`Registry::start`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Example: a program that is a plugin, without a directory
+    /// ```no_run
+    /// use goplug_registry::{BlockingRegistry, Command};
+    ///
+    /// # fn main() -> Result<(), goplug_registry::Error> {
+    /// let registry = BlockingRegistry::open("/run/plugins")?;
+    /// let plugin = registry.start(Command::new("/usr/lib/shout"), "/run/plugins/shout.sock")?;
+    /// let reply = plugin.execute("shout", "hello")?;
+    /// plugin.terminate()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn start(&self, command: impl Into<Command>, socket: impl AsRef<Path>) -> Result<BlockingStarted, Fault> {
+        let started = self.wait_on(self.registry.start(command, socket))?;
+        Ok(BlockingStarted::new(started, self.clone()))
     }
 
     /// As [`Registry::ping`].

@@ -9,8 +9,8 @@ use goplug_pconf_schema::admin::{Link, LinkState};
 
 /// Looks at the machine and at a plugin directory; no plugin is touched.
 ///
-/// The answer has one entry per check: `directory`, `owner`, `mode`, `path`, `files`, `watch`, `sockets` (of the
-/// directory), `runtime`, `open files`, `goplug-host`, `kernel`, `pidfd`, `identity` (of the machine). Those of a directory that cannot
+/// The answer has one entry per check: `directory`, `owner`, `mode`, `path`, `files`, `watch`, `leftovers`, `sockets` (of
+/// the directory), `runtime`, `open files`, `goplug-host`, `kernel`, `pidfd`, `identity` (of the machine). Those of a directory that cannot
 /// be read are `skipped`.
 ///
 /// # Cancel safety

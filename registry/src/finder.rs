@@ -8,6 +8,7 @@ use std::time::Duration;
 use goplug_pconf_schema::admin::{EventKind, PluginSummary, State};
 use goplug_pconf_schema::{Code, DesiredState, Fault, PluginId};
 use goplug_transport::Connection;
+use semver::{Version, VersionReq};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -22,6 +23,7 @@ use crate::program::{self, Command, Keeping, Program};
 use crate::registry::Inner;
 use crate::show;
 use crate::supervisor::{FileNews, Shared};
+use crate::versions;
 
 /// File events that come together are answered by one scan.
 const COALESCE: Duration = Duration::from_millis(5);
@@ -52,6 +54,8 @@ struct Known {
     /// When each refused file was first shown.
     refused: BTreeMap<PathBuf, String>,
     desired: Arc<DesiredState>,
+    /// The versions that lie side by side.
+    versions: Arc<BTreeMap<PluginId, Vec<Version>>>,
     watch_problem: Option<String>,
     scanned: bool,
 }
@@ -104,6 +108,16 @@ impl Finder {
         })
     }
 
+    /// The versions of a plugin that lie side by side, the lowest first.
+    pub(crate) fn versions(&self, id: &PluginId) -> Vec<Version> {
+        self.lock().versions.get(id).cloned().unwrap_or_default()
+    }
+
+    /// The versions that a plugin is pinned to.
+    pub(crate) fn pin(&self, id: &PluginId) -> Option<VersionReq> {
+        self.lock().desired.of(id).pinned
+    }
+
     pub(crate) fn manifests(&self) -> View<Installed> {
         self.lock().installed.clone()
     }
@@ -134,7 +148,9 @@ impl Finder {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn store(&self, view: View, installed: View<Installed>, desired: Arc<DesiredState>, watch_problem: Option<String>) {
+    fn store(&self, looker: &Looker, watch_problem: Option<String>) {
+        let (view, installed) = (looker.view.clone(), looker.installed.clone());
+        let (desired, versions) = (Arc::clone(&looker.desired), Arc::clone(&looker.versions));
         let mut known = self.lock();
         let mut since_before = std::mem::take(&mut known.installed_since);
         let mut installed_since = |id: &PluginId, found: &Arc<Installed>| match known.installed.winner(id) {
@@ -148,7 +164,7 @@ impl Finder {
         let files = view.invalid().chain(installed.invalid()).map(|(file, _)| (file.to_owned(), since(file)));
         known.refused = files.collect();
         (known.view, known.installed, known.watch_problem, known.scanned) = (view, installed, watch_problem, true);
-        known.desired = desired;
+        (known.desired, known.versions) = (desired, versions);
     }
 }
 
@@ -175,6 +191,7 @@ struct Looker {
     view: View,
     installed: View<Installed>,
     desired: Arc<DesiredState>,
+    versions: Arc<BTreeMap<PluginId, Vec<Version>>>,
     watch: Option<(Watch, WatchSignals)>,
     overflows: u64,
     truncated: bool,
@@ -199,6 +216,7 @@ pub(crate) async fn run(
         view,
         installed: View::default(),
         desired: Arc::default(),
+        versions: Arc::default(),
         watch: None,
         overflows: 0,
         truncated: false,
@@ -275,16 +293,17 @@ impl Looker {
                 watch.folders(&snapshot.folders);
             }
             let desired = desired::load(&scan_options.directory);
-            (snapshot, watch, desired)
+            let versions = versions::all(&scan_options.directory);
+            (snapshot, watch, desired, versions)
         };
-        let Ok((snapshot, watch, desired)) = tokio::task::spawn_blocking(work).await else { return };
+        let Ok((snapshot, watch, desired, versions)) = tokio::task::spawn_blocking(work).await else { return };
         self.watch = watch;
         self.note_losses(&snapshot, options.max_plugins);
         let now = std::time::Instant::now();
         let (view, changes) = diff(&self.view, &snapshot, now);
         let (installed, news) = diff_manifests(&self.installed, &snapshot, now);
         self.snapshot = Some(snapshot);
-        self.installed = installed;
+        (self.installed, self.versions) = (installed, Arc::new(versions));
         let desired = Arc::new(desired.unwrap_or_default());
         let before = std::mem::replace(&mut self.desired, desired);
         self.apply(view, changes).await;
@@ -394,8 +413,8 @@ impl Looker {
 
     async fn apply(&mut self, view: View, changes: Vec<Change>) {
         let problem = self.watch.as_ref().and_then(|(_, signals)| signals.problem());
-        self.view = view.clone();
-        self.finder.store(view, self.installed.clone(), Arc::clone(&self.desired), problem);
+        self.view = view;
+        self.finder.store(self, problem);
         let Some(registry) = self.registry.upgrade() else { return };
         for change in changes {
             // A registry that is closed meanwhile must not be given new plugins.

@@ -1,51 +1,79 @@
 //! Puts a plugin's folder into the plugin directory, and takes it out.
 //!
 //! Whenever we are killed, the directory holds the old or the new and never a mixture: a folder is copied beside, below
-//! `.goplug/staging` on the same file system, synced, and comes to its place by one rename that replaces nothing; it leaves by
-//! one rename, too, and is deleted after that. What a killed process left behind is removed by the next one. In reading order:
-//! this file, `copy` (what is copied and what is refused), `staging`.
+//! `.goplug/staging` on the same file system, synced, and comes to its place among the versions by one rename that replaces
+//! nothing; by another one it becomes the current one (`versions`). It leaves by one rename, too, and is deleted after that. What
+//! a killed process left behind is removed by the next one. In reading order: this file, `copy` (what is copied and what is
+//! refused), `package` (what is unpacked), `same` (is it what is there already?), `staging`.
 
 mod copy;
-mod staging;
+mod package;
+mod same;
+pub(crate) mod staging;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use goplug_package::Keys;
 use goplug_pconf_schema::admin::{Installation, Removal};
 use goplug_pconf_schema::manifest::MANIFEST_NAME;
 use goplug_pconf_schema::{Code, Desired, Fault, Manifest, PluginId};
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
+use semver::Version;
 
 use crate::desired;
 use crate::discovery::Installed;
-use crate::lint::lint_source;
+use crate::discovery::version::{place, shelf as shelf_of};
+use crate::lint::{lint_manifest_of, lint_source};
+use crate::versions::{self, Current, Shelf, Then, Turn, plan};
 use crate::words::show;
 use copy::Tally;
+use package::{Staged, Unpacked};
 use staging::Staging;
 
 /// How often the folder of a namespace is made again because somebody else removes it meanwhile.
 const TRIES: usize = 3;
 
-/// A folder that can be installed.
+/// How to install.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Install {
+    /// A package will do that nobody signed. A folder is never signed, and is installed without this.
+    pub allow_unsigned: bool,
+    /// Check everything, do nothing.
+    pub dry_run: bool,
+}
+
+/// A folder that can be installed, or what a package was unpacked to.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) manifest: Manifest,
     folder: PathBuf,
     handle: OwnedFd,
     tally: Tally,
+    /// Of a package: where it was unpacked. It stays as long as this.
+    staged: Option<Staged>,
+    signed_by: Option<String>,
 }
 
-/// Looks at `source`, a plugin's folder or its manifest: everything that is wrong is told at once. Blocking.
-pub(crate) fn survey(directory: &Path, source: &Path) -> Result<Source, Fault> {
+/// Looks at `source`, a plugin's folder, its manifest, or a package: everything that is wrong is told at once. A package is
+/// taken if one of `keys` signed it. Blocking.
+pub(crate) fn survey(directory: &Path, source: &Path, keys: &Keys) -> Result<Source, Fault> {
     let is_manifest = source.file_name().is_some_and(|name| name == MANIFEST_NAME) && !source.is_dir();
+    if !is_manifest && let Some(file) = package::open(source)? {
+        let Unpacked { staged, folder, handle, tally, signed_by } = package::unpack(directory, source, file, keys)?;
+        let manifest =
+            lint_source(&folder.join(MANIFEST_NAME)).map_err(|problems| all(Code::InvalidArgument, &problems))?;
+        return Ok(Source { manifest, folder, handle, tally, staged: Some(staged), signed_by });
+    }
     let folder = if is_manifest { source.parent().unwrap_or(source) } else { source };
     let folder = std::path::absolute(folder).map_err(|error| wrong(error.to_string()))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let handle = rustix::fs::open(&folder, flags, Mode::empty()).map_err(|error| match error {
         Errno::NOENT => Fault::new(Code::NotFound, format!("{} does not exist", show(&folder))),
         Errno::NOTDIR => {
-            wrong(format!("{} is no folder: name the folder of a plugin, or its plugin.json", show(&folder)))
+            wrong(format!("{} is no folder: name the folder of a plugin, its plugin.json, or a package", show(&folder)))
         }
         error => failed(&format!("open {}", show(&folder)))(error),
     })?;
@@ -62,42 +90,57 @@ pub(crate) fn survey(directory: &Path, source: &Path) -> Result<Source, Fault> {
             let mut problems = manifest.err().unwrap_or_default();
             let code = surveyed.as_ref().err().map_or(Code::InvalidArgument, |fault| fault.code);
             problems.extend(surveyed.err().map(|fault| fault.message));
-            return Err(Fault::new(code, problems.join("; ")).with_data(serde_json::json!({ "problems": problems })));
+            return Err(all(code, &problems));
         }
     };
-    Ok(Source { manifest, folder, handle, tally })
+    Ok(Source { manifest, folder, handle, tally, staged: None, signed_by: None })
+}
+
+fn all(code: Code, problems: &[String]) -> Fault {
+    Fault::new(code, problems.join("; ")).with_data(serde_json::json!({ "problems": problems }))
 }
 
 impl Source {
-    /// What [`install`] will do, or did.
-    pub(crate) fn answer(&self, directory: &Path, dry_run: bool) -> Installation {
+    /// As if it were installed where it is, which is so as long as this is kept.
+    pub(crate) fn as_installed(&self) -> Arc<Installed> {
+        let (manifest, folder) = (Arc::new(self.manifest.clone()), self.folder.clone());
+        Arc::new(Installed { manifest, folder, warnings: Vec::new() })
+    }
+
+    /// What [`install`] will do, or did; `current`: whether it is the current version then.
+    pub(crate) fn answer(&self, directory: &Path, current: bool, note: Option<String>, dry_run: bool) -> Installation {
+        let (id, version) = (self.manifest.id.clone(), self.manifest.version.to_string());
         Installation {
-            plugin: self.manifest.id.clone(),
-            version: self.manifest.version.to_string(),
-            folder: directory.join(place(&self.manifest.id)).to_string_lossy().into_owned(),
+            folder: directory.join(shelf_of(&id)).join(&version).to_string_lossy().into_owned(),
+            plugin: id,
+            version,
             files: self.tally.files,
             bytes: self.tally.bytes,
+            signed_by: self.signed_by.clone(),
+            current,
+            note,
             dry_run,
         }
     }
 }
 
-/// Copies a folder in. Blocking.
-pub(crate) fn install(directory: &Path, mut source: Source) -> Result<Installation, Fault> {
-    let root = open(directory)?;
+/// Brings a folder in, beside the other versions of its plugin; none of them is the current one by that. Blocking.
+pub(crate) fn install(directory: &Path, mut source: Source) -> Result<(), Fault> {
     let id = source.manifest.id.clone();
-    check_free(directory, &id)?;
+    check_namespace(directory, &id)?;
+    if let Some(Staged { staging, name }) = &source.staged {
+        return Turn::take(directory)?.put(directory, staging, name, &id, &source.manifest.version);
+    }
     let staging = Staging::open(directory)?;
     let (name, copied) = staging.make()?;
     source.tally = Tally::default();
     let placed = copy::copy(source.handle.as_fd(), copied.as_fd(), &mut source.tally)
         .and_then(|()| check_copy(&source, &staging, &name, directory))
-        .and_then(|()| put(&root, directory, &staging, &name, &id));
-    if let Err(fault) = placed {
+        .and_then(|()| Turn::take(directory)?.put(directory, &staging, &name, &id, &source.manifest.version));
+    if placed.is_err() {
         staging.remove(&name);
-        return Err(fault);
     }
-    Ok(source.answer(directory, false))
+    placed
 }
 
 /// The source may have changed since it was surveyed: what counts is what was copied.
@@ -111,25 +154,27 @@ fn check_copy(source: &Source, staging: &Staging, name: &str, directory: &Path) 
     }
 }
 
-/// The last step: one rename that replaces nothing.
-fn put(root: &OwnedFd, directory: &Path, staging: &Staging, name: &str, id: &PluginId) -> Result<(), Fault> {
+/// Does `work` in the folder in which the plugin is named, which is made if it is that of a namespace; then syncs it.
+pub(crate) fn parent_of(
+    root: &OwnedFd,
+    directory: &Path,
+    id: &PluginId,
+    work: impl Fn(&OwnedFd) -> Result<(), Errno>,
+) -> Result<(), Fault> {
     for _ in 0..TRIES {
         let parent = match id.namespace() {
             "" => root.try_clone().map_err(|error| failed("open the plugin directory")(error_of(&error)))?,
             namespace => namespace_folder(root, directory, namespace)?,
         };
-        match rustix::fs::renameat_with(staging.handle(), name, &parent, id.name(), RenameFlags::NOREPLACE) {
-            Ok(()) => {
-                rustix::fs::fsync(&parent).map_err(failed("sync the plugin directory"))?;
-                return Ok(());
-            }
+        match work(&parent) {
+            Ok(()) => return rustix::fs::fsync(&parent).map_err(failed("sync the plugin directory")),
             // Somebody removed the namespace's folder as an empty one.
             Err(Errno::NOENT) => {}
             Err(Errno::EXIST | Errno::NOTEMPTY) => {
-                check_free(directory, id)?;
-                return Err(taken(directory, id));
+                let text = format!("{} is there already", show(&directory.join(place(id))));
+                return Err(Fault::new(Code::Conflict, text));
             }
-            Err(error) => return Err(failed("put the folder in its place")(error)),
+            Err(error) => return Err(failed("put the plugin in its place")(error)),
         }
     }
     Err(Fault::new(Code::Conflict, format!("the folder of namespace `{}` is removed again and again", id.namespace())))
@@ -157,11 +202,12 @@ fn namespace_folder(root: &OwnedFd, directory: &Path, namespace: &str) -> Result
     Ok(folder)
 }
 
-/// Takes a folder out. Blocking.
-pub(crate) fn remove(directory: &Path, id: &PluginId, found: &Installed) -> Result<(), Fault> {
-    let root = open(directory)?;
+/// Takes a plugin out that is known by `at`, a link or a folder, with all its versions. Blocking.
+pub(crate) fn remove(directory: &Path, id: &PluginId, at: &Path) -> Result<(), Fault> {
+    let root = root(directory)?;
     let staging = Staging::open(directory)?;
-    let inside = found.folder.strip_prefix(directory).map_err(|_| failed("find its folder")(Errno::XDEV))?;
+    let turn = Turn::take(directory)?;
+    let inside = at.strip_prefix(directory).map_err(|_| failed("find its folder")(Errno::XDEV))?;
     let name = inside.file_name().ok_or_else(|| failed("find its folder")(Errno::INVAL))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let namespace = inside.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -174,7 +220,7 @@ pub(crate) fn remove(directory: &Path, id: &PluginId, found: &Installed) -> Resu
     let parent: BorrowedFd<'_> = above.as_ref().map_or(root.as_fd(), AsFd::as_fd);
     let away = staging::fresh_name()?;
     rustix::fs::renameat(parent, name, staging.handle(), &away).map_err(|error| match error {
-        Errno::NOENT => Fault::new(Code::NotFound, format!("{} is not there any more", show(&found.folder))),
+        Errno::NOENT => Fault::new(Code::NotFound, format!("{} is not there any more", show(at))),
         error => failed("take its folder out")(error),
     })?;
     rustix::fs::fsync(parent).map_err(failed("sync the plugin directory"))?;
@@ -184,6 +230,7 @@ pub(crate) fn remove(directory: &Path, id: &PluginId, found: &Installed) -> Resu
         // Only when it is empty.
         _ = rustix::fs::unlinkat(&root, folder, AtFlags::REMOVEDIR);
     }
+    _ = turn.clear(&staging, id);
     // Whoever installs it again finds it as new.
     let forgotten = desired::update(directory, |state| state.set(id, Desired::default()));
     forgotten.map(drop).map_err(|why| Fault::new(Code::Internal, format!("it was removed, but {why}")))
@@ -199,6 +246,15 @@ pub(crate) fn removal(id: &PluginId, found: &Installed, dry_run: bool) -> Remova
     }
 }
 
+/// Takes one version out that is not the current one. Blocking.
+pub(crate) fn remove_version(directory: &Path, id: &PluginId, version: &Version) -> Result<(), Fault> {
+    let staging = Staging::open(directory)?;
+    let turn = Turn::take(directory)?;
+    // With the turn nobody makes it the current one meanwhile.
+    plan::remove(&versions::shelf(directory, id)?, id, version)?;
+    turn.remove(&staging, id, version)
+}
+
 /// Removes what killed installations left behind; nothing where nobody ever installed. Blocking.
 pub(crate) fn tidy_up(directory: &Path) {
     if directory.join(desired::OWN_FOLDER).join(staging::FOLDER).is_dir() {
@@ -206,13 +262,8 @@ pub(crate) fn tidy_up(directory: &Path) {
     }
 }
 
-/// Where in the plugin directory a plugin is put.
-fn place(id: &PluginId) -> PathBuf {
-    Path::new(id.namespace()).join(id.name())
-}
-
-/// Refuses when the place is taken, with the version that is there.
-pub(crate) fn check_free(directory: &Path, id: &PluginId) -> Result<(), Fault> {
+/// Refuses when the folder of the namespace is that of a plugin.
+fn check_namespace(directory: &Path, id: &PluginId) -> Result<(), Fault> {
     let outer = directory.join(id.namespace()).join(MANIFEST_NAME);
     if !id.namespace().is_empty() && outer.symlink_metadata().is_ok() {
         let path = show(&directory.join(id.namespace()));
@@ -221,17 +272,35 @@ pub(crate) fn check_free(directory: &Path, id: &PluginId) -> Result<(), Fault> {
             format!("{path} is the folder of a plugin and cannot be that of a namespace"),
         ));
     }
-    if directory.join(place(id)).symlink_metadata().is_ok() { Err(taken(directory, id)) } else { Ok(()) }
+    Ok(())
 }
 
-fn taken(directory: &Path, id: &PluginId) -> Fault {
-    let folder = directory.join(place(id));
-    match lint_source(&folder.join(MANIFEST_NAME)) {
-        Ok(there) => already(&there.id, &there.version.to_string(), &folder),
-        Err(_) => {
-            Fault::new(Code::Conflict, format!("{} is there already and is no plugin that can be used", show(&folder)))
-        }
-    }
+/// What an installation would lead to. Blocking.
+pub(crate) fn plan(directory: &Path, source: &Source) -> Result<(Shelf, Then), Fault> {
+    let (id, version) = (&source.manifest.id, &source.manifest.version);
+    check_namespace(directory, id)?;
+    let shelf = versions::shelf(directory, id)?;
+    let there = match &shelf.current {
+        // What a plugin left that is not installed any more does not count.
+        Current::None => None,
+        Current::ByHand(current) if current == version => Some(directory.join(place(id))),
+        _ => shelf.installed.contains(version).then(|| directory.join(shelf_of(id)).join(version.to_string())),
+    };
+    let same = there.map(|there| same::is_same(source.handle.as_fd(), &there));
+    let then = plan::install(&shelf, id, version, same)?;
+    Ok((shelf, then))
+}
+
+/// Whether the folder is what is installed in its version already. Blocking.
+pub(crate) fn is_there(directory: &Path, source: &Source) -> Option<bool> {
+    let there = directory.join(shelf_of(&source.manifest.id)).join(source.manifest.version.to_string());
+    there.is_dir().then(|| same::is_same(source.handle.as_fd(), &there))
+}
+
+/// The version of the plugin `id` in a folder of its own, if there is one that can be read.
+pub(crate) fn lint_source_version(folder: &Path, id: &PluginId) -> Option<Version> {
+    let manifest = lint_manifest_of(&folder.join(MANIFEST_NAME))?;
+    (manifest.id == *id).then_some(manifest.version)
 }
 
 /// The refusal of what is installed already.
@@ -240,7 +309,7 @@ pub(crate) fn already(id: &PluginId, version: &str, folder: &Path) -> Fault {
     Fault::new(Code::Conflict, text).with_data(serde_json::json!({ "version": version }))
 }
 
-fn open(directory: &Path) -> Result<OwnedFd, Fault> {
+pub(crate) fn root(directory: &Path) -> Result<OwnedFd, Fault> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(directory, flags, Mode::empty()).map_err(failed("open the plugin directory"))
 }
@@ -254,7 +323,7 @@ fn error_of(error: &std::io::Error) -> Errno {
 }
 
 /// The system refused: whose fault is it?
-fn failed(what: &str) -> impl Fn(Errno) -> Fault {
+pub(crate) fn failed(what: &str) -> impl Fn(Errno) -> Fault {
     move |error| {
         let code = match error {
             Errno::ACCESS | Errno::PERM | Errno::ROFS => Code::Denied,

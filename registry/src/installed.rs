@@ -5,35 +5,91 @@ use std::path::{Path, PathBuf};
 use goplug_pconf_schema::admin::{EventKind, Installation, Removal};
 use goplug_pconf_schema::{Code, Fault, PluginId};
 
+use crate::discovery::version::shelf as shelf_of;
 use crate::host::{self, Adopted};
 use crate::registry::{Known, Registry, runs};
-use crate::{install, program};
+use crate::versions::{self, Current, Then, Turn};
+use crate::{Install, install, program};
 
 impl Registry {
-    /// Copies the folder of a plugin into the plugin directory: `source` is the folder, or the `plugin.json` in it. It comes
-    /// to its place at once or not at all, whenever this process is killed. With `dry_run` everything is checked and nothing
-    /// is done.
+    /// Brings a plugin into the plugin directory: `source` is its folder, the `plugin.json` in it, or a package, which is
+    /// verified before anything of it is written ([`Registry::trusted_keys`]). Nothing of it is run by that. It comes to its place at once or not at all, whenever this process is killed. Another version of a plugin that is installed
+    /// becomes the current one as [`Registry::upgrade`] says, unless it is older or not what the plugin is pinned to: then it
+    /// lies beside.
     ///
     /// # Errors
-    /// `invalid_argument` with every problem, `too_large`, `not_found` for what cannot be installed; `conflict` when the
-    /// plugin is installed already, with its version; `denied`, `overloaded` or `internal` when the system refuses.
+    /// `invalid_argument` with every problem, `too_large`, `not_found` for what cannot be installed; `denied` for a package that
+    /// no trusted key signed; `conflict` when that
+    /// version is installed already; `denied`, `overloaded` or `internal` when the system refuses; as an upgrade when the new
+    /// version does not come up: it is installed then, and the one before stays the current one.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the copying.
-    pub async fn install(&self, source: impl AsRef<Path>, dry_run: bool) -> Result<Installation, Fault> {
+    pub async fn install(&self, source: impl AsRef<Path>, how: Install) -> Result<Installation, Fault> {
         let (directory, source) = (self.absolute_directory()?, source.as_ref().to_owned());
         let at = directory.clone();
-        let source = blocking(move || install::survey(&at, &source)).await?;
+        let keys = self.keys(how.allow_unsigned).await?;
+        let source = blocking(move || install::survey(&at, &source, &keys)).await?;
+        let (id, version) = (source.manifest.id.clone(), source.manifest.version.clone());
         self.rescan().await?;
-        if let Some(there) = self.inner.finder.installed_as(&source.manifest.id) {
-            let version = there.found.manifest.version.to_string();
-            return Err(install::already(&there.id, &version, &there.found.folder));
+        self.check_place(&id, &directory)?;
+        let at = directory.clone();
+        let (source, shelf, then) = blocking(move || {
+            let (shelf, then) = install::plan(&at, &source)?;
+            Ok((source, shelf, then))
+        })
+        .await?;
+        let note = match &then {
+            Then::Beside(why) => Some(why.clone()),
+            Then::Current => shelf.version().map(|before| format!("it follows {before}")),
+        };
+        let answer = source.answer(&directory, then == Then::Current, note, how.dry_run);
+        if how.dry_run {
+            return Ok(answer);
         }
-        install::check_free(&directory, &source.manifest.id)?;
-        if dry_run {
-            return Ok(source.answer(&directory, true));
+        let at = directory.clone();
+        blocking(move || install::install(&at, source)).await?;
+        match (then, &shelf.current) {
+            (Then::Beside(_), _) => self.rescan().await?,
+            (Then::Current, Current::None) => {
+                blocking(move || Turn::take(&directory)?.point(&directory, &id, &version, &Current::None)).await?;
+                self.rescan().await?;
+            }
+            (Then::Current, _) => self.switch(&id, &shelf, &version).await.map_err(|fault| {
+                let before = shelf.version().map(ToString::to_string).unwrap_or_default();
+                let message = format!("version {version} is installed, and {before} stays the current one: {fault}");
+                Fault { message, ..fault }
+            })?,
         }
-        let answer = blocking(move || install::install(&directory, source)).await?;
+        Ok(answer)
+    }
+
+    /// Takes one version of an installed plugin out that is not the current one.
+    ///
+    /// # Errors
+    /// `not_found` for a plugin or a version that is not there; `wrong_state` for the current one.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the removal.
+    pub async fn remove_version(&self, plugin: &str, version: &str, dry_run: bool) -> Result<Removal, Fault> {
+        let (id, directory) = self.changeable(plugin).await?;
+        let parsed = semver::Version::parse(version);
+        let version =
+            parsed.map_err(|error| Fault::new(Code::InvalidArgument, format!("it is no version: {error}")))?;
+        let folder = directory.join(shelf_of(&id)).join(version.to_string());
+        let answer = Removal {
+            plugin: id.clone(),
+            version: version.to_string(),
+            folder: folder.to_string_lossy().into_owned(),
+            dry_run,
+        };
+        let work = move || {
+            if dry_run {
+                return versions::plan::remove(&versions::shelf(&directory, &id)?, &id, &version);
+            }
+            install::remove_version(&directory, &id, &version)
+        };
+        blocking(work).await?;
         self.rescan().await?;
         Ok(answer)
     }
@@ -71,13 +127,16 @@ impl Registry {
         let answer = install::removal(&installed.id, &installed.found, dry_run);
         if !dry_run {
             let directory = self.absolute_directory()?;
-            blocking(move || install::remove(&directory, &installed.id, &installed.found)).await?;
+            blocking(move || {
+                install::remove(&directory, &installed.id, installed.file.parent().unwrap_or(&installed.file))
+            })
+            .await?;
             self.rescan().await?;
         }
         Ok(answer)
     }
 
-    fn absolute_directory(&self) -> Result<PathBuf, Fault> {
+    pub(crate) fn absolute_directory(&self) -> Result<PathBuf, Fault> {
         std::path::absolute(self.directory()).map_err(|error| Fault::new(Code::Internal, error.to_string()))
     }
 
@@ -129,7 +188,12 @@ impl Registry {
 
     /// Processes whose manifest was removed while no registry ran are ended.
     pub(crate) fn end_orphans(&self) {
-        for (id, hosted) in self.inner.programs.take_orphans() {
+        let orphans = self.inner.programs.take_orphans();
+        // Whoever keeps the others' processes ends these.
+        if orphans.is_empty() || self.inner.shared.lease.take(&self.directory()).is_err() {
+            return;
+        }
+        for (id, hosted) in orphans {
             let text = format!("pid {} is ended: its manifest is gone", hosted.record().plugin.pid);
             self.inner.shared.events.record(EventKind::Gone, Some(&id), None, Some(text));
             self.inner.shared.tasks.spawn(async move { program::end_orphan(&hosted).await });
@@ -138,7 +202,9 @@ impl Registry {
 }
 
 /// Runs what waits for the file system, on a thread that may.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
     let interrupted = |_| Fault::new(Code::Internal, "the work was interrupted");
     tokio::task::spawn_blocking(work).await.map_err(interrupted)?
 }

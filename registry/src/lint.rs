@@ -1,16 +1,22 @@
 //! What is wrong with a `.pconf`, with a manifest, or with every one of a directory, said all at once.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use goplug_package::{Keys, Package, Signer};
 use goplug_pconf_schema::manifest::{Folder, MANIFEST_NAME};
-use goplug_pconf_schema::{Manifest, Pconf, PconfProblem, PluginId, printable};
+use goplug_pconf_schema::{Code, Fault, Manifest, Pconf, PconfProblem, PluginId, printable};
 use serde::Serialize;
 
 use crate::discovery::{
     Confinement, Flaw, ScanOptions, check_program, directory_facts, is_candidate, read_anyway, scan,
 };
 use crate::options::{DEFAULT_EXTENSION, DEFAULT_MAX_PLUGINS};
+
+/// What the names of packages end in: ours, and the original's.
+const PACKAGES: [&str; 3] = [".plg", ".tar", ".tar.gz"];
 
 /// What [`lint`] found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -54,7 +60,7 @@ impl LintReport {
     }
 }
 
-/// Looks at one file, at the folder of one plugin, or at every `.pconf` and every manifest of a plugin directory, and tells
+/// Looks at one file, which may be a package, at the folder of one plugin, or at every `.pconf` and every manifest of a plugin directory, and tells
 /// every problem and every warning. No socket is touched and nothing is run. Blocking.
 pub fn lint(path: &Path) -> LintReport {
     if !std::fs::metadata(path).is_ok_and(|status| status.is_dir()) {
@@ -89,6 +95,11 @@ pub(crate) fn lint_source(path: &Path) -> Result<Manifest, Vec<String>> {
     }
 }
 
+/// What a manifest says that can be read, wherever it lies and whatever it names.
+pub(crate) fn lint_manifest_of(path: &Path) -> Option<Manifest> {
+    Manifest::parse(&LintedFile::new(path).read()?, Folder::default()).ok()
+}
+
 /// `namespace`: the name of the folder above that of the manifest, if it must be that of its namespace.
 fn lint_manifest(path: &Path, namespace: Option<&str>) -> LintedFile {
     let mut file = LintedFile::new(path);
@@ -107,7 +118,33 @@ fn lint_manifest(path: &Path, namespace: Option<&str>) -> LintedFile {
     file
 }
 
+/// A package: all of it is read, and nothing of it is written.
+fn lint_package(path: &Path) -> LintedFile {
+    let mut file = LintedFile::new(path);
+    let opened = std::fs::File::open(path).map_err(|error| Fault::new(Code::Internal, error.to_string()));
+    match opened.and_then(|opened| Package::open(opened, &Keys::whoever())) {
+        Err(fault) => {
+            let told = fault.data.as_ref().and_then(|data| data["problems"].as_array());
+            let told = told.map(|all| all.iter().filter_map(|text| text.as_str().map(str::to_owned)).collect());
+            told.unwrap_or_else(|| vec![fault.message]).into_iter().for_each(|problem| file.problem(problem));
+        }
+        Ok(package) => {
+            let manifest = package.manifest();
+            file.warnings.extend(manifest.warnings.iter().chain(&manifest.lint()).map(|text| LintNote::placed(text)));
+            if *package.signer() == Signer::Nobody {
+                file.warnings.push(LintNote::about_file("nobody signed it: `goplugctl pack --key`".into()));
+            }
+            file.plugin = Some(manifest.id.clone());
+        }
+    }
+    file
+}
+
 fn lint_one(path: &Path) -> LintReport {
+    let is_package = |name: &OsStr| PACKAGES.iter().any(|end| name.as_bytes().ends_with(end.as_bytes()));
+    if path.file_name().is_some_and(is_package) {
+        return LintReport { files: vec![lint_package(path)] };
+    }
     if path.file_name().is_some_and(|name| name == MANIFEST_NAME) {
         return LintReport { files: vec![lint_manifest(path, None)] };
     }

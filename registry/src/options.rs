@@ -57,6 +57,8 @@ pub struct Builder {
     pub(crate) latency: Latency,
     pub(crate) hosts: Option<PathBuf>,
     pub(crate) host_program: Option<PathBuf>,
+    pub(crate) pin_executables: bool,
+    pub(crate) trust: Option<PathBuf>,
 }
 
 /// What a call takes from the options.
@@ -150,6 +152,8 @@ impl Builder {
             latency: Latency::default(),
             hosts: None,
             host_program: None,
+            pin_executables: false,
+            trust: None,
         }
     }
 
@@ -262,6 +266,28 @@ impl Builder {
     pub fn host_program(mut self, program: impl Into<PathBuf>) -> Self {
         self.host_program = Some(program.into());
         self
+    }
+
+    /// Whether a plugin that starts itself may run only the program that it ran when it was activated first, or that was
+    /// [approved](Registry::approve) since (default: no). A process that runs another one is not activated: it is `denied`.
+    #[must_use]
+    pub fn pin_executables(mut self, on: bool) -> Self {
+        self.pin_executables = on;
+        self
+    }
+
+    /// The folder of the file in which these programs are recorded, `trust.json`; made, with mode 0700, when the first is.
+    /// It may serve any number of plugin directories, and must not lie where a plugin may write (default:
+    /// `$XDG_STATE_HOME/goplug`, else `~/.local/state/goplug`, else `/var/lib/goplug`).
+    #[must_use]
+    pub fn trust_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.trust = Some(folder.into());
+        self
+    }
+
+    pub(crate) fn trust_folder(&self) -> PathBuf {
+        let given = self.trust.clone().unwrap_or_else(crate::trust::default_folder);
+        std::path::absolute(&given).unwrap_or(given)
     }
 
     /// Where sockets may lie besides the plugin directory and the runtime folder: also where the processes listen that we

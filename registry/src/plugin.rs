@@ -7,6 +7,7 @@ use bytes::Bytes;
 use goplug_pconf_schema::admin::{MethodList, Ping, State};
 use goplug_pconf_schema::wire::hello::Hello;
 use goplug_pconf_schema::{Fault, PluginId};
+use goplug_transport::{Segment, View};
 
 use crate::call::{self, Answer, CallOptions, Exchange, Waiting};
 use crate::callback::{self, Notice, Subscribe, Subscription};
@@ -59,7 +60,55 @@ impl Plugin {
         options: CallOptions,
     ) -> Result<Answer, Fault> {
         let defaults = self.registry.shared.options.of_calls();
-        call::execute(&self.slot, &defaults, method, body.into(), &options, Waiting::Task).await
+        Ok(call::execute(&self.slot, &defaults, method, body.into(), &options, Waiting::Task).await?.into())
+    }
+
+    /// As [`Plugin::execute_with`], with the reply where the plugin has written it, if it has done so in shared memory: nobody
+    /// copies it, but whoever reads it.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Example: a sum, as fast as memory can be read
+    /// ```no_run
+    /// use goplug_registry::{CallOptions, Plugin};
+    ///
+    /// # async fn example(plugin: Plugin) -> Result<(), goplug_registry::Error> {
+    /// let picture = plugin.execute_view("paint", "", CallOptions::default()).await?;
+    /// let sum = picture.words().fold(0_u64, u64::wrapping_add);
+    /// # Ok(()) }
+    /// ```
+    pub async fn execute_view(
+        &self,
+        method: &str,
+        body: impl Into<Bytes>,
+        options: CallOptions,
+    ) -> Result<View, Fault> {
+        let defaults = self.registry.shared.options.of_calls();
+        Ok(call::execute(&self.slot, &defaults, method, body.into(), &options, Waiting::Task).await?.body)
+    }
+
+    /// Memory for a request of `length` bytes, which the plugin reads where it was written, without a copy, if there is such
+    /// memory for a call of this plugin now (at most 16 segments and 256 MiB, each of 64 KiB or more; none before the first
+    /// call, and after a second without one). If not, it is ordinary memory, and the request is sent as any other.
+    ///
+    /// What it holds at first is anything: write all of it. It is written into [`Bytes`] that may be sent to this plugin any
+    /// number of times, and used again when all of these are dropped and the plugin has read them.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # async fn example(plugin: goplug_registry::Plugin) -> Result<(), goplug_registry::Error> {
+    /// let mut picture = plugin.segment(640 * 480);
+    /// picture.fill(255);
+    /// plugin.execute("show", picture).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn segment(&self, length: usize) -> Segment {
+        let live = self.slot.live();
+        match live.as_ref().and_then(|live| live.frames.as_ref()) {
+            Some(frames) => frames.segment(length),
+            None => Segment::ordinary(length),
+        }
     }
 
     /// As [`crate::Registry::exchange`].

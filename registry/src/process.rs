@@ -38,7 +38,7 @@ impl Registry {
     ///
     /// # Errors
     /// `wrong_state` for a plugin that is disabled or has no manifest; `conflict` when a process of it runs that started
-    /// itself; else why it did not come up.
+    /// itself, or another registry keeps the processes of this directory; else why it did not come up.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the start.
@@ -54,13 +54,17 @@ impl Registry {
     /// told to stop.
     ///
     /// # Errors
-    /// `not_found`; `deadline_exceeded` when something of it cannot be killed; `wrong_state` when one that started itself is
+    /// `not_found`; `conflict` when another registry keeps its process; `deadline_exceeded` when something of it cannot be killed; `wrong_state` when one that started itself is
     /// not loaded.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the stop.
     pub async fn stop_plugin(&self, plugin: &str) -> Result<PluginId, Fault> {
-        match self.program(plugin).await {
+        let program = self.program(plugin).await;
+        if let Some(program) = &program {
+            self.keeps(&program.id).await?;
+        }
+        match program {
             Some(program) if !self.started_itself(&program) => {
                 program.ask(Command::Stop).await?;
                 Ok(program.id.clone())
@@ -91,9 +95,11 @@ impl Registry {
     /// Lets an installed plugin run again; it is started if it would be by itself. Kept on disk.
     ///
     /// # Errors
-    /// `wrong_state` for a plugin without a manifest; `internal` when it cannot be written down.
+    /// `wrong_state` for a plugin without a manifest; `conflict` when another registry keeps its process; `internal` when it
+    /// cannot be written down.
     pub async fn enable(&self, plugin: &str) -> Result<PluginId, Fault> {
         let program = self.installed_program(plugin).await?;
+        self.keeps(&program.id).await?;
         self.want(&program.id, false).await?;
         program.ask(Command::Enable).await?;
         Ok(program.id.clone())
@@ -105,6 +111,7 @@ impl Registry {
     /// As [`Registry::enable`] and [`Registry::stop_plugin`].
     pub async fn disable(&self, plugin: &str) -> Result<PluginId, Fault> {
         let program = self.installed_program(plugin).await?;
+        self.keeps(&program.id).await?;
         self.want(&program.id, true).await?;
         program.ask(Command::Disable).await?;
         Ok(program.id.clone())
@@ -172,6 +179,13 @@ impl Registry {
             Err(fault) if fault.code == Code::Conflict && slot.view().state == State::Loaded => Ok(()),
             loaded => loaded.map(drop),
         }
+    }
+
+    /// Nothing is written down that this registry may not carry out.
+    async fn keeps(&self, id: &PluginId) -> Result<(), Fault> {
+        let (lease, directory) = (Arc::clone(&self.inner.shared.lease), self.directory());
+        let taken = tokio::task::spawn_blocking(move || lease.take(&directory)).await;
+        taken.map_err(|error| Fault::new(Code::Internal, error.to_string()))?.map_err(|kept| kept.fault(id))
     }
 
     async fn want(&self, id: &PluginId, disabled: bool) -> Result<(), Fault> {

@@ -8,12 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use dashmap::DashMap;
 use goplug_pconf_schema::admin::{
-    Activation, CallbackList, DeadLetter, EventKind, MethodList, NamePattern, Ping, PluginDetail, PluginSummary,
-    ProcessDetail, State, Unloaded, Why,
+    Activation, CallbackList, DeadLetter, EventKind, MethodList, NamePattern, Ping, PluginDetail, PluginSummary, State,
+    Unloaded, Why,
 };
-use goplug_pconf_schema::manifest::MANIFEST_NAME;
 use goplug_pconf_schema::wire::event::Position;
-use goplug_pconf_schema::{Code, Fault, PluginId, printable};
+use goplug_pconf_schema::{Code, Fault, PluginId, Reason, printable};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -23,6 +22,7 @@ use crate::discovery::{Confinement, Found};
 use crate::event::{EventLog, Events};
 use crate::finder::{self, Finder, InstalledPlugin, Request};
 use crate::install;
+use crate::named;
 use crate::options::{Builder, LONGEST};
 use crate::plugin::Plugin;
 use crate::program::{self, Programs};
@@ -40,7 +40,9 @@ const MAX_SCAN_REQUESTS: usize = 256;
 ///
 /// Wherever a plugin is named, `namespace/name`, `-/name` (no namespace) and a bare `name` are understood; a bare name that
 /// fits several namespaces is a `conflict` whose `data` lists the candidates. The whole name is the fast one: it is looked
-/// up as it is.
+/// up as it is. Behind any of them `@RANGE` (`test/do@^1.2`) asks for a version: when the one that is there will not do, that
+/// is `not_found`, or `wrong_state` when another one that is installed would. A handle that was got so keeps to its plugin,
+/// whatever version follows.
 ///
 /// Dropping the last handle ([`Plugin`]s included), or [`Registry::close`], ends every call, feed and subscription, and
 /// leaves every plugin running and active.
@@ -179,7 +181,11 @@ impl Registry {
             row.manifest = installed.remove(&id).map(|plugin| show::text(&plugin.file));
             self.inner.settle(&id, row);
         }
-        rows.extend(installed.values().map(show::installed));
+        rows.extend(installed.values().map(|plugin| {
+            let mut row = show::installed(plugin);
+            self.inner.settle(&plugin.id, &mut row);
+            row
+        }));
         rows.extend(self.inner.finder.refused());
         rows.sort_by(|a, b| (&a.namespace, &a.name, &a.pconf).cmp(&(&b.namespace, &b.name, &b.pconf)));
         rows
@@ -338,7 +344,8 @@ impl Registry {
         let slot = match self.inner.find(plugin)? {
             Known::Slot(slot) => slot,
             Known::Installed(plugin) => {
-                let detail = show::detail_installed(&plugin, self.inner.finder.losers(&plugin.id));
+                let mut detail = show::detail_installed(&plugin, self.inner.finder.losers(&plugin.id));
+                self.inner.settle(&plugin.id, &mut detail.summary);
                 return Ok(PluginDetail { process: self.inner.process_of(&plugin.id), ..detail });
             }
         };
@@ -349,7 +356,7 @@ impl Registry {
             detail.process = self.inner.process_of(&slot.id);
             self.inner.settle(&slot.id, &mut detail.summary);
         }
-        detail.health = call::health(&slot).await;
+        (detail.health, detail.executable) = tokio::join!(call::health(&slot), self.inner.executable(&slot));
         Ok(detail)
     }
 
@@ -377,7 +384,7 @@ impl Registry {
     ) -> Result<Answer, Fault> {
         let slot = self.inner.resolve(plugin)?;
         let defaults = self.inner.shared.options.of_calls();
-        call::execute(&slot, &defaults, method, body.into(), &options, Waiting::Task).await
+        Ok(call::execute(&slot, &defaults, method, body.into(), &options, Waiting::Task).await?.into())
     }
 
     /// Begins a call of `method` whose request is sent, and whose reply is read, piece by piece, for bodies that need not
@@ -408,7 +415,7 @@ impl Registry {
     ) -> Result<Answer, Fault> {
         let slot = self.inner.resolve(plugin)?;
         let defaults = self.inner.shared.options.of_calls();
-        call::execute(&slot, &defaults, method, body, options, Waiting::Thread).await
+        Ok(call::execute(&slot, &defaults, method, body, options, Waiting::Thread).await?.into())
     }
 
     /// Asks a plugin for an echo, within a second. Runs none of its author's code in v1.
@@ -461,7 +468,8 @@ impl Registry {
                 Ok(Known::Slot(slot)) if is_so(&slot, &what) => return Ok(()),
                 Ok(Known::Installed(_)) if what == Wait::Discovered => return Ok(()),
                 Err(fault) if fault.code == Code::NotFound && what == Wait::Gone => return Ok(()),
-                Err(fault) if fault.code != Code::NotFound => return Err(fault),
+                // Another version of it may follow.
+                Err(fault) if !matches!(fault.code, Code::NotFound | Code::WrongState) => return Err(fault),
                 _ => {}
             }
             let auto = self.auto_discover();
@@ -471,8 +479,7 @@ impl Registry {
                 continue;
             }
             if Instant::now() >= until {
-                let text = format!("plugin `{}` was not {} in time", printable(plugin), wording(&what));
-                return Err(Fault::new(Code::DeadlineExceeded, text));
+                return Err(self.not_in_time(plugin, &what));
             }
             self.rescan().await?;
             if matches!(what, Wait::Loaded | Wait::Callback(_)) {
@@ -575,12 +582,32 @@ impl Registry {
         self.inner.slots.clear();
         _ = self.inner.scans.send(Request::Close).await;
         self.inner.shared.tasks.end(CLOSE_WAIT).await;
+        self.inner.shared.lease.release();
         self.inner.shared.events.close();
     }
 }
 
+impl Registry {
+    /// Why a wait ended without what was waited for: what can be mended only by somebody is told.
+    fn not_in_time(&self, plugin: &str, what: &Wait) -> Fault {
+        let text = format!("plugin `{}` was not {} in time", printable(plugin), wording(what));
+        let found = self.inner.find(plugin).ok().filter(|_| matches!(what, Wait::Loaded | Wait::Callback(_)));
+        let fault = match found {
+            Some(Known::Slot(slot)) => slot.not_callable(),
+            Some(Known::Installed(plugin)) => no_process(&plugin),
+            None => return Fault::new(Code::DeadlineExceeded, text),
+        };
+        let is_final =
+            matches!(fault.reason, Some(Reason::Disabled | Reason::GivenUp | Reason::NoHost | Reason::Untrusted));
+        if !is_final {
+            return Fault::new(Code::DeadlineExceeded, text);
+        }
+        Fault { reason: fault.reason, ..Fault::new(Code::DeadlineExceeded, format!("{text}: {fault}")) }
+    }
+}
+
 pub(crate) fn runs(plugin: &PluginId) -> Fault {
-    Fault::new(Code::WrongState, format!("plugin `{plugin}` runs: stop it first"))
+    Fault::new(Code::WrongState, format!("plugin `{plugin}` runs: stop it first")).with_reason(Reason::Running)
 }
 
 /// Why a plugin that is only installed cannot be called or loaded.
@@ -589,7 +616,8 @@ fn no_process(plugin: &InstalledPlugin) -> Fault {
     let because = plugin.last_error.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
     let text = format!("plugin `{}` is {state}, no process of it runs{because}", plugin.id);
     let code = if matches!(state, State::Starting | State::Backoff) { Code::Unavailable } else { Code::WrongState };
-    Fault::new(code, text)
+    let reason = plugin.last_error.as_ref().and_then(|fault| fault.reason).or(state.reason());
+    Fault { reason, ..Fault::new(code, text) }
 }
 
 fn is_so(slot: &Slot, what: &Wait) -> bool {
@@ -615,6 +643,7 @@ impl Drop for Inner {
     /// As [`Registry::close`], without waiting: feeds and readers of events may be held longer than the registry.
     fn drop(&mut self) {
         self.shared.closed.send_replace(true);
+        self.shared.lease.release();
         self.shared.events.close();
     }
 }
@@ -631,8 +660,16 @@ impl Inner {
         }
     }
 
-    /// The plugin of that name, whether it runs or is only installed.
+    /// The plugin of that name, in a version that will do, whether it runs or is only installed.
     pub(crate) fn find(&self, plugin: &str) -> Result<Known, Fault> {
+        match self.find_named(plugin) {
+            Err(fault) if plugin.contains('@') && fault.code == Code::NotFound => named::find(self, plugin, fault),
+            found => found,
+        }
+    }
+
+    /// The same, what is behind an `@` being part of the name.
+    pub(crate) fn find_named(&self, plugin: &str) -> Result<Known, Fault> {
         if let Some(slot) = self.slots.get(plugin).map(|entry| Arc::clone(entry.value())) {
             return Ok(Known::Slot(slot));
         }
@@ -675,12 +712,6 @@ impl Inner {
         self.slots.get(id.as_str()).map(|entry| Arc::clone(entry.value()))
     }
 
-    /// Whether the plugin is there because of its manifest: what becomes of a `.pconf` of it says nothing then.
-    pub(crate) fn is_kept(&self, id: &PluginId) -> bool {
-        let by_manifest = |slot: Arc<Slot>| slot.view().file.file_name().is_some_and(|name| name == MANIFEST_NAME);
-        self.programs.get(id).is_some() && self.slot(id).is_some_and(by_manifest)
-    }
-
     /// A process that we started answers: as if a `.pconf` had appeared, or named another process now.
     pub(crate) async fn offered(&self, id: &PluginId, file: PathBuf, found: Arc<Found>) -> Arc<Slot> {
         if let Some(slot) = self.slot(id) {
@@ -694,37 +725,6 @@ impl Inner {
     pub(crate) async fn uninstalled(&self, id: &PluginId) {
         self.programs.remove(id);
         self.news(id, FileNews::Removed).await;
-    }
-
-    /// Everything that is installed, with what its keeper says.
-    fn installed(&self) -> Vec<InstalledPlugin> {
-        self.finder.installed().into_iter().map(|plugin| self.with_process(plugin)).collect()
-    }
-
-    fn with_process(&self, mut plugin: InstalledPlugin) -> InstalledPlugin {
-        if let Some(program) = self.programs.get(&plugin.id) {
-            let view = program.view();
-            (plugin.state, plugin.last_error) = (view.state, view.last_error.clone());
-        }
-        plugin
-    }
-
-    /// The state of an installed plugin without a process, of which its supervisor may not have heard yet.
-    pub(crate) fn kept_state(&self, id: &PluginId) -> Option<State> {
-        let program = self.programs.get(id).filter(|program| !program.is_running())?;
-        let is_served = self.slot(id).is_some_and(|slot| slot.live().is_some() || !self.is_kept(id));
-        (!is_served).then(|| program.view().state)
-    }
-
-    /// Adds what the keeper of a plugin's process knows to its row.
-    fn settle(&self, id: &PluginId, row: &mut PluginSummary) {
-        row.state = self.kept_state(id).unwrap_or(row.state);
-        row.pid = row.pid.or_else(|| self.programs.get(id)?.pid());
-    }
-
-    /// What is known of the process of an installed plugin that is started here.
-    fn process_of(&self, id: &PluginId) -> Option<ProcessDetail> {
-        self.programs.get(id).map(|program| program.detail())
     }
 
     /// Whether a process of the plugin was found.

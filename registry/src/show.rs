@@ -46,6 +46,8 @@ fn summary_of(slot: &Slot, view: &View) -> PluginSummary {
         protocol: wire.and_then(Wire::number),
         since: view.since.clone(),
         last_error: view.last_error.as_ref().map(ToString::to_string),
+        versions: Vec::new(),
+        pinned: None,
     }
 }
 
@@ -70,6 +72,8 @@ pub(crate) fn refused(file: &Path, refusal: &Refusal, since: &str) -> PluginSumm
         protocol: None,
         since: since.to_owned(),
         last_error: Some(refusal.reason.clone()),
+        versions: Vec::new(),
+        pinned: None,
     }
 }
 
@@ -96,6 +100,8 @@ pub(crate) fn installed(plugin: &InstalledPlugin) -> PluginSummary {
         protocol: None,
         since: plugin.since.clone(),
         last_error: plugin.last_error.as_ref().map(ToString::to_string),
+        versions: Vec::new(),
+        pinned: None,
     }
 }
 
@@ -122,6 +128,7 @@ pub(crate) fn detail_installed(plugin: &InstalledPlugin, conflicts: Vec<String>)
         calls: 0,
         installed: Some(manifest_of(plugin)),
         process: None,
+        executable: None,
     }
 }
 
@@ -174,6 +181,7 @@ pub(crate) fn detail(slot: &Slot, conflicts: Vec<String>) -> PluginDetail {
         calls: live.as_ref().map_or(0, |live| live.calls.load(Ordering::Relaxed)),
         installed: None,
         process: None,
+        executable: None,
         summary,
     }
 }

@@ -301,6 +301,7 @@ impl Started {
             file_uid: rustix::process::geteuid().as_raw(),
             warnings: Vec::new(),
             is_tilotech: false,
+            is_started: true,
         };
         Ok(supervisor::spawn(&self.registry.shared, id, self.socket.clone(), Arc::new(found)))
     }

@@ -16,6 +16,7 @@ use goplug_pconf_schema::admin::{State, Why};
 use goplug_pconf_schema::{Fault, PluginId};
 
 use crate::discovery::{Found, Installed, Refusal};
+use crate::lease::KeptElsewhere;
 
 pub(crate) use gather::gather;
 pub(crate) use knock::{Knock, knock};
@@ -148,6 +149,8 @@ pub(crate) struct ProcessFindings {
     pub(crate) retry_in: Option<Duration>,
     /// A call starts it.
     pub(crate) is_asleep: bool,
+    /// Another registry of the directory keeps it.
+    pub(crate) kept_by: Option<KeptElsewhere>,
 }
 
 /// Makes the answer.

@@ -35,6 +35,7 @@ pub(crate) fn mend(path: &Path, refusal: &Refusal) -> String {
         Flaw::Mode(_) => format!("chmod o-w {file}"),
         Flaw::Closed => format!("chmod u+r {file}"),
         Flaw::Unreadable => "goplugctl rescan".to_owned(),
+        Flaw::NoVersion => format!("rm {}", word(path.parent().unwrap_or(path))),
         Flaw::Size(_) | Flaw::Text | Flaw::SocketPath | Flaw::SocketOutside | Flaw::Folder => {
             format!("goplugctl lint {file}")
         }

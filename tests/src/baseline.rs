@@ -39,6 +39,12 @@ impl Baseline {
         Self { descriptors: self.descriptors + extra, ..self }
     }
 
+    /// The same, with some mappings more of memory that is shared with a plugin.
+    #[must_use]
+    pub fn with_shared(self, extra: usize) -> Self {
+        Self { shared: self.shared + extra, ..self }
+    }
+
     /// Waits until this process holds no more than it did then.
     ///
     /// # Panics
@@ -69,7 +75,7 @@ fn links(folder: &str) -> Vec<std::path::PathBuf> {
 
 fn shared() -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    maps.lines().filter(|line| line.contains("memfd:goplug-rings")).count()
+    maps.lines().filter(|line| line.contains("memfd:goplug-")).count()
 }
 
 /// Children of every thread, dead ones that nobody reaped included.

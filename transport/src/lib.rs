@@ -3,7 +3,8 @@
 //! In reading order: [`Connection`] (the registry's side: one request at a time over one socket), [`serve`] with
 //! [`Handler`] (the plugin's side), [`bind`] (a socket file that a dead predecessor cannot block and a live one keeps),
 //! [`Peer`] (who is at the other end, and whether that process still lives), [`close_on_exec`], [`FrameConnection`] and [`FrameServer`] (many
-//! calls at once, on a socket that began as HTTP, or through memory that both sides share).
+//! calls at once, on a socket that began as HTTP, or through memory that both sides share), [`Segment`] and [`View`] (a body that is
+//! written and read in such memory).
 //!
 //! HTTP/1.1 is our own, on httparse; `docs/decisions/0001-own-http.md` says why. Nothing here knows what a plugin is,
 //! and nothing that the other side sends can panic, hang or exhaust the process: heads are at most
@@ -44,11 +45,11 @@ pub use frame::{
 #[cfg(feature = "server")]
 pub use frame::{
     Answered, Cancel, Closed, FrameBody, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late,
-    NextNotice, NoticeSource, Outlet, Replier,
+    NextNotice, NoticeSource, Outlet, Replier, segment_for,
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use http::{MAX_FIELDS, MAX_HEAD_BYTES};
-pub use peer::{Peer, close_on_exec, pidfd_inode};
+pub use peer::{Peer, Program, close_on_exec, pidfd_inode};
 #[cfg(feature = "server")]
 pub use server::{
     Handler, IncomingBody, ServerBody, ServerHead, ServerLimits, ServerRequest, ServerResponse, ServerUpgrade, Written,
@@ -57,6 +58,8 @@ pub use server::{
 #[cfg(feature = "memory")]
 #[cfg(any(feature = "client", feature = "server"))]
 pub use shm::Region as SharedMemory;
+#[cfg(any(feature = "client", feature = "server"))]
+pub use shm::{Segment, View, ViewReader, Words};
 pub use socket::{BoundSocket, SocketFile, bind};
 
 #[cfg(test)]

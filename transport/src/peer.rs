@@ -1,5 +1,7 @@
 //! Who is at the other end of a Unix socket, and whether that process still lives.
 
+mod program;
+
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -10,6 +12,8 @@ use rustix::process::{Pid, PidfdFlags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
+
+pub use program::Program;
 
 /// `f_type` of the file system of pidfds, on which an inode number names one process for as long as the system runs.
 const PIDFS_MAGIC: u64 = 0x5049_4446;

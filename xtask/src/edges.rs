@@ -12,15 +12,16 @@ use crate::steps::output;
 use crate::{cargo, no_arguments, tree};
 
 /// Our packages and those of ours that each may use, tests included.
-const EDGES: [(&str, &[&str]); 13] = [
+const EDGES: [(&str, &[&str]); 14] = [
     ("goplug-pconf-schema", &[]),
     ("goplug-transport", &["goplug-pconf-schema"]),
     ("goplug-plugin-impl", &["goplug-pconf-schema", "goplug-transport"]),
-    ("goplug-registry", &["goplug-pconf-schema", "goplug-transport"]),
+    ("goplug-package", &["goplug-pconf-schema"]),
+    ("goplug-registry", &["goplug-package", "goplug-pconf-schema", "goplug-transport"]),
     ("goplug-interface-macros", &[]),
     ("goplug-interface", &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplug-interface-macros"]),
     ("goplugd", &["goplug-pconf-schema", "goplug-registry"]),
-    ("goplugctl", &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplugd"]),
+    ("goplugctl", &["goplug-package", "goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplugd"]),
     ("goplug-host", &["goplug-pconf-schema", "goplug-transport"]),
     ("goplug-examples", &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplug-interface"]),
     (
@@ -47,14 +48,19 @@ const EDGES: [(&str, &[&str]); 13] = [
 const NOT_BELOW_DATA: [&str; 5] = ["axum", "hyper", "mio", "notify", "tokio"];
 
 /// Third-party crates as code names them, the package that may use each, and where in it the crate may be named.
-const ADDRESSES: [(&str, &str, &[&str]); 8] = [
+const ADDRESSES: [(&str, &str, &[&str]); 13] = [
     ("notify", "goplug-registry", &["registry/src/discovery/watch"]),
+    ("sha2", "goplug-registry", &["registry/src/trust/digest.rs"]),
     ("dashmap", "goplug-registry", &["registry/src/registry.rs"]),
     ("hyperlocal", "goplugctl", &["goplugctl/src/target/daemon"]),
     ("axum", "goplugd", &["goplugd/src/api", "goplugd/src/daemon.rs"]),
     ("serde_path_to_error", "goplug-plugin-impl", &["plugin-impl/src/typed.rs"]),
     ("syn", "goplug-interface-macros", &["interface-macros/src"]),
     ("signal_hook", "goplug-host", &["goplug-host/src/host.rs"]),
+    ("tar", "goplug-package", &["package/src/archive.rs", "package/src/pack.rs"]),
+    ("flate2", "goplug-package", &["package/src/stream.rs", "package/src/pack.rs", "package/tests/it"]),
+    ("ruzstd", "goplug-package", &["package/src/stream.rs", "package/tests/it"]),
+    ("minisign_verify", "goplug-package", &["package/src/keys.rs"]),
     ("httparse", "goplug-transport", &["transport/src/http"]),
 ];
 

@@ -16,6 +16,7 @@ const TESTS: [(&str, &[&str]); 2] = [
         &[
             "frame::patience::",
             "frame::client::fuzz::",
+            "frame::lending::",
             "shm::ring::tests::bytes_",
             "shm::ring::tests::a_ring_",
             "shm::ring::tests::threads_",

@@ -2,6 +2,7 @@
 
 mod bare;
 mod daemon;
+mod in_place;
 mod library;
 mod memory;
 mod pieces;
@@ -15,6 +16,7 @@ use goplug_registry::Latency;
 use bare::{Bare, Waiting};
 use daemon::Daemon;
 pub(crate) use daemon::run as daemon;
+use in_place::{InPlace, Written};
 use library::{Face, Handler, Library, Transport};
 use memory::Memory;
 use pieces::Pieces;
@@ -53,6 +55,9 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
         for runtime in [Some(Runtime::CurrentThread), Some(Runtime::MultiThread), None] {
             all.push(Box::new(Pieces { frames, runtime }));
         }
+    }
+    for written in [Written::Before, Written::EachTime, Written::EachTimeAndCopied] {
+        all.push(Box::new(InPlace { written }));
     }
     all.push(Box::new(Daemon));
     all

@@ -7,7 +7,7 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
 }
 
 /// The verbs of this version, in the order of `--help`: a verb that does not exist yet is absent.
-const VERBS: [&str; 35] = [
+const VERBS: [&str; 41] = [
     "list",
     "status",
     "inspect",
@@ -36,7 +36,13 @@ const VERBS: [&str; 35] = [
     "listen",
     "install",
     "remove",
+    "upgrade",
+    "rollback",
+    "pin",
+    "diff",
     "lint",
+    "pack",
+    "trust",
     "daemon",
     "completion",
     "man",
@@ -106,9 +112,15 @@ fn what_makes_no_sense_is_refused() {
         "bench x y -t 61m",
         "bench x y --warmup 61m",
         "wait x --for=born",
+        "trust",
+        "trust approve x --sha256 00",
+        "trust revoke",
         "wait x --for=callback=",
         "listen x y --after 7",
         "completion smallsh",
+        "upgrade x --rollback-on err>1",
+        "pin x",
+        "pin x ^1 --clear",
     ] {
         assert_eq!(parse(line).map(|cli| format!("{cli:?}")).unwrap_err().exit_code(), 2, "{line}");
     }

@@ -161,10 +161,7 @@ pub(super) async fn failed(
 ) -> Failure {
     let (shown, method) = (escape(plugin.as_str()), escape(method));
     let hint = match fault.code {
-        Code::WrongState => {
-            let load = || format!("goplugctl {verb} --load {shown} {method}");
-            Some(super::process::mends(&fault, plugin).unwrap_or_else(load))
-        }
+        Code::WrongState if fault.reason.is_none() => Some(format!("goplugctl {verb} --load {shown} {method}")),
         // Either the plugin or its method is not there.
         Code::NotFound => {
             let known = session.target.known().await.unwrap_or_default();

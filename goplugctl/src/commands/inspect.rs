@@ -88,6 +88,8 @@ fn describe(detail: &PluginDetail, style: Style) -> String {
     line("error", text(&summary.last_error), Paint::Bad);
     line("description", text(&detail.description), Paint::None);
     line("version", text(&summary.version), Paint::None);
+    line("versions", summary.versions.join(", "), Paint::None);
+    line("pinned", text(&summary.pinned), Paint::None);
     line("protocol", summary.protocol.map(|number| format!("v{number}")).unwrap_or_default(), Paint::None);
     line("transport", detail.transport.map(|transport| transport.as_str().to_owned()).unwrap_or_default(), Paint::None);
     line("active", detail.active.map(|active| active.to_string()).unwrap_or_default(), Paint::None);
@@ -95,6 +97,9 @@ fn describe(detail: &PluginDetail, style: Style) -> String {
     line("lazy", if summary.lazy_load { "loaded when asked for".into() } else { String::new() }, Paint::None);
     line("pid", number(summary.pid), Paint::None);
     line("uid", number(detail.uid), Paint::None);
+    for (title, value, paint) in detail.executable.iter().flat_map(super::trust::lines) {
+        line(title, value, paint);
+    }
     line("epoch", text(&detail.epoch), Paint::None);
     line("file", text(&summary.pconf), Paint::None);
     line("manifest", text(&summary.manifest), Paint::None);

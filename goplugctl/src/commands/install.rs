@@ -1,19 +1,20 @@
 //! `install` and `remove`: folders in, folders out.
 
 use goplug_pconf_schema::admin::{Installation, Removal};
-use goplug_pconf_schema::{Code, Fault};
+use goplug_pconf_schema::{Code, Fault, PluginRef};
 
-use crate::args::{InstallArgs, RemoveArgs};
+use crate::args::{InstallArgs, Plugins, RemoveArgs};
 use crate::failure::Failure;
 use crate::output::escape;
 use crate::session::Session;
-use crate::target::Change;
+use crate::target::{Change, Install};
 
 pub(super) async fn install(session: &mut Session, args: &InstallArgs) -> Result<(), Failure> {
     let what = format!("cannot install {}", escape(&args.source.display().to_string()));
     let failed = |fault: Fault| {
         let hint = match fault.code {
             Code::InvalidArgument => Some(format!("goplugctl lint {}", escape(&args.source.display().to_string()))),
+            Code::Denied => Some("goplugctl trust add KEY".to_owned()),
             Code::Conflict => Some("goplugctl list".to_owned()),
             _ => None,
         };
@@ -26,39 +27,59 @@ pub(super) async fn install(session: &mut Session, args: &InstallArgs) -> Result
     // A daemon may stand in another folder.
     let source = std::path::absolute(&args.source)
         .map_err(|error| failed(Fault::new(Code::InvalidArgument, error.to_string())))?;
-    let answer = session.target.install(&source, args.dry_run).await.map_err(failed)?;
+    let how = Install { allow_unsigned: args.allow_unsigned, dry_run: args.dry_run };
+    let answer = session.target.install(&source, how).await.map_err(failed)?;
     let names = vec![answer.plugin.to_string()];
+    if let (Some(note), false, false) = (&answer.note, answer.current, args.dry_run) {
+        // Else it would be looked for in vain.
+        let (plugin, version) = (&answer.plugin, &answer.version);
+        session.say(&format!("{plugin} {version} lies beside and is not current: {}\n", escape(note)));
+    }
     if !args.dry_run {
         return Ok(session.out.changed(&[answer], true, &names)?);
     }
     let Installation { plugin, version, folder, files, bytes, .. } = &answer;
     let folder = escape(folder);
-    let text = format!("{plugin} {version} would be installed in {folder}: {files} files, {bytes} bytes\n");
+    let note = answer.note.as_ref().map(|note| {
+        let word = if answer.current { "current" } else { "not current" };
+        format!(", {word}: {}", escape(note))
+    });
+    let note = note.unwrap_or_default();
+    let text = format!("{plugin} {version} would be installed in {folder}: {files} files, {bytes} bytes{note}\n");
     Ok(session.out.show(std::slice::from_ref(&answer), true, || names, |_, _| text)?)
 }
 
+/// One version of a plugin: what is behind the last `@` is a whole version, and no range.
+fn split(name: &str) -> (&str, Option<&str>) {
+    PluginRef::split_version(name).map_or((name, None), |(name, version)| (name, Some(version)))
+}
+
 pub(super) async fn remove(session: &mut Session, args: &RemoveArgs) -> Result<(), Failure> {
-    let picked = session.several("cannot remove", &args.plugins).await?;
+    let (plugins, versions): (Vec<_>, Vec<_>) = args.plugins.plugins.iter().map(|name| split(name)).unzip();
+    let version = match versions.as_slice() {
+        [version] => *version,
+        several if several.iter().all(Option::is_none) => None,
+        _ => return Err(Failure::usage("cannot remove", "a single version is removed alone: name one plugin")),
+    };
+    let plugins = plugins.into_iter().map(str::to_owned).collect();
+    let picked = session.several("cannot remove", &Plugins { plugins, all: args.plugins.all }).await?;
     let asks = !picked.one && !args.dry_run;
     if asks && !session.confirm(&format!("remove {} plugins?", picked.plugins.len())).await? {
         return Ok(());
     }
     let (mut names, mut done) = (Vec::new(), Vec::new());
     for plugin in &picked.plugins {
-        if args.stop && !args.dry_run {
+        if args.stop && !args.dry_run && version.is_none() {
             // Whether it runs on is told by the removal.
             _ = session.target.change(plugin, Change::Stop).await;
         }
-        match session.target.remove(plugin, args.dry_run).await {
+        match session.target.remove(plugin, version, args.dry_run).await {
             Ok(removal) => {
                 names.push(plugin.to_string());
                 done.push(removal);
             }
             Err(fault) => {
-                let runs = fault.code == Code::WrongState && fault.message.ends_with("stop it first");
-                let failure = Failure::new(format!("cannot remove `{plugin}`"), fault);
-                let hint = format!("goplugctl stop {}", escape(plugin.as_str()));
-                session.failed(if runs { failure.hint(hint) } else { failure }.about(plugin))?;
+                session.failed(Failure::new(format!("cannot remove `{plugin}`"), fault).about(plugin))?;
             }
         }
     }

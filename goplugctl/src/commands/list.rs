@@ -22,7 +22,10 @@ pub(super) async fn list(session: &mut Session, args: &ListArgs) -> Result<(), F
     let (mut shown, mut missed) = (Vec::new(), false);
     for name in &args.plugins {
         let what = format!("cannot list `{name}`");
-        let fits = if pick::is_glob(name) {
+        let fits = if pick::ranged(&what, name, &known)?.is_some() {
+            pick::any(&what, name, &known)
+                .map(|ids| known.iter().filter(|row| row.id().is_some_and(|id| ids.contains(&id))).cloned().collect())
+        } else if pick::is_glob(name) {
             pick::matching(&what, name, &known).map(|found| found.into_iter().cloned().collect())
         } else {
             named(&what, name, &known, &directories)
@@ -81,6 +84,10 @@ async fn status_of(session: &mut Session, name: &str) -> Result<(), Failure> {
         if let Some(error) = &summary.last_error {
             line.push_str(&format!("  {}\n", escape(error)));
         }
+        if summary.versions.len() > 1 || summary.pinned.is_some() {
+            let version = summary.version.as_deref().unwrap_or("-");
+            line.push_str(&format!("  version {}, installed {}\n", escape(version), escape(&installed(summary))));
+        }
         if let Some(process) = &detail.process {
             line.push_str(&process_text(process));
         }
@@ -110,7 +117,8 @@ pub(super) fn running(process: &ProcessDetail) -> Option<String> {
         1 => "started once".to_owned(),
         count => format!("started {count} times"),
     };
-    Some(format!("since {since}, host pid {host}, {starts}"))
+    let kept = process.kept_by.map(|pid| format!(", kept by the registry in pid {pid}")).unwrap_or_default();
+    Some(format!("since {since}, host pid {host}, {starts}{kept}"))
 }
 
 /// Answer of `status` without a plugin.
@@ -171,7 +179,7 @@ fn named(
 fn table(plugins: &[PluginSummary], style: Style, wide: bool) -> String {
     let mut head = vec!["PLUGIN", "STATE", "VERSION", "PROTOCOL", "METHODS", "PID"];
     if wide {
-        head.extend(["LAZY", "SINCE", "SOCKET", "PCONF"]);
+        head.extend(["INSTALLED", "LAZY", "SINCE", "SOCKET", "PCONF"]);
     }
     head.push("LAST ERROR");
     let mut table = Table::new(head);
@@ -190,7 +198,7 @@ fn table(plugins: &[PluginSummary], style: Style, wide: bool) -> String {
             let path = |path: &Option<String>| path.clone().unwrap_or_else(dash);
             let file = plugin.pconf.clone().or_else(|| plugin.manifest.clone());
             row.extend(
-                [lazy.to_owned(), plugin.since.clone(), path(&plugin.socket), path(&file)]
+                [installed(plugin), lazy.to_owned(), plugin.since.clone(), path(&plugin.socket), path(&file)]
                     .map(|cell| (cell, Paint::None)),
             );
         }
@@ -198,6 +206,12 @@ fn table(plugins: &[PluginSummary], style: Style, wide: bool) -> String {
         table.row(row);
     }
     table.render(style)
+}
+
+/// Its versions, and which may become current.
+fn installed(plugin: &PluginSummary) -> String {
+    let versions = if plugin.versions.is_empty() { "-".to_owned() } else { plugin.versions.join(",") };
+    plugin.pinned.as_ref().map_or(versions.clone(), |range| format!("{versions} pinned to {range}"))
 }
 
 fn status_text(status: &Status, style: Style) -> String {

@@ -39,7 +39,7 @@ pub(super) fn class_word(class: Class) -> &'static str {
 /// A failure that loading the plugin would mend says so.
 pub(super) fn needs_load(what: String, fault: Fault, plugin: &PluginId) -> Failure {
     let load = || (fault.code == Code::WrongState).then(|| format!("goplugctl load {}", escape(plugin.as_str())));
-    let hint = super::process::mends(&fault, plugin).or_else(load);
+    let hint = if fault.reason.is_none() { load() } else { None };
     let failure = Failure::new(what, fault);
     match hint {
         Some(hint) => failure.hint(hint).about(plugin),
@@ -65,7 +65,15 @@ fn methods_text(list: &MethodList, style: Style, wide: bool) -> String {
         ];
         if wide {
             row.push(method.deadline_ms.map_or_else(|| "-".into(), |ms| format!("{ms} ms")));
-            row.extend([yes(method.serial), schema(&method.input), schema(&method.output)]);
+            let either = |whole: &Option<_>, item: &Option<_>| match item {
+                Some(_) => format!("stream of {}", schema(item)),
+                None => schema(whole),
+            };
+            row.extend([
+                yes(method.serial),
+                either(&method.input, &method.input_item),
+                either(&method.output, &method.output_item),
+            ]);
         }
         table.plain(row);
     }

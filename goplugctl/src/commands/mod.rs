@@ -15,14 +15,17 @@ mod list;
 mod measure;
 mod methods;
 pub(crate) mod own;
+pub(crate) mod pack;
 mod ping;
 mod process;
 mod standing;
+mod trust;
+mod versions;
 mod why;
 
 pub(crate) use events::listen_to;
 
-use crate::args::Verb;
+use crate::args::{TrustVerb, Verb};
 use crate::failure::Failure;
 use crate::session::Session;
 use crate::target::Change;
@@ -46,6 +49,10 @@ pub(crate) async fn run(session: &mut Session, verb: &Verb) -> Result<(), Failur
         Verb::Wait(args) => standing::wait(session, args).await,
         Verb::Install(args) => install::install(session, args).await,
         Verb::Remove(args) => install::remove(session, args).await,
+        Verb::Upgrade(args) => versions::upgrade(session, args).await,
+        Verb::Rollback(args) => versions::rollback(session, args).await,
+        Verb::Pin(args) => versions::pin(session, args).await,
+        Verb::Diff(args) => versions::diff(session, args).await,
         Verb::Load(args) => life::load(session, args).await,
         Verb::Unload(args) => life::unload(session, args).await,
         Verb::Reload(args) => life::reload(session, args).await,
@@ -55,6 +62,13 @@ pub(crate) async fn run(session: &mut Session, verb: &Verb) -> Result<(), Failur
         Verb::Enable(args) => process::change(session, args, Change::Enable).await,
         Verb::Disable(args) => process::change(session, args, Change::Disable).await,
         Verb::Logs(args) => process::logs(session, args).await,
+        Verb::Trust(TrustVerb::List(args)) if args.keys => trust::keys(session).await,
+        Verb::Trust(TrustVerb::List(_)) => trust::list(session).await,
+        Verb::Trust(TrustVerb::Add(args)) => trust::add(session, args).await,
+        Verb::Trust(TrustVerb::Remove(args)) => trust::remove(session, args).await,
+        Verb::Trust(TrustVerb::Show(args)) => trust::show(session, args).await,
+        Verb::Trust(TrustVerb::Approve(args)) => trust::approve(session, args).await,
+        Verb::Trust(TrustVerb::Revoke(args)) => trust::revoke(session, args).await,
         Verb::Rescan => life::rescan(session).await,
         Verb::Ping(args) => ping::ping(session, args).await,
         Verb::Execute(args) => execute::execute(session, args).await,
@@ -62,6 +76,7 @@ pub(crate) async fn run(session: &mut Session, verb: &Verb) -> Result<(), Failur
         Verb::Listen(args) => events::listen(session, args).await,
         Verb::Doctor
         | Verb::Lint(_)
+        | Verb::Pack(_)
         | Verb::Daemon(_)
         | Verb::Completion(_)
         | Verb::Man(_)

@@ -1,7 +1,6 @@
 //! `start`, `stop`, `restart`, `enable`, `disable`, `logs`: the processes of installed plugins.
 
 use futures_util::StreamExt;
-use goplug_pconf_schema::{Code, Fault, PluginId};
 
 use super::life::show;
 use crate::args::{LogsArgs, Plugins};
@@ -21,7 +20,7 @@ pub(super) async fn change(session: &mut Session, args: &Plugins, change: Change
     for plugin in &picked.plugins {
         match session.target.change(plugin, change).await {
             Ok(changed) => done.push((plugin.to_string(), changed)),
-            Err(fault) => session.failed(failed(format!("cannot {verb} `{plugin}`"), fault, plugin))?,
+            Err(fault) => session.failed(Failure::new(format!("cannot {verb} `{plugin}`"), fault).about(plugin))?,
         }
     }
     show(session, &picked, done)
@@ -30,7 +29,7 @@ pub(super) async fn change(session: &mut Session, args: &Plugins, change: Change
 pub(super) async fn logs(session: &mut Session, args: &LogsArgs) -> Result<(), Failure> {
     let what = format!("cannot show the output of `{}`", args.plugin);
     let plugin = session.one(&what, &args.plugin).await?;
-    let failed = |fault| failed(format!("cannot show the output of `{plugin}`"), fault, &plugin);
+    let failed = |fault| Failure::new(format!("cannot show the output of `{plugin}`"), fault).about(&plugin);
     let mut items = session.target.logs(&plugin, args.follow).await.map_err(failed)?;
     let format = session.out.format();
     if !args.follow && format == Format::Json {
@@ -45,28 +44,4 @@ pub(super) async fn logs(session: &mut Session, args: &LogsArgs) -> Result<(), F
         session.out.item(format, &entry, || plugin.to_string(), |_| escape(&entry.text))?;
     }
     Ok(())
-}
-
-/// What helps with a process that does not do as it is told.
-fn failed(what: String, fault: Fault, plugin: &PluginId) -> Failure {
-    let hint = mends(&fault, plugin);
-    let failure = Failure::new(what, fault);
-    match hint {
-        Some(hint) => failure.hint(hint).about(plugin),
-        None => failure.about(plugin),
-    }
-}
-
-/// The command that mends the state of an installed plugin's process, where the message tells of it.
-pub(super) fn mends(fault: &Fault, plugin: &PluginId) -> Option<String> {
-    let state = fault.message.strip_prefix(&format!("plugin `{plugin}` is "))?;
-    let about_process = ["no process of it runs", "start it first", "enable it first"];
-    let about_process = about_process.iter().any(|words| state.contains(words));
-    let verb = match state.split([' ', ',', ':']).next()? {
-        "disabled" => "enable",
-        "failed" => "logs",
-        "stopped" | "discovered" if about_process && fault.code == Code::WrongState => "start",
-        _ => return None,
-    };
-    (about_process || verb == "logs").then(|| format!("goplugctl {verb} {}", escape(plugin.as_str())))
 }

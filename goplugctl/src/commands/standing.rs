@@ -48,7 +48,7 @@ async fn is(session: &mut Session, args: &Plugins, exit: fn(&Standing) -> u8) ->
         match found {
             Ok(plugins) => standings.extend(plugins.iter().map(|plugin| standing(plugin, &known))),
             // Not to be there is an answer here, not an error.
-            Err(failure) if failure.exit() == exit_code::NOT_FOUND => standings.push(unknown(&name)),
+            Err(failure) if is_missing(&failure) => standings.push(unknown(&name)),
             Err(failure) => session.failed(failure)?,
         }
     }
@@ -69,7 +69,7 @@ pub(super) async fn wait(session: &mut Session, args: &WaitArgs) -> Result<(), F
     let what = format!("cannot wait for `{}`", args.plugin);
     // A plugin that is not there yet can be waited for by its whole name; a bare one then has no namespace.
     let plugin = match session.one(&what, &args.plugin).await {
-        Err(failure) if failure.exit() == exit_code::NOT_FOUND => crate::pick::whole(&what, &args.plugin)?,
+        Err(failure) if is_missing(&failure) => crate::pick::whole(&what, &args.plugin)?,
         other => other?,
     };
     let timeout = session.timeout.unwrap_or(DEFAULT_WAIT);
@@ -80,6 +80,11 @@ pub(super) async fn wait(session: &mut Session, args: &WaitArgs) -> Result<(), F
         true,
         &[plugin.to_string()],
     )?)
+}
+
+/// It is not there, or not in a version that will do.
+fn is_missing(failure: &Failure) -> bool {
+    matches!(failure.exit(), exit_code::NOT_FOUND | exit_code::WRONG_STATE)
 }
 
 fn reached(what: &Awaited) -> String {

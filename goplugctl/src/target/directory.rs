@@ -11,15 +11,16 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use goplug_pconf_schema::admin::{
-    Activation, CallbackList, DaemonStatus, Installation, LogEntry, MethodList, Notification, Ping, PluginDetail,
-    PluginSummary, ProcessChange, RegistryEvent, Removal, Unloaded, Why,
+    Activation, CallbackList, DaemonStatus, Diff, Installation, LogEntry, MethodList, Notification, Ping, Pinned,
+    PluginDetail, PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, TrustedKey,
+    Unloaded, Upgraded, Why,
 };
 use goplug_pconf_schema::wire::event::Position;
-use goplug_pconf_schema::{Code, Fault, PluginId, printable};
+use goplug_pconf_schema::{Code, Fault, PluginId, Sha256, printable};
 use goplug_registry::{CallOptions, Events, Registry, Wait};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
-use super::{Answer, Awaited, Call, Change, Items, Target, Unload};
+use super::{Against, Answer, Awaited, Call, Change, Install, Items, Target, Unload, Upgrade};
 use crate::notification;
 
 /// How often a verb that goes on looks at the directory.
@@ -43,8 +44,15 @@ impl Directory {
             other => other?,
         };
         let mut builder = Registry::builder(path).caller("goplugctl");
-        if let Some(folder) = std::env::var_os("GOPLUG_HOSTS_DIR").filter(|folder| !folder.is_empty()) {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        if let Some(folder) = variable("GOPLUG_HOSTS_DIR") {
             builder = builder.hosts_dir(folder);
+        }
+        if let Some(folder) = variable("GOPLUG_TRUST_DIR") {
+            builder = builder.trust_dir(folder);
+        }
+        if let Some(word) = variable("GOPLUG_PIN_EXECUTABLES") {
+            builder = builder.pin_executables(switch("GOPLUG_PIN_EXECUTABLES", &word.to_string_lossy())?);
         }
         let registry = builder.open().await?;
         match registry.rescan().await {
@@ -158,12 +166,55 @@ impl Target for Directory {
         async { Ok(self.registry.why(subject).await) }.boxed()
     }
 
-    fn install<'a>(&'a self, source: &'a Path, dry_run: bool) -> Answer<'a, Installation> {
-        self.registry.install(source, dry_run).boxed()
+    fn install<'a>(&'a self, source: &'a Path, how: Install) -> Answer<'a, Installation> {
+        async move {
+            // So that a process that is active is followed as one.
+            self.registry.look().await;
+            self.registry.install(source, how).await
+        }
+        .boxed()
     }
 
-    fn remove<'a>(&'a self, plugin: &'a PluginId, dry_run: bool) -> Answer<'a, Removal> {
-        self.registry.remove(plugin.as_str(), dry_run).boxed()
+    fn remove<'a>(&'a self, plugin: &'a PluginId, version: Option<&'a str>, dry_run: bool) -> Answer<'a, Removal> {
+        match version {
+            Some(version) => self.registry.remove_version(plugin.as_str(), version, dry_run).boxed(),
+            None => self.registry.remove(plugin.as_str(), dry_run).boxed(),
+        }
+    }
+
+    fn upgrade<'a>(&'a self, plugin: &'a PluginId, how: Upgrade<'a>) -> Answer<'a, Upgraded> {
+        async move {
+            _ = self.adopted(plugin).await;
+            let Upgrade { source, rollback_on, downgrade, allow_unsigned, dry_run } = how;
+            let how = goplug_registry::Upgrade { rollback_on, downgrade, allow_unsigned, dry_run };
+            self.registry.upgrade(plugin.as_str(), source, how).await
+        }
+        .boxed()
+    }
+
+    fn rollback<'a>(&'a self, plugin: &'a PluginId, dry_run: bool) -> Answer<'a, Upgraded> {
+        async move {
+            _ = self.adopted(plugin).await;
+            self.registry.rollback(plugin.as_str(), dry_run).await
+        }
+        .boxed()
+    }
+
+    fn pin<'a>(&'a self, plugin: &'a PluginId, range: Option<&'a str>) -> Answer<'a, Pinned> {
+        self.registry.pin(plugin.as_str(), range).boxed()
+    }
+
+    fn diff<'a>(&'a self, plugin: &'a PluginId, against: Against<'a>) -> Answer<'a, Diff> {
+        async move {
+            _ = self.adopted(plugin).await;
+            let against = match against {
+                Against::Newest => goplug_registry::Against::Newest,
+                Against::Version(version) => goplug_registry::Against::Version(version.to_owned()),
+                Against::Folder(folder) => goplug_registry::Against::Folder(folder.to_owned()),
+            };
+            self.registry.diff(plugin.as_str(), against).await
+        }
+        .boxed()
     }
 
     fn load<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Activation> {
@@ -221,6 +272,34 @@ impl Target for Directory {
             Ok(items.boxed())
         }
         .boxed()
+    }
+
+    fn trusted(&self) -> Answer<'_, Vec<TrustEntry>> {
+        self.registry.trusted().boxed()
+    }
+
+    fn trust<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Trust> {
+        self.registry.trust_of(plugin.as_str()).boxed()
+    }
+
+    fn approve<'a>(&'a self, plugin: &'a PluginId, expected: Option<Sha256>) -> Answer<'a, Trust> {
+        self.registry.approve(plugin.as_str(), expected).boxed()
+    }
+
+    fn revoke<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Revocation> {
+        self.registry.revoke(plugin.as_str()).boxed()
+    }
+
+    fn trusted_keys(&self) -> Answer<'_, Vec<TrustedKey>> {
+        self.registry.trusted_keys().boxed()
+    }
+
+    fn trust_key<'a>(&'a self, key: &'a str, comment: &'a str) -> Answer<'a, TrustedKey> {
+        self.registry.trust_key(key, comment).boxed()
+    }
+
+    fn distrust_key<'a>(&'a self, key: &'a str) -> Answer<'a, TrustedKey> {
+        self.registry.distrust_key(key).boxed()
     }
 
     fn rescan(&self) -> Answer<'_, ()> {
@@ -329,6 +408,18 @@ fn awaited(what: &Awaited) -> Wait {
         Awaited::Discovered => Wait::Discovered,
         Awaited::Gone => Wait::Gone,
         Awaited::Callback(name) => Wait::Callback(name.clone()),
+    }
+}
+
+/// A variable that says yes or no, as goplugd reads it.
+fn switch(name: &str, word: &str) -> Result<bool, Fault> {
+    match word {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        other => {
+            let text = format!("{name} is `{}`: use true or false", printable(other));
+            Err(Fault::new(Code::InvalidArgument, text))
+        }
     }
 }
 

@@ -11,11 +11,13 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use goplug_pconf_schema::admin::{
-    Activation, CallbackList, DaemonStatus, Installation, LogEntry, MethodList, Notification, Ping, PluginDetail,
-    PluginSummary, ProcessChange, RegistryEvent, Removal, Unloaded, Why,
+    Activation, CallbackList, DaemonStatus, Diff, Installation, LogEntry, MethodList, Notification, Ping, Pinned,
+    PluginDetail, PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, TrustedKey,
+    Unloaded, Upgraded, Why,
 };
 use goplug_pconf_schema::wire::event::Position;
-use goplug_pconf_schema::{Fault, PluginId};
+use goplug_pconf_schema::{Fault, PluginId, RollbackOn, Sha256};
+pub(crate) use goplug_registry::Install;
 
 pub(crate) use choose::{Place, choose, default_sockets};
 pub(crate) use daemon::Daemon;
@@ -44,6 +46,32 @@ pub(crate) struct Unload {
     pub(crate) drain: Option<Duration>,
     /// Whether the process is told to leave.
     pub(crate) stop: bool,
+}
+
+/// How a plugin is upgraded.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Upgrade<'a> {
+    /// The folder of the new version; its path is absolute.
+    pub(crate) source: Option<&'a Path>,
+    /// When it is taken back.
+    pub(crate) rollback_on: Option<RollbackOn>,
+    /// Whether it may be older.
+    pub(crate) downgrade: bool,
+    /// Whether a package may be unsigned.
+    pub(crate) allow_unsigned: bool,
+    /// Whether nothing is done.
+    pub(crate) dry_run: bool,
+}
+
+/// What the current version is compared with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Against<'a> {
+    /// What an upgrade leads to.
+    Newest,
+    /// A version that is installed.
+    Version(&'a str),
+    /// A folder; its path is absolute.
+    Folder(&'a Path),
 }
 
 /// What is done to the process of a plugin.
@@ -105,10 +133,18 @@ pub(crate) trait Target: Send + Sync {
     fn callbacks<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, CallbackList>;
     /// Why a plugin or a file is, or is not, callable.
     fn why<'a>(&'a self, subject: &'a str) -> Answer<'a, Why>;
-    /// Copies the folder of a plugin, or that of a `plugin.json`, in; the path is absolute.
-    fn install<'a>(&'a self, source: &'a Path, dry_run: bool) -> Answer<'a, Installation>;
-    /// Takes an installed plugin out.
-    fn remove<'a>(&'a self, plugin: &'a PluginId, dry_run: bool) -> Answer<'a, Removal>;
+    /// Brings a plugin in: its folder, its `plugin.json` or a package; the path is absolute.
+    fn install<'a>(&'a self, source: &'a Path, how: Install) -> Answer<'a, Installation>;
+    /// Takes an installed plugin out, or one version of it.
+    fn remove<'a>(&'a self, plugin: &'a PluginId, version: Option<&'a str>, dry_run: bool) -> Answer<'a, Removal>;
+    /// Makes another version the current one.
+    fn upgrade<'a>(&'a self, plugin: &'a PluginId, how: Upgrade<'a>) -> Answer<'a, Upgraded>;
+    /// Makes the version before the current one.
+    fn rollback<'a>(&'a self, plugin: &'a PluginId, dry_run: bool) -> Answer<'a, Upgraded>;
+    /// Lets only some versions become the current one, or all.
+    fn pin<'a>(&'a self, plugin: &'a PluginId, range: Option<&'a str>) -> Answer<'a, Pinned>;
+    /// What another version changes.
+    fn diff<'a>(&'a self, plugin: &'a PluginId, against: Against<'a>) -> Answer<'a, Diff>;
     /// Activates.
     fn load<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Activation>;
     /// Deactivates, or stops.
@@ -119,6 +155,20 @@ pub(crate) trait Target: Send + Sync {
     fn change<'a>(&'a self, plugin: &'a PluginId, change: Change) -> Answer<'a, ProcessChange>;
     /// What the process of an installed plugin wrote, and what goes on if `follow`.
     fn logs<'a>(&'a self, plugin: &'a PluginId, follow: bool) -> Answer<'a, Items<LogEntry>>;
+    /// Every program that is pinned.
+    fn trusted(&self) -> Answer<'_, Vec<TrustEntry>>;
+    /// What a plugin may run, and what it runs. Activates nothing.
+    fn trust<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Trust>;
+    /// Lets it run what it runs now; with a digest, only that.
+    fn approve<'a>(&'a self, plugin: &'a PluginId, expected: Option<Sha256>) -> Answer<'a, Trust>;
+    /// Forgets what it may run.
+    fn revoke<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Revocation>;
+    /// The keys whose packages are taken.
+    fn trusted_keys(&self) -> Answer<'_, Vec<TrustedKey>>;
+    /// Takes packages of a key.
+    fn trust_key<'a>(&'a self, key: &'a str, comment: &'a str) -> Answer<'a, TrustedKey>;
+    /// Takes packages of a key no more.
+    fn distrust_key<'a>(&'a self, key: &'a str) -> Answer<'a, TrustedKey>;
     /// Looks at the directories now.
     fn rescan(&self) -> Answer<'_, ()>;
     /// One round trip to the plugin.

@@ -11,6 +11,8 @@ mod process;
 mod target;
 #[cfg(test)]
 mod tests;
+mod trust;
+mod versions;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -131,6 +133,10 @@ fn router(app: Arc<App>) -> Router {
         .route(&plugin("/restart"), post(process::restart))
         .route(&plugin("/enable"), post(process::enable))
         .route(&plugin("/disable"), post(process::disable))
+        .route(&plugin("/upgrade"), post(versions::upgrade))
+        .route(&plugin("/rollback"), post(versions::rollback))
+        .route(&plugin("/pin"), post(versions::pin))
+        .route(&plugin("/diff"), post(versions::diff))
         .route(&plugin("/logs"), get(process::logs))
         .route(&plugin("/ping"), post(plugins::ping))
         .route(&plugin("/methods"), get(plugins::methods))
@@ -140,6 +146,11 @@ fn router(app: Arc<App>) -> Router {
         .route(&plugin("/callbacks/{callback}/ack"), post(callbacks::ack))
         .route(&plugin("/why"), get(plugins::why))
         .route(&plugin("/wait"), get(plugins::wait))
+        .route(&plugin("/trust"), get(trust::show))
+        .route(&plugin("/trust/approve"), post(trust::approve))
+        .route(&plugin("/trust/revoke"), post(trust::revoke))
+        .route("/v1/trust", get(trust::list))
+        .route("/v1/trust/keys", get(trust::keys).post(trust::add_key).delete(trust::remove_key))
         .route("/v1/why", get(plugins::why_subject))
         .route("/v1/deadletters", get(callbacks::dead_letters))
         .route("/v1/events", get(events::follow))

@@ -10,6 +10,7 @@ use axum::http::HeaderName;
 use axum::response::{IntoResponse, Response};
 use goplug_pconf_schema::wire::call::{DEFAULT_DEADLINE_MS, MAX_DEADLINE_MS};
 use goplug_pconf_schema::{check_call_name, printable};
+use goplug_registry::Install;
 use goplug_registry::admin::{
     Activation, CallbackList, Installation, MethodList, Ping, PluginDetail, Removal, Unloaded, Why,
 };
@@ -49,31 +50,36 @@ pub(crate) async fn inspect(
 struct InstallBody {
     source: PathBuf,
     #[serde(default)]
+    allow_unsigned: bool,
+    #[serde(default)]
     dry_run: bool,
 }
 
-/// `POST /v1/plugins`: copies a folder of this machine into the first plugin directory. Whoever may ask is our own user or
+/// `POST /v1/plugins`: brings a folder or a package of this machine into the first plugin directory. Whoever may ask is our own user or
 /// root, and could copy it too.
 pub(crate) async fn install(State(app): State<Arc<App>>, request: Request) -> Result<Json<Installation>, Problem> {
     let body = app.bodies.receive(request.into_body(), MAX_DOCUMENT_BYTES).await?;
-    let what: InstallBody = serde_json::from_slice(&body.bytes)
-        .map_err(|why| Problem::invalid(format!("the body: {why}: send {{\"source\":…,\"dryRun\":…}}")))?;
+    let what: InstallBody = serde_json::from_slice(&body.bytes).map_err(|why| {
+        Problem::invalid(format!("the body: {why}: send {{\"source\":…,\"allowUnsigned\":…,\"dryRun\":…}}"))
+    })?;
     if !what.source.is_absolute() {
         return Err(Problem::invalid(
             "`source` must be an absolute path: whoever asks may stand in another folder".to_owned(),
         ));
     }
-    Ok(Json(app.fleet.install(&what.source, what.dry_run).await?))
+    let how = Install { allow_unsigned: what.allow_unsigned, dry_run: what.dry_run };
+    Ok(Json(app.fleet.install(&what.source, how).await?))
 }
 
-/// `DELETE /v1/plugins/{ns}/{name}[?dryRun=true]`: takes an installed plugin out.
+/// `DELETE /v1/plugins/{ns}/{name}[?version=][&dryRun=true]`: takes an installed plugin out, or one version of it.
 pub(crate) async fn remove(
     State(app): State<Arc<App>>,
     PluginTarget(plugin): PluginTarget,
     query: Query,
 ) -> Result<Json<Removal>, Problem> {
     let dry_run = query.flag("dryRun", false)?;
-    Ok(Json(app.fleet.remove(&plugin, dry_run).await?))
+    let version = query.value("version")?;
+    Ok(Json(app.fleet.remove(&plugin, version.as_deref(), dry_run).await?))
 }
 
 /// `POST …/load`.

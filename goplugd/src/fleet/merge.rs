@@ -80,6 +80,8 @@ mod tests {
             protocol: None,
             since: String::new(),
             last_error: None,
+            versions: Vec::new(),
+            pinned: None,
         }
     }
 

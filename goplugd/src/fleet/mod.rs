@@ -14,10 +14,14 @@ use futures_util::future::{join_all, select_ok};
 use goplug_pconf_schema::manifest::MANIFEST_NAME;
 use goplug_pconf_schema::wire::event::Position;
 use goplug_registry::admin::{
-    Activation, CallbackList, DeadLetter, EventKind, Installation, MethodList, Ping, PluginDetail, PluginSummary,
-    ProcessChange, RegistryEvent, Removal, Unloaded, Why,
+    Activation, CallbackList, DeadLetter, Diff, EventKind, Installation, MethodList, Ping, Pinned, PluginDetail,
+    PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, TrustedKey, Unloaded,
+    Upgraded, Why,
 };
-use goplug_registry::{Answer, CallOptions, Code, Error, Feed, LogPosition, Logs, PluginId, Registry, Unload, Wait};
+use goplug_registry::{
+    Against, Answer, CallOptions, Code, Error, Feed, Install, LogPosition, Logs, PluginId, Registry, Sha256, Unload,
+    Upgrade, Wait,
+};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -288,16 +292,48 @@ impl Fleet {
         Ok(why)
     }
 
-    /// Copies a plugin's folder into the first directory.
-    pub(crate) async fn install(&self, source: &Path, dry_run: bool) -> Result<Installation, Error> {
-        let members = self.members();
-        let none = || Error::new(Code::WrongState, "there is no plugin directory to install to");
-        members.first().ok_or_else(none)?.registry.install(source, dry_run).await
+    /// Brings a plugin into the first directory.
+    pub(crate) async fn install(&self, source: &Path, how: Install) -> Result<Installation, Error> {
+        self.first()?.install(source, how).await
     }
 
-    /// Takes an installed plugin out of its directory.
-    pub(crate) async fn remove(&self, plugin: &PluginId, dry_run: bool) -> Result<Removal, Error> {
-        self.ask(plugin, async |registry| registry.remove(plugin.as_str(), dry_run).await).await
+    /// Takes an installed plugin out of its directory, or one version of it.
+    pub(crate) async fn remove(
+        &self,
+        plugin: &PluginId,
+        version: Option<&str>,
+        dry_run: bool,
+    ) -> Result<Removal, Error> {
+        let remove = async |registry: Registry| match version {
+            None => registry.remove(plugin.as_str(), dry_run).await,
+            Some(version) => registry.remove_version(plugin.as_str(), version, dry_run).await,
+        };
+        self.ask(plugin, remove).await
+    }
+
+    /// Makes another version the current one.
+    pub(crate) async fn upgrade(
+        &self,
+        plugin: &PluginId,
+        source: Option<&Path>,
+        how: Upgrade,
+    ) -> Result<Upgraded, Error> {
+        self.ask(plugin, async |registry| registry.upgrade(plugin.as_str(), source, how).await).await
+    }
+
+    /// Makes the version before the current one.
+    pub(crate) async fn rollback(&self, plugin: &PluginId, dry_run: bool) -> Result<Upgraded, Error> {
+        self.ask(plugin, async |registry| registry.rollback(plugin.as_str(), dry_run).await).await
+    }
+
+    /// Lets only some versions become the current one.
+    pub(crate) async fn pin(&self, plugin: &PluginId, range: Option<&str>) -> Result<Pinned, Error> {
+        self.ask(plugin, async |registry| registry.pin(plugin.as_str(), range).await).await
+    }
+
+    /// What another version changes.
+    pub(crate) async fn diff(&self, plugin: &PluginId, against: Against) -> Result<Diff, Error> {
+        self.ask(plugin, async |registry| registry.diff(plugin.as_str(), against.clone()).await).await
     }
 
     /// Loads a plugin.
@@ -340,6 +376,51 @@ impl Fleet {
     ) -> Result<Logs, Error> {
         let logs = async |registry: Registry| registry.logs(plugin.as_str(), follow).await;
         Ok(self.ask(plugin, logs).await?.after(after))
+    }
+
+    /// Every program that is pinned, of all directories.
+    pub(crate) async fn trusted(&self) -> Result<Vec<TrustEntry>, Error> {
+        let mut all = Vec::new();
+        for member in self.members() {
+            all.extend(member.registry.trusted().await?);
+        }
+        Ok(all)
+    }
+
+    /// The keys whose packages are taken; every directory has the same.
+    pub(crate) async fn trusted_keys(&self) -> Result<Vec<TrustedKey>, Error> {
+        self.first()?.trusted_keys().await
+    }
+
+    /// Takes packages of a key.
+    pub(crate) async fn trust_key(&self, key: &str, comment: &str) -> Result<TrustedKey, Error> {
+        self.first()?.trust_key(key, comment).await
+    }
+
+    /// Takes packages of a key no more.
+    pub(crate) async fn distrust_key(&self, key: &str) -> Result<TrustedKey, Error> {
+        self.first()?.distrust_key(key).await
+    }
+
+    /// The registry of the first directory.
+    fn first(&self) -> Result<Registry, Error> {
+        let none = || Error::new(Code::WrongState, "there is no plugin directory");
+        Ok(self.members().first().ok_or_else(none)?.registry.clone())
+    }
+
+    /// What a plugin may run, and what it runs.
+    pub(crate) async fn trust_of(&self, plugin: &PluginId) -> Result<Trust, Error> {
+        self.ask(plugin, async |registry| registry.trust_of(plugin.as_str()).await).await
+    }
+
+    /// Pins a plugin to what it runs now.
+    pub(crate) async fn approve(&self, plugin: &PluginId, expected: Option<Sha256>) -> Result<Trust, Error> {
+        self.ask(plugin, async |registry| registry.approve(plugin.as_str(), expected).await).await
+    }
+
+    /// Forgets what a plugin may run.
+    pub(crate) async fn revoke(&self, plugin: &PluginId) -> Result<Revocation, Error> {
+        self.ask(plugin, async |registry| registry.revoke(plugin.as_str()).await).await
     }
 
     /// One round trip to a plugin.

@@ -36,6 +36,10 @@ pub enum EventKind {
     Changed,
     /// Another process took the plugin's place.
     Replaced,
+    /// The program of a plugin was recorded: from now on it may run no other.
+    Pinned,
+    /// A process was refused: its program is another than the pinned one, or cannot be told.
+    Untrusted,
     /// A plugin's file was removed.
     Gone,
     /// A file cannot be used.

@@ -7,9 +7,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Executable;
 use crate::PluginId;
 use crate::manifest::{ManifestWire, SourceMode};
 use crate::wire::event::CallbackStatus;
+use crate::wire::fault::Reason;
 use crate::wire::hello::{CallbackInfo, InterfaceInfo, Limits, MethodInfo};
 use crate::wire::host::Stream;
 use crate::wire::life::HealthStatus;
@@ -72,6 +74,24 @@ impl State {
             Self::Denied => "denied",
             Self::Invalid => "invalid",
             Self::Gone => "gone",
+        }
+    }
+}
+
+impl State {
+    /// The case that a failure is which comes from this state of a plugin that a registry starts.
+    pub fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Disabled => Some(Reason::Disabled),
+            Self::Failed => Some(Reason::GivenUp),
+            Self::Stopped | Self::Discovered => Some(Reason::NotRunning),
+            Self::Starting
+            | Self::Loaded
+            | Self::Draining
+            | Self::Backoff
+            | Self::Denied
+            | Self::Invalid
+            | Self::Gone => None,
         }
     }
 }
@@ -139,6 +159,12 @@ pub struct PluginSummary {
     pub since: String,
     /// Why it is not loaded, or what went wrong last.
     pub last_error: Option<String>,
+    /// Its versions that are installed side by side, the lowest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<String>,
+    /// The versions that may become the current one, when it is pinned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<String>,
 }
 
 impl PluginSummary {
@@ -195,6 +221,9 @@ pub struct PluginDetail {
     /// Its process, if the registry starts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessDetail>,
+    /// The program that the process runs which listens on its socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executable: Option<Executable>,
 }
 
 /// The process of an installed plugin, as its keeper sees it.
@@ -209,6 +238,9 @@ pub struct ProcessDetail {
     pub since: Option<String>,
     /// Processes that were started since the registry was opened; 0 when the one that runs was found.
     pub starts: u64,
+    /// Another registry of the directory keeps the process: its pid. It is called here, and neither started nor stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_by: Option<u32>,
     /// How the last process ended that did.
     pub last_exit: Option<ProcessExit>,
 }
@@ -330,8 +362,42 @@ pub struct Installation {
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
+    /// Of a package: the trusted key that signed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<String>,
+    /// Whether it is the current version: else it lies beside that one.
+    pub current: bool,
+    /// For people: why it is not, or what became of the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Nothing was done: this is what would be.
     pub dry_run: bool,
+}
+
+/// Answer of `upgrade` and `rollback`: the current version before, and now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Upgraded {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// The version before.
+    pub from: String,
+    /// The version now; the same when there was nothing to do.
+    pub to: String,
+    /// The process that serves in this version; `null` when none was running.
+    pub pid: Option<u32>,
+    /// Nothing was done: this is what would be.
+    pub dry_run: bool,
+}
+
+/// Answer of `pin`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pinned {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// The versions that may become the current one; `null`: all.
+    pub range: Option<String>,
 }
 
 /// Answer of `remove`.

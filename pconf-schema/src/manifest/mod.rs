@@ -1,12 +1,13 @@
 //! `plugin.json`: the file that says "this is how to run me" (`docs/manifest.md`).
 //!
 //! `object` takes a JSON object apart, key by key, with the place of each; `read` makes a [`Manifest`] of it; `document` is
-//! the published schema.
+//! the published schema; `shown` makes a document of a [`Manifest`].
 
 pub(crate) mod document;
 mod object;
 mod program;
 mod read;
+mod shown;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use crate::admin;
+use crate::contents::Contents;
 use crate::manifest::document::ManifestDocument;
 use crate::pconf::PconfDocument;
 use crate::settings::Settings;
@@ -22,6 +23,7 @@ pub use errors::error_table;
 /// Schemas of what others write say what is accepted; those of our own answers say what is always there.
 pub fn schemas() -> Vec<(&'static str, Value)> {
     let mut all = vec![
+        ("contents", accepted::<Contents>()),
         ("manifest", accepted::<ManifestDocument>()),
         ("pconf", accepted::<PconfDocument>()),
         ("settings", accepted::<Settings>()),
@@ -44,6 +46,9 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("admin-unloaded", answered::<admin::Unloaded>()),
         ("admin-installation", answered::<admin::Installation>()),
         ("admin-removal", answered::<admin::Removal>()),
+        ("admin-upgraded", answered::<admin::Upgraded>()),
+        ("admin-pinned", answered::<admin::Pinned>()),
+        ("admin-diff", answered::<admin::Diff>()),
         ("admin-process", answered::<admin::ProcessChange>()),
         ("admin-log", answered::<admin::LogEntry>()),
         ("admin-ping", answered::<admin::Ping>()),
@@ -51,6 +56,10 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("admin-dead-letters", answered::<Vec<admin::DeadLetter>>()),
         ("admin-status", answered::<admin::DaemonStatus>()),
         ("admin-event", answered::<admin::RegistryEvent>()),
+        ("admin-trust", answered::<admin::Trust>()),
+        ("admin-trust-list", answered::<Vec<admin::TrustEntry>>()),
+        ("admin-trusted-key", answered::<admin::TrustedKey>()),
+        ("admin-revocation", answered::<admin::Revocation>()),
         ("admin-why", answered::<admin::Why>()),
     ];
     all.sort_by_key(|(name, _)| *name);

@@ -36,6 +36,10 @@ pub struct Settings {
     pub socket_dirs: Vec<PathBuf>,
     /// Users, beside our own and root, whose plugins are trusted.
     pub allow_uids: Vec<u32>,
+    /// Whether a plugin that starts itself may run only the program that it ran first, or that was approved since.
+    pub pin_executables: bool,
+    /// Where the programs that are trusted are recorded; by default `goplug` in the user's state folder.
+    pub trust_dir: Option<PathBuf>,
     /// Whether a caller that waits for a reply looks for it before it sleeps.
     pub latency: Latency,
     /// What is logged, such as `info` or `goplug_registry=debug`.
@@ -100,6 +104,8 @@ impl Default for Settings {
             hosts_dir: None,
             socket_dirs: Vec::new(),
             allow_uids: Vec::new(),
+            pin_executables: false,
+            trust_dir: None,
             latency: Latency::default(),
             log: None,
             limits: LimitSettings::default(),
@@ -156,6 +162,8 @@ fn read(text: &str, file: &Path, problems: &mut Vec<(usize, String)>) -> Setting
     top.path("hosts_dir", &mut settings.hosts_dir, MAX_SOCKET_PATH_BYTES);
     top.paths("socket_dirs", &mut settings.socket_dirs);
     top.integers("allow_uids", &mut settings.allow_uids);
+    top.boolean("pin_executables", &mut settings.pin_executables);
+    top.path("trust_dir", &mut settings.trust_dir, usize::MAX);
     let latencies = [("low", Latency::Low), ("balanced", Latency::Balanced), ("frugal", Latency::Frugal)];
     top.choice("latency", &mut settings.latency, &latencies);
     top.optional_string("log", &mut settings.log);

@@ -24,6 +24,8 @@ fn every_key_is_read_and_paths_belong_to_the_folder_of_the_file() {
         hosts_dir = "/run/hosts"
         socket_dirs = ["/run/plugins"]
         allow_uids = [1000, 0xffff_ffff]
+        pin_executables = true
+        trust_dir = "/var/lib/trust"
         latency = "frugal"
         log = "debug"
         [limits]
@@ -45,6 +47,8 @@ fn every_key_is_read_and_paths_belong_to_the_folder_of_the_file() {
         hosts_dir: Some("/run/hosts".into()),
         socket_dirs: vec!["/run/plugins".into()],
         allow_uids: vec![1000, u32::MAX],
+        pin_executables: true,
+        trust_dir: Some("/var/lib/trust".into()),
         latency: Latency::Frugal,
         log: Some("debug".into()),
         limits: LimitSettings { max_reply_bytes: 4 << 20, max_concurrent_calls: 1, max_plugins: u32::MAX },

@@ -57,6 +57,28 @@ pub enum Ran {
     Unknown,
 }
 
+/// Which case of its code a failure is, where one command mends this case and another one the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// No process of the plugin runs: it was stopped, or never started.
+    NotRunning,
+    /// A process of the plugin runs, and must not for what was asked.
+    Running,
+    /// The operator wants the plugin off.
+    Disabled,
+    /// The plugin's process was started again and again, or cannot be started: it was given up.
+    GivenUp,
+    /// The version is not one of those that the operator lets run.
+    Pinned,
+    /// The plugin is there, a version of it is not.
+    NoVersion,
+    /// There is no `goplug-host`, under which plugins are started.
+    NoHost,
+    /// The plugin's process runs another program than the one that is trusted, or one that nobody can look at.
+    Untrusted,
+}
+
 impl Code {
     /// All codes, in the order of `docs/errors.md`.
     pub const ALL: [Self; 15] = [
@@ -162,6 +184,8 @@ pub struct Fault {
     pub ran: Ran,
     /// What, which one, the limit, and what to do next: a lowercase fragment without a dot.
     pub message: String,
+    /// Which case of the code it is. Only a registry says so, of what it decided itself.
+    pub reason: Option<Reason>,
     /// In milliseconds: when it may be worth trying again.
     pub retry_after_ms: Option<u64>,
     /// The plugin's own words: any JSON; bytes are `{"dataBase64": …}`.
@@ -171,13 +195,20 @@ pub struct Fault {
 impl Fault {
     /// A failure with the usual [`Ran`] of its code.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, ran: code.ran(), message: message.into(), retry_after_ms: None, data: None }
+        Self { code, ran: code.ran(), message: message.into(), reason: None, retry_after_ms: None, data: None }
     }
 
     /// The same failure with another [`Ran`].
     #[must_use]
     pub fn with_ran(mut self, ran: Ran) -> Self {
         self.ran = ran;
+        self
+    }
+
+    /// The same failure, of this case.
+    #[must_use]
+    pub fn with_reason(mut self, reason: Reason) -> Self {
+        self.reason = Some(reason);
         self
     }
 
@@ -206,6 +237,7 @@ impl Fault {
                 code: self.code,
                 ran: Some(self.ran),
                 detail: Some(message),
+                reason: self.reason,
                 retry_after_ms: self.retry_after_ms,
                 data,
             };
@@ -231,6 +263,7 @@ impl Fault {
             code,
             ran: document.ran.unwrap_or(code.ran()),
             message: document.detail.or(document.title).unwrap_or_default(),
+            reason: document.reason,
             retry_after_ms: document.retry_after_ms,
             data: document.data.map(Box::new),
         })
@@ -267,6 +300,9 @@ pub(crate) struct ProblemDocument<'a> {
     ran: Option<Ran>,
     /// What, which one, the limit, and what to do next.
     detail: Option<&'a str>,
+    /// Which case of the code it is: told by a registry and a daemon, of what they decided themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
     /// When it may be worth trying again.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
@@ -285,6 +321,8 @@ struct ProblemIn {
     detail: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     title: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    reason: Option<Reason>,
     #[serde(default, deserialize_with = "lenient")]
     retry_after_ms: Option<u64>,
     #[serde(default)]
@@ -309,6 +347,7 @@ mod tests {
     fn every_code_survives_the_wire() {
         for code in Code::ALL {
             let fault = Fault::new(code, "because").with_retry_after_ms(7).with_data(serde_json::json!({"a": [1]}));
+            let fault = fault.with_reason(Reason::Untrusted);
             assert_eq!(Fault::from_problem(&fault.to_problem()), Some(fault));
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
         }

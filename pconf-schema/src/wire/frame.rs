@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::memfd::PLACE_BYTES;
 pub use notice::NoticeMeta;
 
 mod notice;
@@ -73,6 +74,16 @@ pub enum Kind {
     /// registry, with the memory's descriptor; `arg` is the length of a ring. The answer is the same without descriptor, or
     /// an ERROR: nothing changes then.
     Rings = 16,
+    /// The sender has bodies in segments of memory and asks whether it may lend them ([`super::memfd`]).
+    Lend = 17,
+    /// The answer: `index` segments of `arg` bytes altogether, at most; none if `index` is 0.
+    Borrow = 18,
+    /// A segment, with its descriptor: `id` is its number, counted up from 1 by its owner, `arg` its length.
+    Segment = 19,
+    /// `arg` bodies in segment `id` have been read and are given back.
+    Release = 20,
+    /// The owner lends segment `id`, in which no body is, no more.
+    Forget = 21,
 }
 
 /// The fixed beginning of a frame.
@@ -82,8 +93,12 @@ pub struct Header {
     pub kind: Kind,
     /// Whether this frame is the last of its body.
     pub end: bool,
-    /// Whether a descriptor comes with the first byte of this frame, which only RINGS has.
+    /// Whether a descriptor comes with the first byte of this frame, which only RINGS and SEGMENT have.
     pub fd: bool,
+    /// Of a REQUEST or REPLY: the whole body lies in a segment, and the payload says where ([`super::memfd::Place`]).
+    pub is_placed: bool,
+    /// Of a REQUEST: the body of its reply may lie in a segment.
+    pub takes_place: bool,
     /// The place of the method or callback in the hello.
     pub index: u16,
     /// The call or subscription, counted up from 1 by the registry; 0 for the connection itself.
@@ -131,6 +146,11 @@ impl Kind {
             14 => Self::Drain,
             15 => Self::Close,
             16 => Self::Rings,
+            17 => Self::Lend,
+            18 => Self::Borrow,
+            19 => Self::Segment,
+            20 => Self::Release,
+            21 => Self::Forget,
             _ => return None,
         })
     }
@@ -138,11 +158,27 @@ impl Kind {
 
 const END: u8 = 1;
 const FD: u8 = 2;
+const PLACED: u8 = 4;
+const TAKES_PLACE: u8 = 8;
+
+impl Kind {
+    /// The flags that a frame may have.
+    fn flags(self) -> u8 {
+        match self {
+            Self::Request => END | PLACED | TAKES_PLACE,
+            Self::Reply => END | PLACED,
+            Self::Rings | Self::Segment => END | FD,
+            _ => END,
+        }
+    }
+}
 
 impl Header {
     /// A header of a frame without metadata and payload.
     pub fn new(kind: Kind, id: u64) -> Self {
-        Self { kind, end: false, fd: false, index: 0, id, arg: 0, meta_bytes: 0, payload_bytes: 0, rest_bytes: 0 }
+        let (end, fd, is_placed, takes_place) = (false, false, false, false);
+        let (index, arg, meta_bytes, payload_bytes, rest_bytes) = (0, 0, 0, 0, 0);
+        Self { kind, end, fd, is_placed, takes_place, index, id, arg, meta_bytes, payload_bytes, rest_bytes }
     }
 
     /// The bytes of the header.
@@ -151,7 +187,8 @@ impl Header {
         let length = HEADER_BYTES - LENGTH_BYTES + self.meta_bytes + self.payload_bytes;
         bytes[0..4].copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
         bytes[4] = self.kind as u8;
-        bytes[5] = if self.end { END } else { 0 } | if self.fd { FD } else { 0 };
+        let flags = [(self.end, END), (self.fd, FD), (self.is_placed, PLACED), (self.takes_place, TAKES_PLACE)];
+        bytes[5] = flags.iter().fold(0, |all, (is_set, flag)| if *is_set { all | flag } else { all });
         bytes[6..8].copy_from_slice(&self.index.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.id.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.arg.to_le_bytes());
@@ -186,14 +223,15 @@ impl Header {
         let Some(kind) = Kind::of(bytes[4]) else {
             return Err(Broken(format!("frame type {} is unknown", bytes[4])));
         };
-        let known = if kind == Kind::Rings { END | FD } else { END };
-        if bytes[5] & !known != 0 {
+        if bytes[5] & !kind.flags() != 0 {
             return Err(Broken(format!("flags {:#x} of a frame are unknown", bytes[5])));
         }
         let header = Self {
             kind,
             end: bytes[5] & END != 0,
             fd: bytes[5] & FD != 0,
+            is_placed: bytes[5] & PLACED != 0,
+            takes_place: bytes[5] & TAKES_PLACE != 0,
             index: u16::from_le_bytes([bytes[6], bytes[7]]),
             id: u64_at(8),
             arg: u64_at(16),
@@ -201,6 +239,9 @@ impl Header {
             payload_bytes,
             rest_bytes: u32::from_le_bytes([bytes[28], bytes[29], bytes[30], bytes[31]]),
         };
+        if header.is_placed && (!header.end || payload_bytes != PLACE_BYTES) {
+            return Err(Broken(format!("a placed body ends with its frame, whose payload has {PLACE_BYTES} bytes")));
+        }
         if header.rest_bytes != 0 && (header.end || !matches!(kind, Kind::Request | Kind::Reply)) {
             return Err(Broken("the last four bytes of a header are zero where no body goes on".into()));
         }
@@ -330,10 +371,13 @@ mod tests {
         assert!(with(|bytes| bytes[0..4].copy_from_slice(&u32::MAX.to_le_bytes())).contains("payload"));
         assert!(with(|bytes| bytes[24..28].copy_from_slice(&4097_u32.to_le_bytes())).contains("metadata"));
         assert!(with(|bytes| bytes[24] = 70).contains("metadata"), "more metadata than the frame has");
-        assert!(with(|bytes| bytes[4] = 17).contains("type 17"));
+        assert!(with(|bytes| bytes[4] = 22).contains("type 22"));
         assert!(with(|bytes| bytes[4] = 0).contains("type 0"));
         assert!(with(|bytes| bytes[5] = 2).contains("flags"), "a descriptor where none can be");
-        assert!(with(|bytes| bytes[5] = 4).contains("flags"));
+        assert!(with(|bytes| bytes[5] = 16).contains("flags"));
+        assert!(with(|bytes| bytes[4..6].copy_from_slice(&[4, 5])).contains("flags"), "DATA is never placed");
+        assert!(with(|bytes| bytes[5] = 5).contains("placed"), "a payload of 64 bytes is no place");
+        assert!(with(|bytes| bytes[5] = 4).contains("placed"), "a placed body does not go on");
         assert!(with(|bytes| bytes[4..6].copy_from_slice(&[16, 4])).contains("flags"));
         assert!(with(|bytes| bytes[31] = 1).contains("zero"), "a body that has ended does not go on");
     }

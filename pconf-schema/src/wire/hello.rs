@@ -101,6 +101,13 @@ pub struct MethodInfo {
     /// JSON Schema of the reply, if the body is JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Value>,
+    /// JSON Schema of each item, if the request is a stream of items, one in each line; `input` is then what the first line
+    /// holds, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_item: Option<Value>,
+    /// JSON Schema of each item, if the reply is such a stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_item: Option<Value>,
     /// JSON Schema of the `data` of its `method_failed`, if there is any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Value>,
@@ -126,6 +133,8 @@ impl MethodInfo {
             description: None,
             input: None,
             output: None,
+            input_item: None,
+            output_item: None,
             error: None,
             content_type: None,
             idempotent: false,

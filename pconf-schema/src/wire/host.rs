@@ -192,6 +192,11 @@ pub fn control_path(folder: &Path, instance: &str) -> PathBuf {
     folder.join(format!("{instance}.sock"))
 }
 
+/// Where an instance that has no other place listens. It belongs to that instance alone, and goes with it.
+pub fn plugin_path(folder: &Path, instance: &str) -> PathBuf {
+    folder.join(format!("{instance}.plugin"))
+}
+
 /// One process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessId {

@@ -12,6 +12,7 @@ pub mod frame;
 pub mod hello;
 pub mod host;
 pub mod life;
+pub mod memfd;
 pub mod shm;
 pub mod sse;
 

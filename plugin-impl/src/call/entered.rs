@@ -7,7 +7,7 @@ use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 use goplug_pconf_schema::{Code, Fault};
-use goplug_transport::Cancel;
+use goplug_transport::{Cancel, View};
 use tokio::time::Instant;
 
 use super::{Admitted, begin, it_panicked, let_in, poll_caught};
@@ -33,7 +33,7 @@ pub(crate) enum Begun {
     /// An async method has to wait.
     Waits(Admitted, Running<Bytes>),
     /// It may take long, or has to wait for its turn: it was not begun.
-    NotHere(Admitted, Bytes),
+    NotHere(Admitted, View),
 }
 
 /// The author's code is running: should it unwind, the call is over.
@@ -60,7 +60,7 @@ impl Entered {
     ) -> Result<Self, Fault> {
         let cuts = let_in(service, entry, deadline, now)?;
         let deadline = deadline.into_std();
-        let spare = SPARE.take().filter(|spare| origin.is_empty() && spare.is_known_to(told.as_ref()));
+        let spare = SPARE.take().filter(|spare| spare.is_of(&origin) && spare.is_known_to(told.as_ref()));
         if let Some(cx) = spare.filter(|spare| Arc::ptr_eq(spare.service(), service)) {
             cx.renew(entry.place, deadline, cuts);
             return Ok(Self(cx));
@@ -77,7 +77,7 @@ impl Entered {
 
     /// Runs a method on a thread that has other things to do: a plain one that is quick to its end, an async one until it
     /// has to wait; both only if it is their turn. `now` is now.
-    pub(crate) fn begin_here(self, body: Bytes, now: std::time::Instant) -> Begun {
+    pub(crate) fn begin_here(self, body: View, now: std::time::Instant) -> Begun {
         let Self(cx) = self;
         let entry = cx.entry();
         let is_here = match entry.function {

@@ -44,6 +44,8 @@ struct Board {
     by_name: HashMap<Arc<str>, usize>,
     /// Changes whenever an acknowledgement or the end of a stream may let a drain go on.
     settled: watch::Sender<()>,
+    /// True once an activation has begun, or the plugin leaves.
+    begun: watch::Sender<bool>,
 }
 
 /// One callback: its window and whoever waits for it to change.
@@ -129,7 +131,14 @@ impl Notifier {
         };
         let cells: Vec<_> = callbacks.into_iter().map(cell).collect();
         let by_name = cells.iter().enumerate().map(|(at, cell)| (cell.info.name.as_str().into(), at)).collect();
-        Self { board: Arc::new(Board { cells, by_name, settled: watch::Sender::default() }) }
+        Self {
+            board: Arc::new(Board {
+                cells,
+                by_name,
+                settled: watch::Sender::default(),
+                begun: watch::Sender::default(),
+            }),
+        }
     }
 
     /// Sends `data` to every subscriber of `callback` and returns its position.
@@ -151,9 +160,13 @@ impl Notifier {
     /// As [`Notifier::notify`], and then waits until every subscription of this moment has acknowledged the message.
     /// With no subscription it returns at once. Only class `event` is acknowledged.
     ///
+    /// A process that nobody has activated yet waits for that first, at most 60 s: whoever subscribed to the process
+    /// before it has its place back by then, and the message counts for it. The activator itself may call this.
+    ///
     /// # Errors
-    /// As [`Notifier::notify`]; `unavailable` with `ran: unknown` when a subscription was forgotten, or the plugin
-    /// stopped, before it acknowledged; `invalid_argument` for a callback of another class.
+    /// As [`Notifier::notify`]; `unavailable` with `ran: no` when nobody activated the plugin within 60 s, and with
+    /// `ran: unknown` when a subscription was forgotten, or the plugin stopped, before it acknowledged;
+    /// `invalid_argument` for a callback of another class.
     ///
     /// # Cancel safety
     /// A dropped future may have sent the message.
@@ -163,6 +176,7 @@ impl Notifier {
             let text = format!("callback `{callback}` is never acknowledged: only class event is");
             return Err(Fault::new(Code::InvalidArgument, text));
         }
+        self.wait_for_subscribers().await?;
         let mut room = cell.room.subscribe();
         let (position, mut waiting) = Self::offer_patiently(cell, data).await?;
         loop {
@@ -182,6 +196,18 @@ impl Notifier {
             }
             cell.wait_for_room(&mut room).await;
         }
+    }
+
+    /// Whoever activates the plugin gives the subscriptions of the process before it their places back first. Until then
+    /// nobody is there to acknowledge, although somebody may have subscribed.
+    async fn wait_for_subscribers(&self) -> Result<(), Fault> {
+        let mut begun = self.board.begun.subscribe();
+        let activated = tokio::time::timeout(RETAIN, begun.wait_for(|begun| *begun)).await.is_ok();
+        if activated {
+            return Ok(());
+        }
+        let text = format!("nobody has activated the plugin within {} s: no one can subscribe", RETAIN.as_secs());
+        Err(Fault::new(Code::Unavailable, text).with_ran(Ran::No))
     }
 
     /// As [`Notifier::notify`], but never waits.
@@ -291,6 +317,11 @@ impl Notifier {
         self.board.settled.subscribe()
     }
 
+    /// An activation begins: from here on the subscriptions that there are count.
+    pub(crate) fn begin(&self) {
+        self.board.begun.send_replace(true);
+    }
+
     /// Ends every stream and every wait, and refuses further messages.
     pub(crate) fn end(&self) {
         for cell in &self.board.cells {
@@ -298,6 +329,7 @@ impl Notifier {
             cell.announce();
             cell.release_waiters();
         }
+        self.begin();
     }
 
     fn offer_once(cell: &Cell, key: Option<&str>, data: Bytes) -> Result<Position, Fault> {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use goplug_pconf_schema::wire::call::MAX_DEADLINE_MS;
 use goplug_pconf_schema::wire::event::{Position, check_subscription};
-use goplug_pconf_schema::wire::frame::{Meta, UPGRADE};
-use goplug_pconf_schema::wire::shm;
+use goplug_pconf_schema::wire::frame::UPGRADE;
+use goplug_pconf_schema::wire::{memfd, shm};
 use goplug_pconf_schema::{Code, Fault, Ran};
 use goplug_transport::{
     Answered, Cancel, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late, NoticeSource, Outlet,
@@ -37,7 +37,7 @@ const SPARE_CALLS: usize = 64;
 /// The frame connections of a plugin, whose methods run on the runtime of this moment.
 pub(super) fn server(service: &Arc<Service>) -> Arc<FrameServer> {
     let max_calls = service.max_concurrent_calls().saturating_add(SPARE_CALLS);
-    let shared_memory = service.hello().features.iter().any(|feature| feature == shm::FEATURE);
+    let shared_memory = service.offers(shm::FEATURE);
     let limits = FrameLimits { max_calls, latency: service.latency, shared_memory, ..FrameLimits::default() };
     // Asked here, where there is one.
     service.runtime();
@@ -45,7 +45,11 @@ pub(super) fn server(service: &Arc<Service>) -> Arc<FrameServer> {
 }
 
 /// Answers `GET /_goplug/frames`.
-pub(super) fn upgrade(frames: &Arc<FrameServer>, request: &ServerRequest) -> Result<Answer, NoRoute> {
+pub(super) fn upgrade(
+    service: &Service,
+    frames: &Arc<FrameServer>,
+    request: &ServerRequest,
+) -> Result<Answer, NoRoute> {
     let has = |name, token: &str| {
         let tokens = request.header(name).unwrap_or_default().split(',');
         tokens.into_iter().any(|found| found.trim().eq_ignore_ascii_case(token))
@@ -54,7 +58,8 @@ pub(super) fn upgrade(frames: &Arc<FrameServer>, request: &ServerRequest) -> Res
         let text = format!("nothing but frames is here; ask with `Connection: Upgrade` and `Upgrade: {UPGRADE}`");
         return Err(NoRoute { upgrade: Some(UPGRADE), ..Fault::new(Code::InvalidArgument, text).into() });
     }
-    frames.upgrade().map(Answer::upgrade).ok_or_else(|| {
+    let lends = service.offers(memfd::FEATURE) && has(memfd::FEATURES, memfd::FEATURE);
+    frames.upgrade(lends).map(Answer::upgrade).ok_or_else(|| {
         let text = format!("{} frame connections are open, the limit; call over HTTP", frames.len());
         Fault::new(Code::Overloaded, text).with_ran(Ran::No).into()
     })
@@ -104,7 +109,8 @@ impl FrameHandler for Frames {
             self.go_on(answer(admitted.run_reading(Body::of_frames(body)), reply));
             return None;
         }
-        match entered.begin_here(request.body, request.started) {
+        let body = request.view.take().unwrap_or_else(|| request.body.into());
+        match entered.begin_here(body, request.started) {
             Begun::Done(Ok(body)) => return Some(reply.answer(body)),
             Begun::Done(Err(fault)) => return Some(reply.refuse(problem(&fault))),
             Begun::Waits(admitted, run) => {
@@ -168,13 +174,14 @@ impl Frames {
         }
         let deadline = Instant::from_std(request.received + Duration::from_millis(ms));
         let times = (deadline, Instant::from_std(request.started));
-        Entered::new(&self.service, entry, times, origin(&request.meta()), told)
+        Entered::new(&self.service, entry, times, origin(request), told)
     }
 }
 
-fn origin(meta: &Meta<'_>) -> Origin {
-    let owned = |text: Option<&str>| text.map(str::to_owned);
-    Origin { caller: owned(meta.caller), traceparent: owned(meta.traceparent), tracestate: owned(meta.tracestate) }
+fn origin(request: &FrameCall<'_>) -> Origin {
+    let (meta, owned) = (request.meta(), |text: Option<&str>| text.map(str::to_owned));
+    let (traceparent, tracestate) = (owned(meta.traceparent), owned(meta.tracestate));
+    Origin { caller: owned(meta.caller), traceparent, tracestate, lender: request.lender() }
 }
 
 fn problem(fault: &Fault) -> Bytes {

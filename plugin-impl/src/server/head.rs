@@ -67,6 +67,7 @@ impl Terms {
             caller: owned(call::CALLER),
             traceparent: owned(call::TRACEPARENT),
             tracestate: owned(call::TRACESTATE),
+            lender: None,
         };
         Ok(Self { deadline, origin })
     }

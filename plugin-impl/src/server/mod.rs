@@ -66,7 +66,7 @@ impl Server {
         let terms = Terms::of(&request.headers, self.service.epoch(), any_epoch)?;
         let caller = terms.origin.caller.clone().unwrap_or_else(|| format!("pid {}", request.peer.pid()));
         if route == Route::Frames {
-            return frames::upgrade(&self.frames, &request);
+            return frames::upgrade(&self.service, &self.frames, &request);
         }
         let asked = Asked { route, terms, body: request.body, received: request.received, caller };
         Ok(match asked.route.clone() {
@@ -83,7 +83,7 @@ impl Server {
         let entry = self.service.method(name)?;
         let default = Duration::from_millis(entry.info.deadline_ms.unwrap_or(DEFAULT_DEADLINE_MS));
         let deadline = asked.received + asked.terms.deadline.unwrap_or(default);
-        let body = match call(&self.service, entry, deadline, asked.terms.origin, asked.body).await? {
+        let body = match call(&self.service, entry, deadline, asked.terms.origin, asked.body.into()).await? {
             Reply::Whole(bytes) => ServerBody::Full(bytes),
             Reply::Pieces(pieces) => ServerBody::Stream(pieces),
         };

@@ -172,6 +172,26 @@ async fn notify_acked_returns_when_every_subscription_has_acknowledged() {
     assert_eq!((fault.code, fault.ran), (Code::Unavailable, Ran::Unknown));
 }
 
+/// Who subscribed to the process before has its place back by then.
+#[tokio::test(start_paused = true)]
+async fn notify_acked_waits_for_the_first_activation() {
+    let builder = |dir: &std::path::Path| Plugin::builder(dir).name("p").callback("e");
+    let plugin = InProcess::start_inactive(builder).await.unwrap();
+    let notifier = notifier(&plugin);
+    let fault = notifier.notify_acked("e", "too early").await.unwrap_err();
+    assert_eq!((fault.code, fault.ran), (Code::Unavailable, Ran::No));
+
+    let mut back = plugin.subscribe("e", "a").await.unwrap();
+    let acked = tokio::spawn(async move { notifier.notify_acked("e", "first").await });
+    tokio::task::yield_now().await;
+    assert!(!acked.is_finished());
+    plugin.activate(serde_json::json!({})).await.unwrap();
+    let message = back.next().await.unwrap();
+    assert_eq!((&message.data[..], message.position.seq), (&b"first"[..], 1), "what was refused was not sent");
+    back.ack(&message.position).await.unwrap();
+    assert_eq!(acked.await.unwrap().unwrap(), message.position);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_detached_subscription_holds_back_for_a_minute() {
     let plugin = plugin().await;

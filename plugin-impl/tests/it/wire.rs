@@ -191,7 +191,7 @@ async fn the_hello_describes_and_negotiates() {
     assert_eq!(
         hello.json(),
         json!({
-            "protocols": [1], "features": ["frames/1", "shm/1"], "namespace": "Test", "name": "Do", "version": "1.2.3",
+            "protocols": [1], "features": ["frames/1", "shm/1", "memfd/1"], "namespace": "Test", "name": "Do", "version": "1.2.3",
             "epoch": epoch, "pid": std::process::id(), "active": true,
             "methods": [
                 {"name": "main.Do", "idempotent": false, "serial": false},

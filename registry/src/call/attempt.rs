@@ -14,7 +14,7 @@ use super::frames;
 use super::judge::{self, Verdict};
 use super::pool::PoolError;
 use super::tilotech;
-use super::{Answer, CallOptions, Waiting, late};
+use super::{CallOptions, Received, Waiting, late};
 use crate::open_files;
 use crate::supervisor::{Doubt, Live, Wire};
 
@@ -42,7 +42,7 @@ pub(crate) struct Outgoing<'a> {
 }
 
 /// Sends the call to `live` and waits for the whole reply; ends at `deadline`, and within 50 ms of the plugin's death.
-pub(crate) async fn attempt(live: &Live, call: &Outgoing<'_>, deadline: Instant) -> Result<Answer, Fault> {
+pub(crate) async fn attempt(live: &Live, call: &Outgoing<'_>, deadline: Instant) -> Result<Received, Fault> {
     if let Some(offered) = &live.frames
         && let Some(answer) = frames::attempt(live, offered, call, deadline).await
     {
@@ -60,7 +60,7 @@ pub(crate) async fn attempt(live: &Live, call: &Outgoing<'_>, deadline: Instant)
 }
 
 /// Sets `sent` before the first byte may reach the plugin.
-async fn over_http(live: &Live, call: &Outgoing<'_>, deadline: Instant, sent: &AtomicBool) -> Result<Answer, Fault> {
+async fn over_http(live: &Live, call: &Outgoing<'_>, deadline: Instant, sent: &AtomicBool) -> Result<Received, Fault> {
     let mut connection = live.pool.take(deadline).await.map_err(|error| not_connected(live, error))?;
     sent.store(true, Ordering::Relaxed);
     let answer = {
@@ -84,7 +84,7 @@ async fn exchange(
     connection: &mut Connection,
     call: &Outgoing<'_>,
     deadline: Instant,
-) -> Result<Answer, Fault> {
+) -> Result<Received, Fault> {
     match live.wire {
         Wire::V1 => exchange_v1(live, connection, call, deadline).await,
         Wire::V0 => exchange_v0(live, connection, call).await,
@@ -97,7 +97,7 @@ async fn exchange_v1(
     connection: &mut Connection,
     call: &Outgoing<'_>,
     deadline: Instant,
-) -> Result<Answer, Fault> {
+) -> Result<Received, Fault> {
     let call_id = next_call_id();
     let left = deadline.saturating_duration_since(Instant::now());
     let left_ms = left.as_millis().max(1).to_string();
@@ -128,7 +128,7 @@ async fn exchange_v1(
         Verdict::Body => {
             let body = connection.read_body(call.max_reply_bytes).await.map_err(|error| broken_reply(live, &error))?;
             let content_type = head.header("content-type").map(str::to_owned);
-            Ok(Answer { body, content_type })
+            Ok(Received { body: body.into(), content_type })
         }
         Verdict::Problem => {
             let body = connection.read_body(MAX_PROBLEM_BYTES).await.map_err(|error| broken_problem(live, &error))?;
@@ -142,7 +142,7 @@ async fn exchange_v1(
     }
 }
 
-async fn exchange_v0(live: &Live, connection: &mut Connection, call: &Outgoing<'_>) -> Result<Answer, Fault> {
+async fn exchange_v0(live: &Live, connection: &mut Connection, call: &Outgoing<'_>) -> Result<Received, Fault> {
     let request = Request {
         method: "POST",
         target: call.target,
@@ -155,7 +155,7 @@ async fn exchange_v0(live: &Live, connection: &mut Connection, call: &Outgoing<'
     let judged = judge::v0(&head);
     let max = if judged.is_ok() { call.max_reply_bytes } else { MAX_PROBLEM_BYTES };
     let body = connection.read_body(max).await.map_err(|error| broken_reply(live, &error))?;
-    judged.map(|()| Answer { body, content_type: head.header("content-type").map(str::to_owned) })
+    judged.map(|()| Received { body: body.into(), content_type: head.header("content-type").map(str::to_owned) })
 }
 
 /// Unique among the calls of this process.

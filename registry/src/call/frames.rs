@@ -9,12 +9,15 @@ use arc_swap::ArcSwapOption;
 use goplug_pconf_schema::wire::call::{CALL_ID, EPOCH, HOST};
 use goplug_pconf_schema::wire::fault::MAX_PROBLEM_BYTES;
 use goplug_pconf_schema::wire::frame::{self, Meta};
+use goplug_pconf_schema::wire::memfd;
 use goplug_pconf_schema::{Code, Fault, Ran};
-use goplug_transport::{Error, ErrorKind, FrameConnection, FrameReply, FrameRequest, Latency, Request, Upgrade};
+use goplug_transport::{
+    Error, ErrorKind, FrameConnection, FrameReply, FrameRequest, Latency, Request, Segment, Upgrade,
+};
 use tokio::time::{Instant, timeout_at};
 
 use super::attempt::{LAST_WORDS, Outgoing, broken, next_call_id, not_connected};
-use super::{Answer, Waiting, judge, late};
+use super::{Received, Waiting, judge, late};
 use crate::supervisor::{Doubt, Live};
 
 /// How long calls go over HTTP after a plugin refused the upgrade.
@@ -30,15 +33,18 @@ pub(crate) struct Frames {
     refused: Mutex<Option<Instant>>,
     /// Whether memory is shared with it: both sides want to, and it has not refused.
     is_shared: AtomicBool,
+    /// Whether both sides know of segments.
+    lends: bool,
 }
 
 impl Frames {
-    pub(crate) fn new(is_shared: bool) -> Self {
+    pub(crate) fn new(is_shared: bool, lends: bool) -> Self {
         Self {
             connection: Arc::default(),
             making: tokio::sync::Mutex::default(),
             refused: Mutex::default(),
             is_shared: AtomicBool::new(is_shared),
+            lends,
         }
     }
 
@@ -83,6 +89,14 @@ impl Frames {
         }
     }
 
+    /// Memory for a body of `length` bytes that the plugin reads where it is written, if there is a connection now.
+    pub(crate) fn segment(&self, length: usize) -> Segment {
+        match &*self.connection.load() {
+            Some(connection) => connection.segment(length),
+            None => Segment::ordinary(length),
+        }
+    }
+
     /// Lets go of the connection if it has ended.
     pub(crate) fn forget_if_ended(&self) {
         forget_if_ended(&self.connection);
@@ -112,12 +126,12 @@ impl Frames {
             }
         };
         let is_shared = self.are_shared();
-        let connection = match upgrade(live, latency, deadline, is_shared, on_end.clone()).await {
+        let connection = match upgrade(live, latency, deadline, is_shared, self.lends, on_end.clone()).await {
             // One that cannot say no to shared memory can still do without.
             Err(Unmade::Unshared(fault)) => {
                 tracing::debug!(plugin = %live.id, %fault, "no shared memory: frames go through the socket");
                 self.is_shared.store(false, Ordering::Relaxed);
-                upgrade(live, latency, deadline, false, on_end).await
+                upgrade(live, latency, deadline, false, self.lends, on_end).await
             }
             made => made,
         };
@@ -162,7 +176,7 @@ pub(super) async fn attempt(
     frames: &Frames,
     call: &Outgoing<'_>,
     deadline: Instant,
-) -> Option<Result<Answer, Fault>> {
+) -> Option<Result<Received, Fault>> {
     let meta = Meta {
         traceparent: call.options.traceparent.as_deref(),
         tracestate: call.options.tracestate.as_deref(),
@@ -216,9 +230,11 @@ pub(super) async fn attempt(
     }
 }
 
-fn read(live: &Live, call: &Outgoing<'_>, reply: FrameReply) -> Result<Answer, Fault> {
+fn read(live: &Live, call: &Outgoing<'_>, reply: FrameReply) -> Result<Received, Fault> {
+    let received = |body| Received { body, content_type: call.reply_type.map(str::to_owned) };
     match reply {
-        FrameReply::Bytes(body) => Ok(Answer { body, content_type: call.reply_type.map(str::to_owned) }),
+        FrameReply::Bytes(body) => Ok(received(body.into())),
+        FrameReply::View(body) => Ok(received(body)),
         FrameReply::Problem(document) => {
             let fault = judge::problem(502, &document);
             if fault.code == Code::WrongState && fault.ran == Ran::No {
@@ -253,11 +269,16 @@ async fn upgrade(
     latency: Latency,
     deadline: Instant,
     is_shared: bool,
+    lends: bool,
     on_end: impl FnOnce() + Send + 'static,
 ) -> Result<Option<FrameConnection>, Unmade> {
     let connection = live.pool.connect(deadline).await.map_err(|error| not_connected(live, error))?;
     let call_id = next_call_id();
-    let headers = [("Connection", "Upgrade"), ("Upgrade", frame::UPGRADE), (CALL_ID, &call_id), (EPOCH, live.epoch())];
+    let mut headers =
+        vec![("Connection", "Upgrade"), ("Upgrade", frame::UPGRADE), (CALL_ID, &call_id), (EPOCH, live.epoch())];
+    if lends {
+        headers.push((memfd::FEATURES, memfd::FEATURE));
+    }
     let request =
         Request { method: "GET", target: frame::PATH, host: HOST, headers: &headers, content_type: None, body: &[] };
     // Nothing of the call has been sent.
@@ -269,10 +290,10 @@ async fn upgrade(
                 return Err(Fault::new(Code::ProtocolError, text).with_ran(Ran::No).into());
             }
             if is_shared {
-                let shared = FrameConnection::shared(stream, &first, latency, on_end).await;
+                let shared = FrameConnection::shared(stream, &first, latency, lends, on_end).await;
                 return shared.map(Some).map_err(|error| Unmade::Unshared(broken(live, &error)));
             }
-            let made = FrameConnection::new(stream, &first, latency, on_end);
+            let made = FrameConnection::new(stream, &first, latency, lends, on_end);
             Ok(Some(made.map_err(|error| broken(live, &error))?))
         }
         Upgrade::Refused(head, mut connection) => {

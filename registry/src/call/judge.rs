@@ -41,7 +41,9 @@ pub(crate) fn v1(head: &ReplyHead, call_id: &str) -> Verdict {
 
 /// Reads the problem document of a v1 reply.
 pub(crate) fn problem(status: u16, body: &[u8]) -> Fault {
-    Fault::from_problem(body).unwrap_or_else(|| {
+    // Which case it is says only who decided it, and that was not the plugin.
+    let told = Fault::from_problem(body).map(|fault| Fault { reason: None, ..fault });
+    told.unwrap_or_else(|| {
         Fault::new(Code::ProtocolError, format!("status {status} with a problem document that cannot be read"))
     })
 }

@@ -21,6 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use goplug_pconf_schema::wire::call::MAX_DEADLINE_MS;
 use goplug_pconf_schema::{Code, Fault, Ran, printable};
+use goplug_transport::View;
 use tokio::time::Instant;
 
 pub(crate) use attempt::{broken, next_call_id, not_connected};
@@ -74,6 +75,20 @@ pub struct Answer {
     pub content_type: Option<String>,
 }
 
+/// A reply, wherever it lies.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) body: View,
+    pub(crate) content_type: Option<String>,
+}
+
+impl From<Received> for Answer {
+    /// Copies what lies in memory of the plugin's.
+    fn from(Received { body, content_type }: Received) -> Self {
+        Self { body: body.into_bytes(), content_type }
+    }
+}
+
 /// Calls `method` and waits for its reply; at most two repeats, inside the deadline, and only of what certainly did not
 /// run or is declared idempotent by the process that is asked again.
 pub(crate) async fn execute(
@@ -83,7 +98,7 @@ pub(crate) async fn execute(
     body: Bytes,
     options: &CallOptions,
     waiting: Waiting,
-) -> Result<Answer, Fault> {
+) -> Result<Received, Fault> {
     let started = Instant::now();
     let (mut now, mut repeats, mut was_woken) = (started, 0, false);
     let mut first_fault: Option<Fault> = None;
@@ -110,6 +125,7 @@ pub(crate) async fn execute(
             Ok(answer) => return Ok(answer),
             Err(fault) => fault,
         };
+        live.note_failure(fault.code);
         let left = deadline.saturating_duration_since(Instant::now());
         let Some(repeat) = retry::decide(&fault, idempotent, repeats, left) else { return Err(fault) };
         repeats += 1;
@@ -175,7 +191,7 @@ async fn once(
     deadline: Instant,
     now: Instant,
     waiting: Waiting,
-) -> Result<Answer, Fault> {
+) -> Result<Received, Fault> {
     let entry = &live.methods[place];
     let admitted = admission::admit(live, entry, deadline).await?;
     let call = Outgoing {

@@ -8,7 +8,7 @@ use goplug_transport::{Connection, Request};
 use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
-use super::Answer;
+use super::Received;
 use super::attempt::{Outgoing, broken, broken_reply};
 use crate::supervisor::Live;
 
@@ -22,7 +22,7 @@ pub(super) async fn exchange(
     connection: &mut Connection,
     call: &Outgoing<'_>,
     deadline: Instant,
-) -> Result<Answer, Fault> {
+) -> Result<Received, Fault> {
     let left = deadline.saturating_duration_since(Instant::now());
     let body = envelope(call.body, std::time::SystemTime::now() + left)?;
     let target = target(call.name);
@@ -34,7 +34,7 @@ pub(super) async fn exchange(
         let message = format!("plugin `{}`, method `{}`: {}", live.id, printable(call.name), fault.message);
         Fault { message, ..fault }
     })?;
-    Ok(Answer { body, content_type: Some(JSON.to_owned()) })
+    Ok(Received { body: body.into(), content_type: Some(JSON.to_owned()) })
 }
 
 /// The path of a method; its name may begin with the slash, as there, or not.

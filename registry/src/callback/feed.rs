@@ -11,6 +11,7 @@ use goplug_transport::Acknowledger;
 use tokio::time::Instant;
 
 use super::cursor::{Cursor, Novelty};
+use super::standing::Stands;
 use super::stream::{Raw, Stream};
 use super::{Notice, acknowledge};
 use crate::registry::Inner;
@@ -36,6 +37,8 @@ pub struct Feed {
     shared: Arc<Shared>,
     callback: String,
     reader: Reader,
+    /// Of a subscription, until another feed of its name takes its place.
+    stands: Option<Stands>,
     cursor: Cursor,
     /// The process to which an observer was attached last.
     known: Option<String>,
@@ -72,12 +75,17 @@ impl Feed {
             Reader::Observer { after } => after.clone(),
             Reader::Subscription(_) => None,
         };
+        let stands = match &reader {
+            Reader::Subscription(name) => Some(registry.shared.standing.add(&slot.id, callback, name)),
+            Reader::Observer { .. } => None,
+        };
         Self {
             registry: Arc::downgrade(registry),
             slot,
             shared: Arc::clone(&registry.shared),
             callback: callback.to_owned(),
             reader,
+            stands,
             cursor: Cursor::new(Class::Event, after),
             known: None,
             acknowledged: None,
@@ -142,8 +150,16 @@ impl Feed {
     pub async fn ack(&mut self, position: &Position) -> Result<(), Fault> {
         let Reader::Subscription(name) = &self.reader else { return Ok(()) };
         self.acknowledged = Some(position.clone());
-        let live = self.slot.live().ok_or_else(|| self.slot.not_callable())?;
+        let sender = self.sender_of(position).or_else(|| self.slot.live());
+        let live = sender.ok_or_else(|| self.slot.not_callable())?;
         acknowledge(&live, &self.callback, name, position, self.acknowledger(&live).as_ref()).await
+    }
+
+    /// The process that sent `position`. While another one takes its place it still has to hear what was handled.
+    pub(crate) fn sender_of(&self, position: &Position) -> Option<Arc<Live>> {
+        let streaming = self.stream.as_ref().map(|stream| Arc::clone(&stream.live));
+        let mut lives = [streaming, self.slot.live()].into_iter().flatten();
+        lives.find(|live| live.epoch() == position.epoch && !live.is_gone())
     }
 
     /// Acknowledges what came from `live`, if that can be done where it came.
@@ -294,6 +310,7 @@ impl Feed {
             }
             Raw::Replaced => {
                 self.stream = None;
+                self.stands = None;
                 self.ended = true;
                 self.ready.push_back(FeedItem::Replaced);
             }

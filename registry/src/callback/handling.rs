@@ -15,7 +15,7 @@ use super::feed::is_state;
 use super::{Feed, FeedItem, Notice, Subscribe, acknowledge, subscribe};
 use crate::event::now_text;
 use crate::registry::Inner;
-use crate::supervisor::Slot;
+use crate::supervisor::{Live, Slot};
 
 /// The pauses before a message whose handler failed is handled again.
 const SECOND_CHANCES: [Duration; 3] = [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(10)];
@@ -107,6 +107,8 @@ struct Handling<H> {
 #[derive(Debug, Clone)]
 struct Handled {
     slot: Arc<Slot>,
+    /// The process that sent it; another one may serve by now, while this one waits for the acknowledgement.
+    sender: Option<Arc<Live>>,
     position: Position,
     /// For an acknowledgement on the connection on which it came.
     by: Option<Acknowledger>,
@@ -168,8 +170,9 @@ where
         if let Some(position) = notice.position {
             self.feed.set_acknowledged(&position);
             let slot = Arc::clone(self.feed.slot());
-            let by = slot.live().and_then(|live| self.feed.acknowledger(&live));
-            self.latest.send_replace(Some(Handled { slot, position, by }));
+            let sender = self.feed.sender_of(&position);
+            let by = sender.as_ref().and_then(|live| self.feed.acknowledger(live));
+            self.latest.send_replace(Some(Handled { slot, sender, position, by }));
         }
     }
 
@@ -213,8 +216,9 @@ async fn acknowledge_latest(callback: String, name: String, mut latest: watch::R
 /// True when it did not arrive and may arrive later. A process that is gone, or another one, has no use for it; one that
 /// is met again sends the message again.
 async fn acknowledge_one(handled: &Handled, callback: &str, name: &str) -> bool {
-    let Handled { slot, position, by } = handled;
-    let Some(live) = slot.live().filter(|live| live.epoch() == position.epoch && !is_state(live, callback)) else {
+    let Handled { slot, sender, position, by } = handled;
+    let sender = sender.clone().filter(|live| !live.is_gone()).or_else(|| slot.live());
+    let Some(live) = sender.filter(|live| live.epoch() == position.epoch && !is_state(live, callback)) else {
         return false;
     };
     let Err(fault) = acknowledge(&live, callback, name, position, by.as_ref()).await else { return false };

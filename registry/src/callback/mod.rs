@@ -1,14 +1,15 @@
 //! Notifications: from a plugin's event stream to an application's handler, and the acknowledgement back.
 //!
 //! In reading order: this file (what an application sees), `handling` (a handler per message, with its second chances),
-//! `feed` (one stream that survives its connection), `stream` (one attachment of it), `frames` (the same over frames), `v0` (the polls of v0), `cursor` (what is new, pure), `dead`
-//! (what no handler could handle).
+//! `feed` (one stream that survives its connection), `stream` (one attachment of it), `frames` (the same over frames), `v0` (the polls of v0), `cursor` (what is new, pure), `standing`
+//! (subscriptions are handed on from one process to the next), `dead` (what no handler could handle).
 
 mod cursor;
 mod dead;
 mod feed;
 mod frames;
 mod handling;
+mod standing;
 mod stream;
 mod v0;
 
@@ -27,6 +28,7 @@ pub(crate) use dead::DeadLetters;
 pub use feed::{Feed, FeedItem};
 pub use handling::Subscription;
 pub(crate) use handling::register;
+pub(crate) use standing::{Place, Standing, hold};
 pub(crate) use v0::Polls;
 
 use goplug_transport::Acknowledger;

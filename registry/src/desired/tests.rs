@@ -10,7 +10,7 @@ fn id(n: u32) -> PluginId {
 }
 
 fn disable(directory: &Path, n: u32) -> Option<String> {
-    let off = Desired { disabled: true, pinned: None };
+    let off = Desired { disabled: true, ..Desired::default() };
     update(directory, |state| state.set(&id(n), off)).unwrap()
 }
 

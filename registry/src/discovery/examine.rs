@@ -15,7 +15,9 @@ use goplug_pconf_schema::manifest::{Folder, MANIFEST_NAME};
 use goplug_pconf_schema::{MAX_PCONF_BYTES, Manifest, Pconf, PluginId};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use semver::Version;
 
+use super::version::{open_version, shelf};
 use super::{Confinement, Flaw, Found, Installed, Refusal, RefusalKind, Stamp};
 
 /// What was found out about one file.
@@ -44,7 +46,28 @@ pub(crate) fn examine_manifest(path: &Path) -> Option<Examined<Installed>> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let handle = rustix::fs::open(folder, flags, Mode::empty()).ok()?;
     let status = status_of(handle.as_fd(), MANIFEST_NAME.as_ref()).ok()?;
-    Some(examine_manifest_at(handle.as_fd(), folder, None, &status))
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+    Some(examine_manifest_at(handle.as_fd(), folder, Folder { name: name.as_deref(), namespace: None }, &status))
+}
+
+/// Examines the manifest of a version that is installed, whether or not it is the current one; `None` if there is none.
+/// Blocking.
+pub(crate) fn examine_version(directory: &Path, id: &PluginId, version: &Version) -> Option<Examined<Installed>> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(directory, flags, Mode::empty()).ok()?;
+    let mut flaw = None;
+    let handle = open_version(root.as_fd(), id, version, |folder| {
+        flaw = flaw.take().or(folder_flaw(&rustix::fs::fstat(folder)?));
+        Ok(())
+    })
+    .ok()?;
+    if let Some(refusal) = flaw {
+        return Some(Examined { stamp: Stamp::default(), read: Err(Arc::new(refusal)) });
+    }
+    let status = status_of(handle.as_fd(), MANIFEST_NAME.as_ref()).ok()?;
+    let folder = directory.join(shelf(id)).join(version.to_string());
+    let namespace = Some(id.namespace()).filter(|namespace| !namespace.is_empty());
+    Some(examine_manifest_at(handle.as_fd(), &folder, Folder { name: Some(id.name()), namespace }, &status))
 }
 
 /// The status of `name` itself, not of what it links to.
@@ -64,15 +87,15 @@ pub(super) fn examine_at(
 }
 
 /// Examines the manifest in the folder `handle`, whose absolute path is `folder`, and whose status was just read.
-/// `namespace`: the name of the folder above, if it is that of a namespace.
+/// `place`: the names that it must agree with.
 pub(super) fn examine_manifest_at(
     handle: BorrowedFd<'_>,
     folder: &Path,
-    namespace: Option<&str>,
+    place: Folder<'_>,
     status: &Stat,
 ) -> Examined<Installed> {
     examine_as(A_MANIFEST, handle, MANIFEST_NAME.as_ref(), status, |bytes, status| {
-        understand_manifest(bytes, status, folder, namespace)
+        understand_manifest(bytes, status, folder, place)
     })
 }
 
@@ -178,7 +201,14 @@ fn understand(bytes: &[u8], status: &Stat, folder: &Path, confinement: &Confinem
     })?;
     let mut warnings = pconf.warnings.clone();
     warnings.extend(group_warning(status));
-    Ok(Found { pconf: Arc::new(pconf), socket, file_uid: status.st_uid, warnings, is_tilotech: false })
+    Ok(Found {
+        pconf: Arc::new(pconf),
+        socket,
+        file_uid: status.st_uid,
+        warnings,
+        is_tilotech: false,
+        is_started: false,
+    })
 }
 
 fn group_warning(status: &Stat) -> Option<String> {
@@ -194,14 +224,7 @@ fn symlink(what: &str) -> String {
     format!("is a symbolic link: {what} must be a regular file")
 }
 
-fn understand_manifest(
-    bytes: &[u8],
-    status: &Stat,
-    folder: &Path,
-    namespace: Option<&str>,
-) -> Result<Installed, Refusal> {
-    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
-    let place = Folder { name: name.as_deref(), namespace };
+fn understand_manifest(bytes: &[u8], status: &Stat, folder: &Path, place: Folder<'_>) -> Result<Installed, Refusal> {
     let manifest = Manifest::parse(bytes, place).map_err(|error| {
         let mut refusal = refuse(Flaw::Text, error.to_string());
         refusal.problems = error.problems;
@@ -210,6 +233,11 @@ fn understand_manifest(
     let mut warnings = manifest.warnings.clone();
     warnings.extend(group_warning(status));
     Ok(Installed { manifest: Arc::new(manifest), folder: folder.to_owned(), warnings })
+}
+
+/// What a link is that names a version which is not there.
+pub(super) fn no_version(version: &Version) -> Refusal {
+    refuse(Flaw::NoVersion, format!("names version {version}, which is not installed"))
 }
 
 /// What makes a folder, in which a manifest lies, one that is not trusted: others could put another program there.
@@ -271,7 +299,9 @@ fn refuse(flaw: Flaw, reason: String) -> Refusal {
         | Flaw::Closed
         | Flaw::SocketOutside
         | Flaw::Folder => RefusalKind::Denied,
-        Flaw::NotRegular(_) | Flaw::Size(_) | Flaw::Unreadable | Flaw::Text | Flaw::SocketPath => RefusalKind::Invalid,
+        Flaw::NotRegular(_) | Flaw::Size(_) | Flaw::Unreadable | Flaw::Text | Flaw::SocketPath | Flaw::NoVersion => {
+            RefusalKind::Invalid
+        }
     };
     Refusal { kind, flaw, reason, problems: Vec::new(), since: Instant::now(), id: None }
 }
@@ -284,7 +314,7 @@ fn mode_of(status: &Stat) -> u32 {
     status.st_mode & 0o7777
 }
 
-pub(super) fn stamp_of(status: &Stat) -> Stamp {
+pub(crate) fn stamp_of(status: &Stat) -> Stamp {
     let ns = |seconds: i64, nanos: u64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
     Stamp {
         dev: status.st_dev,

@@ -1,6 +1,7 @@
 //! The folders of the plugin directory, two levels of them: which hold a manifest.
 //!
-//! Everything is opened beneath the directory, one name at a time, without following links.
+//! Everything is opened beneath the directory, one name at a time, without following links; a link that names the current
+//! version of a plugin is read (`version`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -9,12 +10,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use goplug_pconf_schema::manifest::MANIFEST_NAME;
+use goplug_pconf_schema::manifest::{Folder, MANIFEST_NAME};
 use rustix::fs::{Dir, DirEntry, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::examine::{examine_manifest_at, folder_flaw, stamp_of, status_of};
+use super::examine::{examine_manifest_at, folder_flaw, no_version, stamp_of, status_of};
 use super::scan::{must_confirm, succeed};
+use super::version::{open_version, read_link, shelf};
 use super::{Entry, Examined, Installed, Refusal, Stamp};
 
 type Manifests = BTreeMap<Arc<Path>, Entry<Installed>>;
@@ -27,9 +29,9 @@ pub(super) struct Folders {
     pub(super) truncated: bool,
 }
 
-/// Whether an entry of a directory may be a folder that is looked at. A file system need not tell.
+/// Whether an entry of a directory may be a folder that is looked at, or name one. A file system need not tell.
 pub(super) fn may_be_folder(entry: &DirEntry) -> bool {
-    let is_folder = matches!(entry.file_type(), FileType::Directory | FileType::Unknown);
+    let is_folder = matches!(entry.file_type(), FileType::Directory | FileType::Symlink | FileType::Unknown);
     is_folder && !entry.file_name().to_bytes().starts_with(b".")
 }
 
@@ -45,11 +47,14 @@ pub(super) fn read_folders(
     let mut search = Search { before, found: Vec::new(), folders: Vec::new(), reused: true };
     let (mut deeper, mut truncated) = (0, false);
     for name in names {
-        let Some(folder) = open_folder(handle, &name)? else { continue };
-        let path = path.join(&name);
-        search.folders.push(path.clone());
+        let at = path.join(&name);
+        let Some(folder) = open_folder(handle, &name)? else {
+            search.look_behind(handle, handle, path, &at, None, None)?;
+            continue;
+        };
+        search.folders.push(at.clone());
         let outer = folder_flaw(&rustix::fs::fstat(&folder)?);
-        if search.look(&folder, &path, None, None)? {
+        if search.look(&folder, &at, &at, None, None)? {
             continue;
         }
         let namespace = name.to_string_lossy();
@@ -59,10 +64,13 @@ pub(super) fn read_folders(
                 break;
             }
             deeper += 1;
-            let Some(folder) = open_folder(folder.as_fd(), &inner)? else { continue };
-            let path = path.join(&inner);
-            search.look(&folder, &path, Some(&namespace), outer.as_ref())?;
-            search.folders.push(path);
+            let at = at.join(&inner);
+            let Some(opened) = open_folder(folder.as_fd(), &inner)? else {
+                search.look_behind(handle, folder.as_fd(), path, &at, Some(&namespace), outer.as_ref())?;
+                continue;
+            };
+            search.look(&opened, &at, &at, Some(&namespace), outer.as_ref())?;
+            search.folders.push(at);
         }
     }
     let unchanged = search.reused && search.found.len() == before.len();
@@ -79,11 +87,46 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Looks for a manifest in `folder`; whether there is one. `outer`: what is wrong with the folder above.
+    /// What is no folder in `above` may be the link that names the current version of a plugin. The plugin is known by the
+    /// link, its folder is that of the version: what runs keeps its own when another one becomes current.
+    fn look_behind(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        above: BorrowedFd<'_>,
+        directory_path: &Path,
+        path: &Path,
+        namespace: Option<&str>,
+        outer: Option<&Refusal>,
+    ) -> Result<(), Errno> {
+        let name = path.file_name().unwrap_or_default();
+        let Some((id, version)) = read_link(above, namespace, name) else { return Ok(()) };
+        let mut flaw = outer.cloned();
+        let opened = open_version(directory, &id, &version, |folder| {
+            flaw = flaw.take().or(folder_flaw(&rustix::fs::fstat(folder)?));
+            Ok(())
+        });
+        let real = directory_path.join(shelf(&id)).join(version.to_string());
+        let is_there = match &opened {
+            Ok(folder) => self.look(folder, path, &real, namespace, flaw.as_ref())?,
+            Err(_) => false,
+        };
+        if !is_there {
+            let file = path.join(MANIFEST_NAME);
+            let examined = Examined { stamp: Stamp::default(), read: Err(Arc::new(no_version(&version))) };
+            let old = self.before.get(file.as_path());
+            self.reused &= old.is_some_and(|entry| entry.stamp == Stamp::default());
+            self.found.push((Arc::from(file), succeed(old, examined)));
+        }
+        Ok(())
+    }
+
+    /// Looks for a manifest in `folder`, that is known by `path` and lies at `real`; whether there is one. `outer`: what is
+    /// wrong with the folder above.
     fn look(
         &mut self,
         folder: &OwnedFd,
         path: &Path,
+        real: &Path,
         namespace: Option<&str>,
         outer: Option<&Refusal>,
     ) -> Result<bool, Errno> {
@@ -107,7 +150,8 @@ impl Search<'_> {
             return Ok(true);
         }
         self.reused = false;
-        let examined = examine_manifest_at(folder.as_fd(), path, namespace, &status);
+        let place = Folder { name: path.file_name().and_then(OsStr::to_str), namespace };
+        let examined = examine_manifest_at(folder.as_fd(), real, place, &status);
         self.found.push((Arc::from(file), succeed(old.map(|(_, entry)| entry), examined)));
         Ok(true)
     }

@@ -4,7 +4,7 @@
 //! says "look again". A lost event costs time (until the next periodic scan), never truth; start-up is a diff from the
 //! empty [`View`]. In reading order: this file (what is found), `scan` (the directory), `folders` (its folders, for manifests),
 //! `examine` (one file), `confine` (where a socket may lie), `program` (what a manifest runs), `diff` (what changed), `watch`
-//! (when to look).
+//! (when to look); `version` (where versions lie, and the link that names the current one).
 
 mod confine;
 mod diff;
@@ -12,6 +12,7 @@ mod examine;
 mod folders;
 mod program;
 mod scan;
+pub(crate) mod version;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ use goplug_pconf_schema::{Manifest, Pconf, PconfProblem, PluginId};
 
 pub(crate) use confine::{Confinement, runtime_folder};
 pub(crate) use diff::{Change, View, diff, diff_manifests};
-pub(crate) use examine::{Examined, examine, examine_manifest, read_anyway};
+pub(crate) use examine::{Examined, examine, examine_manifest, examine_version, read_anyway, stamp_of};
 pub(crate) use program::check_program;
 pub(crate) use scan::{DirectoryFacts, directory_facts, is_candidate, scan};
 pub(crate) use watch::{Watch, WatchSignals};
@@ -106,6 +107,8 @@ pub(crate) struct Found {
     pub(crate) warnings: Vec<String>,
     /// It speaks the wire of tilotech/go-plugin, as its manifest says.
     pub(crate) is_tilotech: bool,
+    /// A registry started its process: it runs what it was told to run.
+    pub(crate) is_started: bool,
 }
 
 /// A manifest that can be used: an installed plugin.
@@ -194,6 +197,8 @@ pub(crate) enum Flaw {
     SocketOutside,
     /// The folder that it lies in is not to be trusted.
     Folder,
+    /// The link that names the current version names one that is not there.
+    NoVersion,
 }
 
 #[cfg(test)]

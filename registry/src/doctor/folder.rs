@@ -7,6 +7,7 @@ use goplug_pconf_schema::admin::Link;
 use goplug_pconf_schema::{MAX_NAME_BYTES, MAX_SOCKET_PATH_BYTES};
 
 use super::{broken, ok, skipped, warning};
+use crate::desired;
 use crate::discovery::{DirectoryFacts, ScanOptions, Watch, directory_facts, scan};
 use crate::options::{DEFAULT_EXTENSION, DEFAULT_MAX_PLUGINS};
 use crate::words::{show, word};
@@ -26,7 +27,7 @@ pub(super) fn check(directory: &Path) -> (Vec<Link>, usize) {
         Err(reason) => {
             let command = if directory.exists() { "chmod u+rx" } else { "mkdir -p" };
             let text = format!("{} {reason}: {command} {}", show(directory), word(directory));
-            let rest = ["owner", "mode", "path", "files", "watch"].map(skipped);
+            let rest = ["owner", "mode", "path", "files", "watch", "leftovers"].map(skipped);
             return ([vec![broken("directory", text)], rest.to_vec(), vec![sockets]].concat(), 0);
         }
     };
@@ -38,6 +39,7 @@ pub(super) fn check(directory: &Path) -> (Vec<Link>, usize) {
         path(directory),
         files,
         watch(directory),
+        leftovers(directory),
         sockets,
     ];
     (links, count)
@@ -117,6 +119,29 @@ fn watch(directory: &Path) -> Link {
         return warning("watch", "a network file system: other machines' changes are found by the periodic scan only");
     }
     ok("watch", "file events arrive")
+}
+
+/// What our own folder holds besides what is in use.
+pub(super) fn leftovers(directory: &Path) -> Link {
+    let own = directory.join(desired::OWN_FOLDER);
+    let mut found = Vec::new();
+    if let Err(why) = desired::load(directory) {
+        let file = own.join("state.json");
+        found.push(format!("{} {why}: mv {} {}", show(&file), word(&file), word(&file.with_extension("json.bad"))));
+    }
+    let bad = own.join("state.json.bad");
+    if bad.symlink_metadata().is_ok() {
+        let text = format!("{} could not be obeyed, so that what was wanted of plugins is forgotten", show(&bad));
+        found.push(format!("{text}: rm {}", word(&bad)));
+    }
+    let staged = std::fs::read_dir(own.join("staging")).map_or(0, |entries| entries.flatten().count());
+    if staged > 0 {
+        let place = show(&own.join("staging"));
+        found.push(format!(
+            "{staged} folders in {place}, on their way or left by who was killed: the next install tidies up"
+        ));
+    }
+    if found.is_empty() { ok("leftovers", "none") } else { warning("leftovers", found.join("; ")) }
 }
 
 fn sockets(directory: &Path) -> Link {

@@ -19,6 +19,7 @@ async fn a_good_directory_passes() {
         "path",
         "files",
         "watch",
+        "leftovers",
         "sockets",
         "runtime",
         "open files",
@@ -57,6 +58,22 @@ async fn what_is_wrong_with_a_directory_is_told_with_the_command() {
     let inner = missing.join("inner");
     fs::create_dir(&inner).unwrap();
     assert!(find(&doctor(&inner).await, "path").detail.contains("chmod go-w"));
+}
+
+#[test]
+fn what_was_left_behind_is_told_with_what_takes_it_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let own = directory.path().join(".goplug");
+    assert_eq!(folder::leftovers(directory.path()).state, LinkState::Ok);
+    fs::create_dir_all(own.join("staging/one")).unwrap();
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(own.join("state.json"), "{").unwrap();
+    fs::write(own.join("state.json.bad"), "{").unwrap();
+    let link = folder::leftovers(directory.path());
+    assert_eq!(link.state, LinkState::Warning);
+    for part in ["state.json cannot be read", ": mv ", ": rm ", "1 folders in"] {
+        assert!(link.detail.contains(part), "{link:?}");
+    }
 }
 
 #[test]

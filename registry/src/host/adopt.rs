@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use goplug_pconf_schema::wire::host::{
-    Answer, MAX_RECORD_BYTES, Record, Request, control_path, is_instance, record_path,
+    Answer, MAX_RECORD_BYTES, Record, Request, control_path, is_instance, plugin_path, record_path,
 };
 use goplug_pconf_schema::{Code, Fault};
 use rustix::fs::{Mode, OFlags};
@@ -76,8 +76,8 @@ pub async fn adopt(folder: &Path) -> Result<Vec<Adopted>, Fault> {
     Ok(all)
 }
 
-/// Removes the record of a plugin that has [`Adopted::Ended`] or is [`Adopted::Lost`], and what is left of its control
-/// socket. A record that is there anew, of another host, stays.
+/// Removes the record of a plugin that has [`Adopted::Ended`] or is [`Adopted::Lost`], and what is left of its sockets in
+/// this folder. A record that is there anew, of another host, stays.
 ///
 /// # Errors
 /// When the files cannot be removed.
@@ -86,7 +86,8 @@ pub fn discard(folder: &Path, record: &Record) -> std::io::Result<()> {
     if read(&path).is_ok_and(|now| now.host != record.host) {
         return Ok(());
     }
-    for file in [control_path(folder, &record.instance), path] {
+    let sockets = [control_path, plugin_path].map(|path| path(folder, &record.instance));
+    for file in sockets.into_iter().chain([path]) {
         match std::fs::remove_file(file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}

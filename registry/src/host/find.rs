@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use goplug_pconf_schema::{Code, Fault};
+use goplug_pconf_schema::{Code, Fault, Reason};
 
 const NAME: &str = "goplug-host";
 /// The variable that names it.
@@ -26,7 +26,7 @@ fn find_in(given: Option<&OsStr>, beside: Option<&Path>, path: Option<&OsStr>) -
             "the program {NAME}, which runs plugins, was not found: {places}; \
              put it beside the program or in PATH (`cargo install --path {NAME}`), or name it in {VARIABLE}"
         );
-        Err(Fault::new(Code::NotFound, text))
+        Err(Fault::new(Code::NotFound, text).with_reason(Reason::NoHost))
     };
     if let Some(given) = given.filter(|given| !given.is_empty()) {
         // What was asked for is not replaced by something else of that name.

@@ -12,16 +12,17 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use super::failed;
 use crate::desired::{OWN_FOLDER, lock, own_folder};
 
-pub(super) const FOLDER: &str = "staging";
+pub(crate) const FOLDER: &str = "staging";
 /// Deeper than anything that is copied: a bound for deleting what others put there.
 const MAX_DEPTH: usize = 128;
 
 /// The folder, held by a shared lock: while anybody holds it, nobody tidies up.
-pub(super) struct Staging(OwnedFd);
+#[derive(Debug)]
+pub(crate) struct Staging(OwnedFd);
 
 impl Staging {
     /// Opens the folder, and makes it if it is not there. What killed processes left is removed, unless somebody is at work.
-    pub(super) fn open(directory: &Path) -> Result<Self, Fault> {
+    pub(crate) fn open(directory: &Path) -> Result<Self, Fault> {
         let internal = |why: String| Fault::new(Code::Internal, why);
         let own = own_folder(directory).map_err(internal)?;
         match rustix::fs::mkdirat(&own, FOLDER, Mode::RWXU) {
@@ -41,7 +42,7 @@ impl Staging {
     }
 
     /// A fresh empty folder in it, and its name.
-    pub(super) fn make(&self) -> Result<(String, OwnedFd), Fault> {
+    pub(crate) fn make(&self) -> Result<(String, OwnedFd), Fault> {
         let name = fresh_name()?;
         rustix::fs::mkdirat(&self.0, &name, Mode::RWXU).map_err(failed("make a folder to copy to"))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -50,16 +51,16 @@ impl Staging {
         Ok((name, folder))
     }
 
-    pub(super) fn handle(&self) -> BorrowedFd<'_> {
+    pub(crate) fn handle(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 
-    pub(super) fn path(&self, directory: &Path, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, directory: &Path, name: &str) -> PathBuf {
         directory.join(OWN_FOLDER).join(FOLDER).join(name)
     }
 
     /// Removes a folder in it; what cannot be removed now is removed by the next one.
-    pub(super) fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         if let Ok(name) = std::ffi::CString::new(name) {
             remove_tree(self.0.as_fd(), &name, 0);
         }
@@ -67,7 +68,7 @@ impl Staging {
 }
 
 /// A name that nobody else has.
-pub(super) fn fresh_name() -> Result<String, Fault> {
+pub(crate) fn fresh_name() -> Result<String, Fault> {
     let mut bytes = [0; 8];
     getrandom(&mut bytes, GetRandomFlags::empty()).map_err(failed("get a random number"))?;
     Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))

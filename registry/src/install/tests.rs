@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
+use goplug_package::Keys;
 
 fn put(folder: &Path, name: &str, namespace: &str, version: &str) {
     fs::create_dir_all(folder.join("data/deep")).unwrap();
@@ -15,7 +16,19 @@ fn put(folder: &Path, name: &str, namespace: &str, version: &str) {
 }
 
 fn installed(directory: &Path, source: &Path) -> Result<Installation, Fault> {
-    survey(directory, source).and_then(|source| install(directory, source))
+    let source = survey(directory, source, &Keys::default())?;
+    let (shelf, then) = plan(directory, &source)?;
+    let answer = source.answer(directory, then == Then::Current, None, false);
+    let (id, version) = (source.manifest.id.clone(), source.manifest.version.clone());
+    install(directory, source)?;
+    if answer.current {
+        Turn::take(directory)?.point(directory, &id, &version, &shelf.current)?;
+    }
+    Ok(answer)
+}
+
+fn link(directory: &Path, place: &str) -> String {
+    fs::read_link(directory.join(place)).unwrap().to_str().unwrap().to_owned()
 }
 
 fn mode(path: &Path) -> u32 {
@@ -37,7 +50,10 @@ fn a_folder_goes_in_whole_with_modes_of_ours_and_comes_out() {
         put(source.path(), "do", namespace, "1.2.3");
         let answer = installed(directory.path(), source.path()).unwrap();
         let folder = directory.path().join(folder);
-        assert_eq!((answer.folder.as_str(), answer.version.as_str()), (folder.to_str().unwrap(), "1.2.3"));
+        let real =
+            directory.path().join(if namespace.is_empty() { ".goplug/versions/-" } else { ".goplug/versions/test" });
+        assert_eq!((Path::new(&answer.folder), answer.version.as_str()), (&*real.join("do/1.2.3"), "1.2.3"));
+        assert_eq!(folder.canonicalize().unwrap(), real.join("do/1.2.3").canonicalize().unwrap());
         assert_eq!((answer.files, answer.dry_run), (5, false));
         assert_eq!(fs::read(folder.join("data/deep/x")).unwrap().len(), 70_000);
         let modes = ["", "run", "plugin.json", "data", "data/deep/x"].map(|name| mode(&folder.join(name)));
@@ -46,9 +62,8 @@ fn a_folder_goes_in_whole_with_modes_of_ours_and_comes_out() {
         assert_eq!(error.code, Code::Conflict);
         assert!(error.message.contains("is installed already, version 1.2.3"), "{error}");
         assert_eq!(own(directory.path()), [""; 0]);
-        let found = crate::discovery::examine_manifest(&folder.join("plugin.json")).unwrap().read.unwrap();
-        remove(directory.path(), &answer.plugin, &found).unwrap();
-        assert!(!folder.exists() && own(directory.path()).is_empty());
+        remove(directory.path(), &answer.plugin, &folder).unwrap();
+        assert!(folder.symlink_metadata().is_err() && own(directory.path()).is_empty() && !real.exists());
     }
     assert!(!directory.path().join("test").exists(), "the folder of the namespace went with the last plugin in it");
 }
@@ -104,4 +119,73 @@ fn left_overs_are_removed_by_the_next_one_and_not_under_somebodys_hands() {
     drop(busy);
     tidy_up(at);
     assert_eq!(own(at), [""; 0]);
+}
+
+#[test]
+fn versions_lie_side_by_side_and_one_link_names_the_current_one() {
+    let (directory, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (at, id) = (directory.path(), PluginId::parse("test/do").unwrap());
+    let put_version = |version: &str| {
+        put(source.path(), "do", "test", version);
+        installed(at, source.path())
+    };
+    let (one, two) = (Version::new(1, 0, 0), Version::new(1, 1, 0));
+    assert!(put_version("1.0.0").unwrap().current && put_version("1.1.0").unwrap().current);
+    assert!(!put_version("0.9.0").unwrap().current, "an older one lies beside");
+    assert_eq!(link(at, "test/do"), "../.goplug/versions/test/do/1.1.0");
+    let shelf = versions::shelf(at, &id).unwrap();
+    assert_eq!((shelf.current.clone(), shelf.previous), (Current::Linked(two.clone()), Some(one.clone())));
+    assert_eq!(shelf.installed.len(), 3);
+
+    // What somebody else did meanwhile is not undone.
+    let turn = Turn::take(at).unwrap();
+    let error = turn.point(at, &id, &one, &Current::Linked(one.clone())).unwrap_err();
+    assert!(error.code == Code::Conflict && error.message.contains("changed meanwhile"), "{error}");
+    assert_eq!(turn.point(at, &id, &Version::new(3, 0, 0), &shelf.current).unwrap_err().code, Code::Conflict);
+    turn.point(at, &id, &one, &shelf.current).unwrap();
+    drop(turn);
+    assert_eq!(link(at, "test/do"), "../.goplug/versions/test/do/1.0.0");
+    assert_eq!(versions::shelf(at, &id).unwrap().previous, Some(two.clone()));
+
+    // The same version again, as it is and changed; what the plugin itself wrote does not count.
+    fs::write(at.join("test/do/cache"), "x").unwrap();
+    assert!(put_version("1.0.0").unwrap_err().message.ends_with("is installed already, version 1.0.0"));
+    fs::write(source.path().join("data/deep/x"), vec![b'y'; 70_000]).unwrap();
+    let survey = survey(at, source.path(), &Keys::default()).unwrap();
+    let other = plan(at, &survey).unwrap_err();
+    assert!(other.code == Code::Conflict && other.message.contains("with other content"), "{other}");
+
+    assert_eq!(remove_version(at, &id, &one).unwrap_err().code, Code::WrongState);
+    remove_version(at, &id, &two).unwrap();
+    assert_eq!(versions::shelf(at, &id).unwrap().installed.len(), 2);
+    assert_eq!(versions::all(at)[&id].len(), 2);
+}
+
+#[test]
+fn a_folder_that_somebody_put_there_becomes_a_version_when_another_one_follows() {
+    let (directory, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (at, id) = (directory.path(), PluginId::parse("do").unwrap());
+    put(&at.join("do"), "do", "", "1.0.0");
+    let by_hand = versions::shelf(at, &id).unwrap();
+    assert_eq!((by_hand.current, by_hand.installed.len()), (Current::ByHand(Version::new(1, 0, 0)), 0));
+    put(source.path(), "do", "", "1.0.0");
+    assert_eq!(installed(at, source.path()).unwrap_err().code, Code::Conflict);
+    // Whoever was killed in between left a link.
+    fs::create_dir_all(at.join(".goplug/versions/-/do")).unwrap();
+    for path in [".goplug", ".goplug/versions", ".goplug/versions/-", ".goplug/versions/-/do"] {
+        fs::set_permissions(at.join(path), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    symlink("nowhere", at.join(".goplug/versions/-/do/1.0.0")).unwrap();
+    put(source.path(), "do", "", "1.1.0");
+    installed(at, source.path()).unwrap();
+    assert_eq!(link(at, "do"), ".goplug/versions/-/do/1.1.0");
+    let shelf = versions::shelf(at, &id).unwrap();
+    assert_eq!((shelf.installed.len(), shelf.previous.clone()), (2, Some(Version::new(1, 0, 0))));
+    assert_eq!(plan::rollback(&shelf, &id).unwrap(), Version::new(1, 0, 0));
+    assert!(at.join(".goplug/versions/-/do/1.0.0/run").is_file());
+
+    // A link of somebody else's, and a folder of another plugin, are left alone.
+    fs::remove_file(at.join("do")).unwrap();
+    symlink("/etc", at.join("do")).unwrap();
+    assert!(installed(at, source.path()).unwrap_err().message.contains("is no plugin that can be used"));
 }

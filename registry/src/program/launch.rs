@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use goplug_pconf_schema::manifest::{DEFAULT_READY, ManifestWire};
+use goplug_pconf_schema::wire::host::plugin_path;
 use goplug_pconf_schema::{Code, Fault, Pconf, PluginId};
 use tokio::time::{Instant, timeout};
 
@@ -49,7 +50,7 @@ impl Instance {
         // Without a random number the name may be taken, and the start says so.
         _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
         let name = format!("{}-{:08x}", if stem.is_empty() { "plugin" } else { &stem }, u32::from_ne_bytes(random));
-        let socket = folder.join(format!("{name}.plugin"));
+        let socket = plugin_path(folder, &name);
         Self { name, socket }
     }
 }
@@ -91,6 +92,7 @@ pub(crate) fn process(hosted: Hosted, installed: Arc<Installed>) -> Process {
         file_uid: rustix::process::geteuid().as_raw(),
         warnings: installed.warnings.clone(),
         is_tilotech: manifest.wire == ManifestWire::Tilotech,
+        is_started: true,
     };
     Process { hosted, found: Arc::new(found), installed, since: Instant::now() }
 }
@@ -143,10 +145,15 @@ pub(crate) fn last_words(stderr: &[String]) -> String {
     if lines.is_empty() { String::new() } else { format!(": {}", lines.join(" | ")) }
 }
 
+/// The program of the plugin itself.
+pub(super) fn program_of(installed: &Installed) -> Command {
+    let exec = &installed.manifest.exec;
+    command(installed, &exec.command).args(&exec.args)
+}
+
 fn spec(options: &Builder, installed: &Installed, instance: &Instance) -> Result<HostSpec, Fault> {
     let manifest = &installed.manifest;
-    let command = command(installed, &manifest.exec.command).args(&manifest.exec.args);
-    let mut spec = command.spec(&instance.name, &instance.socket, options.hosts())?;
+    let mut spec = program_of(installed).spec(&instance.name, &instance.socket, options.hosts())?;
     spec.labels = [
         (LABEL_DIRECTORY, absolute(&options.directory)),
         (LABEL_PLUGIN, manifest.id.to_string()),

@@ -2,11 +2,13 @@
 //! what it publishes.
 //!
 //! In reading order: `state` (all that can happen, pure), `task` (carries it out), `launch` (how a process is started), `leave`
-//! (how it is stopped, and how one follows another), `needs` (what has to run before it). Decisions, all pure: `restart` (again,
+//! (how it is stopped, and how one follows another), `needs` (what has to run before it), `follow` (when
+//! another registry does all this). Decisions, all pure: `restart` (again,
 //! or never again?), `order` (what first?), `idle` (still needed?), `health` (does it still answer?).
 //!
 //! A keeper does not call anybody: when its process answers, it tells the supervisor of the plugin where, as a `.pconf` would.
 
+mod aside;
 mod health;
 mod idle;
 mod launch;
@@ -28,8 +30,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::discovery::Installed;
 use crate::host::{Exit, Hosted};
+use crate::lease::KeptElsewhere;
 use crate::process::time_text;
 
+pub(crate) use aside::hello_of;
 pub(crate) use launch::{LABEL_VERSION, labelled};
 pub(crate) use leave::end_orphan;
 pub(crate) use task::{Keeping, keep};
@@ -39,6 +43,8 @@ const MAX_COMMANDS: usize = 64;
 
 /// Sockets of processes that are gone which are remembered.
 const MAX_PAST: usize = 8;
+/// Sockets of processes that were only asked which are remembered.
+const MAX_ASIDE: usize = 64;
 
 /// The keepers of one registry.
 #[derive(Debug, Default)]
@@ -46,6 +52,8 @@ pub(crate) struct Programs {
     all: Mutex<BTreeMap<PluginId, Arc<Program>>>,
     /// Processes that an earlier registry started, until their keepers take them.
     adopted: Mutex<BTreeMap<PluginId, Hosted>>,
+    /// Sockets of processes that were only asked what they say of themselves.
+    aside: Mutex<VecDeque<PathBuf>>,
 }
 
 /// One installed plugin, as everybody but its keeper sees it.
@@ -78,6 +86,8 @@ pub(crate) struct View {
     pub starts: u64,
     /// When it is started again.
     pub retry_at: Option<Instant>,
+    /// Another registry of the directory keeps it.
+    pub kept_by: Option<KeptElsewhere>,
 }
 
 /// What a keeper is told.
@@ -87,6 +97,11 @@ pub(crate) enum Command {
     Changed {
         file: PathBuf,
         installed: Arc<Installed>,
+    },
+    /// Another version is to take the place of the process that runs; answered when it serves, or the one before goes on.
+    Try {
+        installed: Arc<Installed>,
+        reply: TrialReply,
     },
     Removed,
     /// Answered when a process runs, or the start has failed.
@@ -106,6 +121,16 @@ pub(crate) enum Command {
 }
 
 type Reply = oneshot::Sender<Result<(), Fault>>;
+type TrialReply = oneshot::Sender<Result<Tried, Fault>>;
+
+/// A version that serves; by default, one that was not tried since no process runs.
+#[derive(Debug, Default)]
+pub(crate) struct Tried {
+    /// What served before.
+    pub before: Option<Arc<Installed>>,
+    /// The process before, that is on its way out.
+    pub old: Option<Hosted>,
+}
 
 impl Programs {
     pub(crate) fn get(&self, id: &PluginId) -> Option<Arc<Program>> {
@@ -124,12 +149,22 @@ impl Programs {
         });
         // Of one that ended before there was a keeper, too.
         let ended = |hosted: &Hosted| hosted.record().exit.is_some() && hosted.record().socket == socket;
-        kept || lock(&self.adopted).get(id).is_some_and(ended)
+        let aside = lock(&self.aside).iter().any(|own| own == socket);
+        kept || aside || lock(&self.adopted).get(id).is_some_and(ended)
     }
 
     /// Whether a process of the plugin runs that we started.
     pub(crate) fn runs(&self, id: &PluginId) -> bool {
         self.get(id).is_some_and(|program| !program.view().sockets.is_empty())
+    }
+
+    /// A process that is going to be asked on this socket is none of the plugin's.
+    pub(crate) fn put_aside(&self, socket: &Path) {
+        let mut aside = lock(&self.aside);
+        aside.push_back(socket.to_owned());
+        while aside.len() > MAX_ASIDE {
+            aside.pop_front();
+        }
     }
 
     pub(crate) fn put_adopted(&self, id: PluginId, hosted: Hosted) {
@@ -196,6 +231,7 @@ impl Program {
             host_pid: record.map(|record| record.host.pid),
             since: record.map(|record| time_text(record.started_at_ms)),
             starts: view.starts,
+            kept_by: view.kept_by.and_then(|kept| kept.pid),
             last_exit: view.last_exit.as_ref().map(exit),
         }
     }
@@ -205,6 +241,17 @@ impl Program {
         let (reply, answer) = oneshot::channel();
         let gone = || Fault::new(Code::NotFound, format!("plugin `{}` is gone", self.id));
         self.commands.send(command(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Tries another version beside the process that runs; nothing is tried where none does.
+    ///
+    /// # Errors
+    /// Why it does not serve; the process before goes on then.
+    pub(crate) async fn try_version(&self, installed: Arc<Installed>) -> Result<Tried, Fault> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Fault::new(Code::NotFound, format!("plugin `{}` is gone", self.id));
+        self.commands.send(Command::Try { installed, reply }).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use goplug_pconf_schema::admin::State;
-use goplug_pconf_schema::{Code, Fault, PluginId};
+use goplug_pconf_schema::{Code, Fault, Manifest, PluginId};
 use semver::Version;
 use tokio::time::timeout;
 
@@ -23,8 +23,10 @@ const NEEDS_WITHIN: Duration = Duration::from_secs(20);
 /// # Errors
 /// `invalid_argument` for a cycle, told member by member; `unavailable` when one is missing, of another version, or does not
 /// come up.
-pub(super) async fn ready(registry: &Arc<Inner>, id: &PluginId) -> Result<(), Fault> {
-    let members = members(registry);
+pub(super) async fn ready(registry: &Arc<Inner>, id: &PluginId, manifest: &Manifest) -> Result<(), Fault> {
+    let mut members = members(registry);
+    // That of the version that is to be started, which need not be the current one yet.
+    members.insert(id.clone(), Member { version: Some(manifest.version.clone()), requires: manifest.requires.clone() });
     if members.get(id).is_none_or(|member| member.requires.is_empty()) {
         return Ok(());
     }

@@ -1,4 +1,6 @@
-//! Carries out what `state` decides: one task per installed plugin.
+//! Carries out what `state` decides: one task per installed plugin. `trial`: another version is tried.
+
+mod trial;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -6,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use goplug_pconf_schema::admin::{EventKind, State};
-use goplug_pconf_schema::{Code, Fault, PluginId};
+use goplug_pconf_schema::{Code, Fault, PluginId, Reason};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -27,6 +29,8 @@ use crate::tasks::{Work, at, jitter, work};
 
 /// Callers that may wait for one start or stop.
 const MAX_WAITING: usize = 1_024;
+/// When a follower looks for the process that takes the place of one that ended.
+const FOLLOW_SOON: Duration = Duration::from_millis(200);
 /// How often it is looked whether a process that may be stopped when idle is idle.
 const IDLE_LOOK: Duration = Duration::from_secs(1);
 
@@ -55,6 +59,7 @@ pub(crate) fn keep(registry: &Arc<Inner>, keeping: Keeping) -> Arc<Program> {
         is_asleep: false,
         starts: 0,
         retry_at: None,
+        kept_by: None,
     };
     let program =
         Arc::new(Program { id: keeping.id.clone(), view: watch::Sender::new(Arc::new(view.clone())), commands });
@@ -68,6 +73,7 @@ pub(crate) fn keep(registry: &Arc<Inner>, keeping: Keeping) -> Arc<Program> {
         installed: keeping.installed,
         view,
         machine,
+        follows: true,
         starts: Starts::default(),
         launching: None,
         arrived: None,
@@ -84,6 +90,7 @@ pub(crate) fn keep(registry: &Arc<Inner>, keeping: Keeping) -> Arc<Program> {
         tick: None,
         timer: None,
         waiting: Vec::new(),
+        trial: None,
     };
     registry.shared.tasks.spawn(task.run(inbox, keeping.adopted));
     program
@@ -98,6 +105,8 @@ struct Task {
     installed: Arc<Installed>,
     view: View,
     machine: Machine,
+    /// Another registry of the directory keeps the process: it is found and called here, and neither started nor stopped.
+    follows: bool,
     starts: Starts,
     launching: Option<Work<Result<Process, Fault>>>,
     /// A process that answers and that the supervisor does not know yet.
@@ -120,6 +129,8 @@ struct Task {
     tick: Option<Instant>,
     timer: Option<Instant>,
     waiting: Vec<(Goal, Reply)>,
+    /// Another version that is being tried.
+    trial: Option<trial::Trial>,
 }
 
 /// What somebody waits for.
@@ -128,6 +139,9 @@ enum Goal {
     Running,
     Down,
 }
+
+#[path = "follow.rs"]
+mod follow;
 
 /// What woke the task.
 enum Woken {
@@ -161,11 +175,13 @@ impl Task {
                 Woken::HandedOver(taken) => self.handed_over(taken).await,
                 Woken::Pinged(answered) => self.pinged(answered),
                 Woken::Tick => self.look_after().await,
+                Woken::Timer if self.follows => self.look_for_another().await,
                 Woken::Timer => {
                     self.timer = None;
                     self.feed(Input::Timer).await;
                 }
             }
+            self.settle_trial();
             if self.machine.phase == Phase::Gone {
                 break;
             }
@@ -176,6 +192,12 @@ impl Task {
     }
 
     async fn begin(&mut self, adopted: Option<Hosted>) {
+        if self.shared.options.load().auto_discover {
+            _ = self.take_lease().await;
+        }
+        if self.follows {
+            return self.follow(adopted).await;
+        }
         match adopted {
             Some(hosted) if hosted.record().exit.is_some() => {
                 self.view.last_exit.clone_from(&hosted.record().exit);
@@ -231,15 +253,22 @@ impl Task {
         match command {
             Command::Changed { file, installed } => {
                 let same = installed.manifest == self.installed.manifest && installed.folder == self.installed.folder;
+                self.drop_trial();
                 (self.file, self.installed) = (file.clone(), installed);
                 self.view.file = file;
                 self.publish();
-                if !same {
+                if !same && !self.follows {
                     self.starts.reset();
                     self.feed(Input::Changed).await;
                 }
             }
+            Command::Try { installed, reply } => self.try_version(installed, reply).await,
+            Command::Removed if self.follows => {
+                self.machine.phase = Phase::Gone;
+                self.withdraw().await;
+            }
             Command::Removed => self.feed(Input::Removed).await,
+            Command::Awake if self.follows => self.look_for_another().await,
             Command::Awake => self.feed(Input::Installed { auto: self.auto() }).await,
             Command::Start(reply) => self.ask(Input::Start, Goal::Running, reply).await,
             Command::Restart(reply) => self.ask(Input::Restart, Goal::Running, reply).await,
@@ -247,6 +276,10 @@ impl Task {
             Command::Disable(reply) => self.ask(Input::Disable, Goal::Down, reply).await,
             Command::Begun(reply) => _ = reply.send(Ok(())),
             Command::Enable(reply) => {
+                if let Err(kept) = self.take_lease().await {
+                    _ = reply.send(Err(kept.fault(&self.id)));
+                    return;
+                }
                 self.feed(Input::Enable { auto: self.auto() }).await;
                 _ = reply.send(Ok(()));
             }
@@ -254,7 +287,8 @@ impl Task {
     }
 
     async fn ask(&mut self, input: Input, goal: Goal, reply: Reply) {
-        if let Err(fault) = self.check(goal) {
+        let leased = self.take_lease().await.map_err(|kept| kept.fault(&self.id));
+        if let Err(fault) = leased.and_then(|()| self.check(goal)) {
             _ = reply.send(Err(fault));
             return;
         }
@@ -279,7 +313,8 @@ impl Task {
             return Err(Fault::new(Code::WrongState, format!("plugin `{}`: {why}", self.id)));
         }
         if matches!(self.machine.phase, Phase::Disabled | Phase::Stopping(Then::Disabled)) {
-            return Err(Fault::new(Code::WrongState, format!("plugin `{}` is disabled: enable it first", self.id)));
+            let text = format!("plugin `{}` is disabled: enable it first", self.id);
+            return Err(Fault::new(Code::WrongState, text).with_reason(Reason::Disabled));
         }
         let itself = self.slot().and_then(|slot| slot.live()).filter(|_| self.process.is_none());
         if let Some(live) = itself {
@@ -299,6 +334,7 @@ impl Task {
                 self.feed(Input::Ready).await;
             }
             Err(fault) => {
+                self.blame_trial(&fault);
                 // What can never work is not tried again.
                 let hopeless = matches!(fault.code, Code::NotFound | Code::Denied | Code::InvalidArgument);
                 let after = if hopeless { After::GiveUp } else { self.after(restart::Exit::NotReady, None, &fault) };
@@ -337,12 +373,15 @@ impl Task {
         }
         // Another registry, or whoever speaks to its host, has ended it: that is a stop.
         let asked = exit.as_ref().is_some_and(|exit| exit.asked) && how != restart::Exit::Hung;
-        let after = if asked { After::Stay } else { self.after(how, healthy, &fault) };
+        let after = if asked || self.follows { After::Stay } else { self.after(how, healthy, &fault) };
         if matches!(after, After::Again(_)) {
             self.view.last_error = Some(fault);
         }
         self.view.last_exit = exit;
         self.feed(Input::Ended(after)).await;
+        if self.follows {
+            self.timer = Some(Instant::now() + FOLLOW_SOON);
+        }
     }
 
     /// What the restart policy says; of what is given up it notes why.
@@ -373,7 +412,10 @@ impl Task {
         let Some(old) = self.old.take() else { return };
         let options = self.shared.options.load_full();
         match taken {
-            Ok(()) => _ = self.shared.tasks.spawn(retire(old, options)),
+            Ok(()) => {
+                self.note_predecessor(&old.hosted);
+                self.shared.tasks.spawn(retire(old, options));
+            }
             Err(fault) => self.give_back(old, fault).await,
         }
         self.publish();
@@ -381,6 +423,7 @@ impl Task {
 
     /// The process before goes on, because its successor did not take its place.
     async fn give_back(&mut self, old: Process, fault: Fault) {
+        self.blame_trial(&fault);
         let text = format!("the new process was not activated, the one before goes on: {fault}");
         self.shared.events.record(EventKind::Changed, Some(&self.id), None, Some(text.clone()));
         self.view.last_error = Some(Fault { message: text, ..fault });
@@ -421,7 +464,7 @@ impl Task {
         let (id, installed) = (self.id.clone(), Arc::clone(&self.installed));
         self.launching = Some(Box::pin(async move {
             let gone = || Fault::new(Code::Unavailable, "the registry is closed");
-            needs::ready(&registry.upgrade().ok_or_else(gone)?, &id).await?;
+            needs::ready(&registry.upgrade().ok_or_else(gone)?, &id, &installed.manifest).await?;
             // The semaphore is never closed; without a permit the start would only be less polite.
             let _permit = shared.launches.acquire().await.ok();
             launch(&options, installed, instance).await
@@ -441,9 +484,10 @@ impl Task {
             self.shared.tasks.spawn(async move { forget(&last).await });
         }
         let watched = matches!(new.found.pconf.protocol, Some(1..));
-        self.pulse = watched.then(|| Pulse::new(&self.installed.manifest.health, std::time::Instant::now()));
+        self.pulse =
+            (watched && !self.follows).then(|| Pulse::new(&self.installed.manifest.health, std::time::Instant::now()));
         (self.ping, self.is_condemned) = (None, false);
-        self.tick = Some(Instant::now());
+        self.tick = (!self.follows).then(Instant::now);
         let old = self.process.replace(new.clone());
         // Before the supervisor hears of it: whoever reads the plugin's own `.pconf` then must know that it is the same.
         self.publish();
@@ -599,8 +643,15 @@ impl Task {
     fn not_running(&self) -> Fault {
         let state = self.machine.state();
         match &self.view.last_error {
-            Some(fault) => Fault { message: format!("plugin `{}` is {state}: {fault}", self.id), ..fault.clone() },
-            None => Fault::new(Code::WrongState, format!("plugin `{}` is {state}", self.id)),
+            Some(fault) => Fault {
+                message: format!("plugin `{}` is {state}: {fault}", self.id),
+                reason: fault.reason.or(state.reason()),
+                ..fault.clone()
+            },
+            None => Fault {
+                reason: state.reason(),
+                ..Fault::new(Code::WrongState, format!("plugin `{}` is {state}", self.id))
+            },
         }
     }
 

@@ -11,12 +11,15 @@ use goplug_pconf_schema::{Code, Fault, check_call_name};
 use goplug_transport::{Connection, Error, ErrorKind, Latency, Reply, Request};
 use tokio::time::{Instant, timeout};
 
+use super::Shared;
 use super::live::{Introduction, Live, Wire};
 use super::state::Verdict;
 use crate::call::{Verdict as Judged, judge_v0, judge_v1, next_call_id, read_problem};
+use crate::callback::{Place, Standing, hold};
 use crate::discovery::{Confinement, Found};
 use crate::open_files;
 use crate::options::Builder;
+use crate::trust::{self, Vetted};
 
 /// The largest output of an activator or stopper that is kept.
 const MAX_OUTPUT_BYTES: usize = 4 * 1024 * 1024;
@@ -54,7 +57,7 @@ impl NotMet {
 }
 
 /// Meets the process that `found` names.
-pub(crate) async fn meet(found: &Found, options: &Builder, mode: Mode) -> Result<Met, NotMet> {
+pub(crate) async fn meet(shared: &Shared, found: &Found, options: &Builder, mode: Mode) -> Result<Met, NotMet> {
     let hello_deadline = Instant::now() + Duration::from_millis(HELLO_MS);
     confined(found, options).await?;
     let mut connection =
@@ -76,7 +79,9 @@ pub(crate) async fn meet(found: &Found, options: &Builder, mode: Mode) -> Result
             return Ok(Met::Seen { wire: Wire::V0, hello: None, pid, uid });
         }
         let mut connection = ready(connection, found).await?;
+        let vetted = vetted(shared, found, options, &connection).await?;
         let (hello, output) = activate_v0(&mut connection, found).await?;
+        still_vetted(vetted, &connection).await?;
         let connection = ready(connection, found).await?;
         return Ok(active(found, Wire::V0, hello, output, connection, options));
     };
@@ -85,9 +90,34 @@ pub(crate) async fn meet(found: &Found, options: &Builder, mode: Mode) -> Result
         return Ok(Met::Seen { wire: Wire::V1, hello: Some(Box::new(hello)), pid, uid });
     }
     let mut connection = ready(connection, found).await?;
+    let vetted = vetted(shared, found, options, &connection).await?;
+    let standing = &shared.standing;
+    // One that is active has its subscribers already; it holds their places itself.
+    let held = if hello.active { None } else { Some(hold_new(&[], standing, &hello, found, &connection).await?) };
     let output = activate_v1(&mut connection, &hello).await?;
+    still_vetted(vetted, &connection).await?;
+    if let Some(held) = held {
+        // Whoever subscribed meanwhile to the process that still serves.
+        hold_new(&held, standing, &hello, found, &connection).await?;
+    }
     let connection = ready(connection, found).await?;
     Ok(active(found, Wire::V1, hello, output, connection, options))
+}
+
+/// Lets the process hold the places of the subscriptions that are not in `held`; answers them.
+async fn hold_new(
+    held: &[Place],
+    standing: &Standing,
+    hello: &Hello,
+    found: &Found,
+    connection: &Connection,
+) -> Result<Vec<Place>, NotMet> {
+    let mut places = standing.of(&found.pconf.id);
+    places.retain(|place| !held.contains(place));
+    let deadline = Instant::now() + Duration::from_millis(HELLO_MS);
+    let held = hold(&places, hello, &found.socket, connection.peer(), deadline).await;
+    held.map_err(|fault| NotMet::new(Verdict::Retry, fault))?;
+    Ok(places)
 }
 
 /// The connection, or another one to the same process if its last reply closed it: a plugin may say `Connection: close`
@@ -160,6 +190,35 @@ fn check_peer(connection: &Connection, options: &Builder) -> Result<(), NotMet> 
     }
     let text = format!("the process on the socket runs as uid {uid}, allowed are {own}, 0 and those of `allow_uids`");
     Err(NotMet::new(Verdict::Denied, Fault::new(Code::Denied, text)))
+}
+
+/// A plugin that starts itself must run the program that it may run, where that is asked; what the registry starts runs what
+/// was installed.
+async fn vetted(
+    shared: &Shared,
+    found: &Found,
+    options: &Builder,
+    connection: &Connection,
+) -> Result<Option<Vetted>, NotMet> {
+    if !options.pin_executables || found.is_started {
+        return Ok(None);
+    }
+    let vetted = trust::vet(shared, options, &found.pconf.id, connection.peer()).await;
+    vetted.map(Some).map_err(|fault| NotMet::new(verdict_on(fault.code), fault))
+}
+
+/// Whoever turned into another program meanwhile has the same connection, and is not the one that was looked at.
+async fn still_vetted(vetted: Option<Vetted>, connection: &Connection) -> Result<(), NotMet> {
+    match vetted {
+        Some(vetted) if !vetted.still_holds(connection.peer()).await => {
+            Err(NotMet::new(Verdict::Denied, trust::turned(connection.peer())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn verdict_on(code: Code) -> Verdict {
+    if code == Code::Denied { Verdict::Denied } else { Verdict::Retry }
 }
 
 /// The hello of a v1 plugin; `None` from a v0 one.
@@ -342,7 +401,14 @@ mod tests {
     #[test]
     fn the_answer_of_the_original_is_read_with_what_trails_it() {
         let pconf = Arc::new(Pconf::parse(br#"{"Name":"Do","NameSpace":"Test","sock":"s"}"#).unwrap());
-        let found = Found { pconf, socket: PathBuf::from("/s"), file_uid: 0, warnings: Vec::new(), is_tilotech: false };
+        let found = Found {
+            pconf,
+            socket: PathBuf::from("/s"),
+            file_uid: 0,
+            warnings: Vec::new(),
+            is_tilotech: false,
+            is_started: false,
+        };
         let read = |text: &'static str| read_activation(&Bytes::from_static(text.as_bytes()), &found);
         let (hello, output) = read(r#"["main.Do","","","",""]started"#).unwrap();
         assert_eq!((hello.methods.len(), &output[..]), (1, &b"started"[..]));

@@ -8,8 +8,8 @@ use goplug_pconf_schema::admin::Transport;
 use goplug_pconf_schema::wire::call::{escape, method_path};
 use goplug_pconf_schema::wire::frame::FEATURE;
 use goplug_pconf_schema::wire::hello::{Hello, MethodInfo};
-use goplug_pconf_schema::wire::shm;
-use goplug_pconf_schema::{Code, Fault, PluginId, check_call_name};
+use goplug_pconf_schema::wire::{memfd, shm};
+use goplug_pconf_schema::{Code, Fault, PluginId, RollbackOn, check_call_name};
 use goplug_transport::Peer;
 use tokio::sync::Notify;
 
@@ -76,6 +76,8 @@ pub(crate) struct Live {
     pub queued: AtomicUsize,
     /// Calls that are over.
     pub calls: AtomicU64,
+    /// Calls that the plugin failed.
+    pub failures: AtomicU64,
     gone: AtomicBool,
     gone_signal: Notify,
     /// Rings when a call learns something that the supervisor has to know.
@@ -131,7 +133,7 @@ impl Live {
         let offers = |feature| intro.fast_paths && intro.hello.features.iter().any(|offered| offered == feature);
         let is_shared = intro.shared_memory && offers(shm::FEATURE);
         Self {
-            frames: offers(FEATURE).then(|| Frames::new(is_shared)),
+            frames: offers(FEATURE).then(|| Frames::new(is_shared, offers(memfd::FEATURE))),
             polls: Polls::default(),
             pool: Pool::new(intro.socket, intro.peer.clone()),
             id: intro.id,
@@ -145,6 +147,7 @@ impl Live {
             admission: Places::new(places),
             queued: AtomicUsize::new(0),
             calls: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
             gone: AtomicBool::new(false),
             gone_signal: Notify::new(),
             doubt: Notify::new(),
@@ -155,6 +158,18 @@ impl Live {
     /// Calls that have ended, and calls under way.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.calls.load(Ordering::Relaxed), self.in_flight())
+    }
+
+    /// Calls that have ended, and those of them that the plugin failed.
+    pub(crate) fn verdicts(&self) -> (u64, u64) {
+        (self.calls.load(Ordering::Relaxed), self.failures.load(Ordering::Relaxed))
+    }
+
+    /// Notes how a call of this process failed.
+    pub(crate) fn note_failure(&self, code: Code) {
+        if RollbackOn::counts(code) {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Whether the two are one process: of v1 by what it says, of v0 by what the kernel says.

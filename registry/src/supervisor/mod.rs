@@ -21,6 +21,7 @@ use goplug_pconf_schema::{Code, Fault, PluginId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+pub(crate) use introduce::{Met, Mode, meet};
 pub(crate) use live::{Doubt, Live, Method, Wire};
 pub(crate) use state::Down;
 pub(crate) use task::{Shared, spawn};
@@ -135,7 +136,10 @@ impl Slot {
             State::Denied => (Code::Denied, ""),
             State::Gone => (Code::NotFound, ""),
         };
-        Fault::new(code, format!("plugin `{}` is {state}{hint}{because}", self.id))
+        let is_started = view.found.is_started || self.program.get().is_some();
+        let reason = view.last_error.as_ref().and_then(|fault| fault.reason);
+        let reason = reason.or(if is_started { state.reason() } else { None });
+        Fault { reason, ..Fault::new(code, format!("plugin `{}` is {state}{hint}{because}", self.id)) }
     }
 
     /// Sends a command; a supervisor that has ended says that the plugin is gone.

@@ -20,10 +20,13 @@ use super::part::{Parted, part};
 use super::state::{Effect, Input, Machine, Phase, Successor, step};
 use super::{Command, FileNews, MAX_COMMANDS, Seen, Slot, View};
 use crate::call::is_hung;
+use crate::callback::Standing;
 use crate::discovery::Found;
 use crate::event::{EventLog, now_text};
+use crate::lease::Lease;
 use crate::options::{Builder, MAX_CONCURRENT_LAUNCHES, MAX_CONCURRENT_STARTS, Options, POOL_IDLE};
 use crate::tasks::{Tasks, Work, at, jitter, work};
+use crate::trust::Trust;
 
 /// Callers that may wait for one start.
 const MAX_WAITING: usize = 1_024;
@@ -38,6 +41,12 @@ pub(crate) struct Shared {
     /// Bounds how many processes are started at once.
     pub launches: Semaphore,
     pub tasks: Tasks,
+    /// The subscriptions that a new process is told of.
+    pub standing: Standing,
+    /// The right to start and stop processes of installed plugins.
+    pub lease: Arc<Lease>,
+    /// Which programs processes run, and may run.
+    pub trust: Trust,
     /// True once the registry is closed.
     pub closed: watch::Sender<bool>,
     /// Plugins whose file leads to nobody: another file may claim the same pair.
@@ -53,6 +62,9 @@ impl Shared {
             starts,
             launches: Semaphore::new(MAX_CONCURRENT_LAUNCHES),
             tasks: Tasks::default(),
+            standing: Standing::default(),
+            lease: Arc::default(),
+            trust: Trust::default(),
             closed: watch::Sender::new(false),
             dead_ends,
         }
@@ -286,7 +298,8 @@ impl Task {
     fn no_process(&self) -> Fault {
         let because = self.view.last_error.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
         let text = format!("plugin `{}` is {}, no process of it runs{because}", self.id, self.machine.state());
-        Fault::new(Code::WrongState, text)
+        let reason = self.view.last_error.as_ref().and_then(|fault| fault.reason).or(self.machine.state().reason());
+        Fault { reason, ..Fault::new(Code::WrongState, text) }
     }
 
     fn reload(&mut self, reply: oneshot::Sender<Result<Activation, Fault>>) {
@@ -342,7 +355,7 @@ impl Task {
             // The semaphore is never closed; without a permit the start would only be less polite.
             let _permit = shared.starts.acquire().await.ok();
             let options = shared.options.load_full();
-            meet(&found, &options, mode).await
+            meet(&shared, &found, &options, mode).await
         })
     }
 

@@ -1,7 +1,7 @@
 //! The chain itself: values in, links out.
 
 use goplug_pconf_schema::admin::{Link, LinkState, State, Why};
-use goplug_pconf_schema::{Code, PluginId};
+use goplug_pconf_schema::{Code, Fault, PluginId, Reason};
 
 use super::{FileFinding, Findings, Knock, Near, Place, SlotFindings};
 use crate::discovery::{Flaw, Found, Refusal};
@@ -258,6 +258,9 @@ fn socket(findings: &Findings) -> Finding {
 
 fn peer(findings: &Findings) -> Finding {
     let slot = findings.slot.as_ref();
+    if let Some((fault, id)) = untrusted(findings) {
+        return Broken(fault.to_string(), Some(format!("goplugctl trust approve {}", quote(id.as_str()))));
+    }
     match findings.knock {
         Some(Knock::Answered { uid, pid }) => {
             let us = rustix::process::geteuid().as_raw();
@@ -272,6 +275,13 @@ fn peer(findings: &Findings) -> Finding {
             None => Skipped("not asked".into()),
         },
     }
+}
+
+/// Why a process was refused for its program.
+fn untrusted(findings: &Findings) -> Option<(&Fault, &PluginId)> {
+    let FileFinding::There { read: Ok(found), .. } = &findings.file else { return None };
+    let fault = findings.slot.as_ref()?.last_error.as_ref()?;
+    (fault.reason == Some(Reason::Untrusted)).then_some((fault, &found.pconf.id))
 }
 
 fn hello(findings: &Findings, found: Option<&Found>) -> Finding {

@@ -1,7 +1,7 @@
 //! The chain of a plugin that is installed and has no process: values in, links out.
 
 use goplug_pconf_schema::admin::{Link, LinkState, State, Why};
-use goplug_pconf_schema::printable;
+use goplug_pconf_schema::{Reason, printable};
 
 use super::chain::{Finding, directory};
 use super::{FileFinding, Findings, ProcessFindings};
@@ -9,6 +9,9 @@ use crate::discovery::Flaw;
 use crate::words::{mend, quote, show, word};
 
 use Finding::{Broken, Ok as Fine, Skipped, Warning};
+
+/// Says where `goplug-host` was looked for.
+const DOCTOR: &str = "goplugctl doctor";
 
 /// The answer, if the subject is such a plugin.
 pub(super) fn explain(findings: &Findings) -> Option<Why> {
@@ -75,7 +78,11 @@ pub(super) fn explain(findings: &Findings) -> Option<Why> {
 /// Whether its process runs, and what makes it run.
 fn running(found: &ProcessFindings, name: &str) -> Finding {
     if let Some(pid) = found.pid {
-        return Fine(format!("pid {pid}"));
+        let kept = found.kept_by.map(|other| format!(", kept by {other}")).unwrap_or_default();
+        return Fine(format!("pid {pid}{kept}"));
+    }
+    if let Some(other) = found.kept_by {
+        return Broken(format!("it does not run; it is kept by {other}"), None);
     }
     let why = found.last_error.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
     let does = |verb: &str| Some(format!("goplugctl {verb} {name}"));
@@ -84,6 +91,7 @@ fn running(found: &ProcessFindings, name: &str) -> Finding {
         State::Stopped if found.is_asleep => {
             Warning("it was stopped because nobody called it: a call starts it".into())
         }
+        State::Failed if is_without_host(found) => Broken(format!("it cannot be started{why}"), Some(DOCTOR.into())),
         State::Failed => Broken(format!("it was given up{why}"), does("logs")),
         State::Backoff => {
             let next = found.retry_in.map_or(0, |pause| pause.as_millis());
@@ -93,6 +101,11 @@ fn running(found: &ProcessFindings, name: &str) -> Finding {
         State::Draining => Broken("it is being stopped".into(), does("start")),
         _ => Broken(format!("it does not run{why}"), does("start")),
     }
+}
+
+/// Whether nothing can be started here.
+fn is_without_host(found: &ProcessFindings) -> bool {
+    found.last_error.as_ref().is_some_and(|fault| fault.reason == Some(Reason::NoHost))
 }
 
 /// Whether the process that runs is activated.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::discovery::{Flaw, RefusalKind};
 use goplug_pconf_schema::admin::LinkState;
-use goplug_pconf_schema::{Code, Pconf};
+use goplug_pconf_schema::{Code, Pconf, Reason};
 use std::path::Path;
 use std::time::Instant;
 
@@ -38,6 +38,7 @@ fn there(read: Result<bool, Flaw>) -> FileFinding {
             file_uid: 0,
             warnings: Vec::new(),
             is_tilotech: false,
+            is_started: false,
         })
     });
     FileFinding::There { path: "/p/a.pconf".into(), place: Place::Seen, read: read.map_err(refusal), winner: None }
@@ -113,6 +114,7 @@ fn each_link_breaks_with_its_reason_and_the_command_that_mends_it() {
     let lazy = Findings { file: there(Ok(true)), ..down(State::Discovered, None) };
     let mut backoff = down(State::Backoff, fault(Code::PluginGone, "it died"));
     backoff.slot.as_mut().unwrap().retry_in = Some(Duration::from_millis(2_500));
+    let untrusted = Some(Fault::new(Code::Denied, "it runs another program").with_reason(Reason::Untrusted));
     let stranger = Knock::Answered { pid: 7, uid: 54_321 };
 
     let table: Vec<(&str, Findings, &str, &str, Option<&str>)> = vec![
@@ -233,6 +235,13 @@ fn each_link_breaks_with_its_reason_and_the_command_that_mends_it() {
             "peer",
             "runs as uid 54321",
             Some("add 54321 to allow_uids in goplugd.toml"),
+        ),
+        (
+            "another program",
+            down(State::Denied, untrusted),
+            "peer",
+            "runs another program",
+            Some("goplugctl trust approve n/a"),
         ),
         (
             "hello refused",

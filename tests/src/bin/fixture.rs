@@ -4,6 +4,9 @@
 //! published. Options: `--count N --prefix P` (P0, P1, … in the namespace `Many`), `--lazy`, `--version V`,
 //! `--activations FILE` (the activator appends a line), `--activator-ms N`, `--activator-fails FILE` (while FILE exists),
 //! `--output TEXT`, `--stopper TEXT`, `--max-calls N`, `--max-request N`, `--window N` (messages), `--health STATUS`,
+//! `--broken` (its method `once` fails), `--more` (one method more, and another schema),
+//! `--publish FILE` (notifies `events` all the time, from its first moment on, and appends the position of what was acknowledged),
+//! `--brief FILE` (while FILE exists, dies of the first thing that it published),
 //! `--chatter` (writes to standard output and error all the time, and dies when it cannot).
 
 #![allow(clippy::panic, reason = "it misbehaves on command")]
@@ -15,7 +18,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use goplug_plugin_impl::{Callback, Code, Context, Error, Health, HealthStatus, Method, Plugin, PluginBuilder};
+use goplug_plugin_impl::{
+    Callback, Code, Context, Error, Health, HealthStatus, Method, Notifier, Plugin, PluginBuilder,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -36,13 +41,25 @@ struct Options {
     max_request: Option<u64>,
     window: Option<usize>,
     health: String,
+    publish: Option<PathBuf>,
+    brief: Option<PathBuf>,
     chatter: bool,
+    broken: bool,
+    more: bool,
 }
 
 /// What `add` takes.
 #[derive(Deserialize, JsonSchema)]
 struct Sum {
     a: i64,
+    b: i64,
+}
+
+/// What `add` takes.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "Sum")]
+struct OtherSum {
+    a: i32,
     b: i64,
 }
 
@@ -71,6 +88,9 @@ async fn main() -> Result<(), Error> {
         // One plugin: with its signals, and it ends with a `stop`.
         let plugin = build(&options, name).build()?;
         let pair = name.strip_prefix("-/").unwrap_or(name).replacen('/', "", 1);
+        if let Some(file) = &options.publish {
+            tokio::spawn(publish(plugin.notifier(), file.clone(), options.brief.clone()));
+        }
         tokio::spawn(announce(options.dir.join(format!("{pair}.pconf"))));
         return plugin.run().await;
     }
@@ -83,6 +103,22 @@ async fn main() -> Result<(), Error> {
         plugin.wait().await;
     }
     Ok(())
+}
+
+async fn publish(notifier: Notifier, file: PathBuf, brief: Option<PathBuf>) {
+    loop {
+        match notifier.notify_acked("events", "published").await {
+            Ok(position) => {
+                append(&file, &format!("{position}\n"));
+                if brief.as_ref().is_some_and(|brief| brief.exists()) {
+                    std::process::abort();
+                }
+            }
+            // Ended, or a subscriber has left.
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// Prints `ready` when the `.pconf` of this process is there: `run` says nothing of its own.
@@ -119,7 +155,11 @@ fn options() -> Options {
             "--window" => options.window = Some(number(value()) as usize),
             "--health" => options.health = value(),
             "--no-shared-memory" => options.no_shared_memory = true,
+            "--publish" => options.publish = Some(value().into()),
+            "--brief" => options.brief = Some(value().into()),
             "--chatter" => options.chatter = true,
+            "--broken" => options.broken = true,
+            "--more" => options.more = true,
             "--count" => count = number(value()),
             "--prefix" => prefix = value(),
             _ => options.names.push(arg),
@@ -149,11 +189,20 @@ fn build(options: &Options, name: &str) -> PluginBuilder {
         _ => HealthStatus::Ok,
     };
     let (stopper, activation) = (options.stopper.clone(), options.clone());
+    let version = options.version.clone().unwrap_or_default();
     let builder = builder
         .health(move || Health { status, detail: None })
         .activator(move |settings| activate(&activation, &settings))
-        .stopper(move || stopper.clone());
-    notifications(calls(builder), options.window)
+        .stopper(move || stopper.clone())
+        .method("version", move |_cx, _body| Ok(format!("{version} {}", std::process::id())));
+    let builder = calls(builder, options.broken);
+    let builder = match options.more {
+        false => builder.typed("add", |_cx, input: Sum| Ok(Total { total: input.a + input.b })),
+        true => builder
+            .method("more", |_cx, body| Ok(body))
+            .typed("add", |_cx, input: OtherSum| Ok(Total { total: i64::from(input.a) + input.b })),
+    };
+    notifications(builder.method("a b/c+d%ü", |_cx, body| Ok(body)), options.window)
 }
 
 fn activate(options: &Options, settings: &serde_json::Value) -> Result<String, Error> {
@@ -170,7 +219,7 @@ fn activate(options: &Options, settings: &serde_json::Value) -> Result<String, E
     Ok(options.output.clone())
 }
 
-fn calls(builder: PluginBuilder) -> PluginBuilder {
+fn calls(builder: PluginBuilder, is_broken: bool) -> PluginBuilder {
     let (count, under_way) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicUsize::new(0)));
     let counted = Arc::clone(&count);
     builder
@@ -178,7 +227,9 @@ fn calls(builder: PluginBuilder) -> PluginBuilder {
             Method::new("echo").description("answers its bytes").idempotent(),
             |_cx, body: Bytes| async move { Ok(body) },
         )
-        .method_async("once", |_cx, body: Bytes| async move { Ok(body) })
+        .method_async("once", move |_cx, body: Bytes| async move {
+            if is_broken { Err(Error::new(Code::MethodFailed, "as asked")) } else { Ok(body) }
+        })
         .method_async("sleep", |_cx, body: Bytes| async move {
             tokio::time::sleep(Duration::from_millis(number(&body)?)).await;
             Ok("slept")
@@ -206,6 +257,19 @@ fn calls(builder: PluginBuilder) -> PluginBuilder {
             Ok(std::process::id().to_string())
         })
         .method("big", |_cx, body| Ok(vec![b'x'; number(&body)? as usize]))
+        .method("segment", |cx, body| {
+            // `LENGTH BYTE`: so many of them, written where the caller reads them.
+            let text = text(&body);
+            let (length, byte) = text.split_once(' ').unwrap_or((&text, "7"));
+            let mut segment = cx.segment(number(length.as_bytes())? as usize);
+            segment.fill(number(byte.as_bytes())? as u8);
+            Ok(segment)
+        })
+        .method_view("count-view", |_cx, body| Ok(body.len().to_string()))
+        .method_view("sum-view", |_cx, body| {
+            let sum = body.words().flat_map(u64::to_ne_bytes).map(u64::from).sum::<u64>();
+            Ok(format!("{} {sum} {}", body.len(), if body.is_shared() { "shared" } else { "ours" }))
+        })
         .method("count", move |_cx, _body| Ok((counted.fetch_add(1, Ordering::SeqCst) + 1).to_string()))
         .method("pid", |_cx, _body| Ok(std::process::id().to_string()))
         .method("caller", |cx, _body| Ok(cx.caller().unwrap_or("nobody").to_owned()))
@@ -287,8 +351,6 @@ fn calls(builder: PluginBuilder) -> PluginBuilder {
             }
             Ok(())
         })
-        .typed("add", |_cx, input: Sum| Ok(Total { total: input.a + input.b }))
-        .method("a b/c+d%ü", |_cx, body| Ok(body))
 }
 
 fn notifications(builder: PluginBuilder, window: Option<usize>) -> PluginBuilder {

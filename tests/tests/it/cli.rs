@@ -15,7 +15,10 @@ mod notifications;
 mod own;
 mod process;
 mod seeing;
+mod supervised;
 mod transcript;
+mod trust;
+mod versions;
 
 use std::collections::BTreeSet;
 use std::path::Path;

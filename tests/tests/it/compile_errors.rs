@@ -12,7 +12,7 @@ use goplug_tests::PluginDir;
 use crate::support::command;
 
 /// What every case begins with, in one line.
-const BEGIN: &str = r#"#![allow(unused_imports)] use goplug_interface::{Client, Error, Implement, interface}; pub struct Plain; pub type MyResult = u8;"#;
+const BEGIN: &str = r#"#![allow(unused_imports)] use goplug_interface::{Client, Error, Implement, Stream, interface}; pub struct Plain; pub type MyResult = u8;"#;
 const FINE: &str = r#"
     #[interface(name = "m", version = "1.0.0")]
     pub trait Math { async fn add(&self, a: u8, b: u8) -> Result<u8, Error>; }
@@ -30,6 +30,14 @@ fn an_interface_that_cannot_be_is_told_in_our_words_at_its_place() {
         (interface("async fn add(&self, a: u8, b: Plain) -> Result<u8, Error>;"), "Plain", cannot_travel),
         (interface("async fn add(&self) -> Result<Plain, Error>;"), "Plain", cannot_travel),
         (interface("#[goplug(notification)] fn told(of: Plain);"), "Plain", cannot_travel),
+        // An item of a stream, taken or given.
+        (interface("async fn add(&self, of: Stream<Plain>) -> Result<u8, Error>;"), "Plain", cannot_travel),
+        (interface("async fn add(&self) -> Result<Stream<Plain>, Error>;"), "Plain", cannot_travel),
+        (
+            interface("fn add(&self, of: Stream<u8>) -> Result<u8, Error>;"),
+            "add",
+            "error: a method that takes or gives a stream is `async fn`",
+        ),
         (
             interface("async fn add(&self) -> Result<u8, Plain>;"),
             "Plain",

@@ -2,6 +2,7 @@
 
 mod calls;
 mod life;
+mod outlived;
 mod process;
 mod refusals;
 mod streams;

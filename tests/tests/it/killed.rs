@@ -1,23 +1,41 @@
-//! Killed at every system call: an installation, a removal, and the file of what the operator wants, leave the old or the new.
+//! Killed at every system call: an installation, a removal, an upgrade, a rollback, and the file of what the operator wants,
+//! leave the old or the new.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use goplug_tests::{PluginDir, fast, note, skip};
+use goplug_tests::{PluginDir, deep, fast, note, skip};
 
 use crate::support::GOPLUGCTL;
 
 /// The system calls that change something, and those between them.
-const CALLS: [&str; 9] =
-    ["mkdirat", "mkdir", "openat", "write", "copy_file_range", "fchmod", "fsync", "renameat2", "unlinkat"];
+const CALLS: [&str; 11] = [
+    "mkdirat",
+    "mkdir",
+    "openat",
+    "write",
+    "copy_file_range",
+    "fchmod",
+    "fsync",
+    "renameat",
+    "renameat2",
+    "symlinkat",
+    "unlinkat",
+];
 /// More than any of them is made once the work has begun.
 const MOST: u32 = 400;
 
 fn source(dir: &PluginDir) -> std::path::PathBuf {
-    let folder = dir.join(".source");
+    source_of(dir, ".source", "1.2.3")
+}
+
+fn source_of(dir: &PluginDir, name: &str, version: &str) -> std::path::PathBuf {
+    let folder = dir.join(name);
     std::fs::create_dir_all(folder.join("data")).unwrap();
-    let manifest = r#"{"name":"do","namespace":"test","version":"1.2.3","source":{"mode":"local_so","path":"a.so"}}"#;
-    for (name, text) in [("plugin.json", manifest), ("a.so", "elf"), ("data/x", "xxx")] {
+    let manifest = format!(
+        r#"{{"name":"do","namespace":"test","version":"{version}","source":{{"mode":"local_so","path":"a.so"}}}}"#
+    );
+    for (name, text) in [("plugin.json", manifest.as_str()), ("a.so", version), ("data/x", "xxx")] {
         std::fs::write(folder.join(name), text).unwrap();
     }
     folder
@@ -97,5 +115,76 @@ fn killed_at_every_system_call_there_is_the_old_or_the_new() {
         }
     }
     note("killed_at_system_calls", format_args!("{kills} kills: {old} without the plugin, {new} with all of it"));
+    assert!(kills > 20 && old > 0 && new > 0);
+}
+
+/// The version whose files are all there, and no other's.
+fn whole_version(folder: &Path) -> Option<String> {
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
+    let (manifest, program) = (read("plugin.json")?, read("a.so")?);
+    let fits = manifest.contains(&format!("\"version\":\"{program}\"")) && read("data/x").as_deref() == Some("xxx");
+    fits.then_some(program)
+}
+
+/// What an upgrade or a rollback leaves is one version or the other, whole, and the next one is not hindered by it.
+#[test]
+fn killed_at_every_system_call_the_current_version_is_the_old_or_the_new() {
+    let probe = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
+    if !probe.is_ok_and(|status| status.success()) {
+        return skip("killed at every system call", "strace is not there or may not trace");
+    }
+    let (mut kills, mut old, mut new) = (0, 0, 0);
+    // A folder that somebody put there, by another way to the same end.
+    for (verb, by_hand) in [("upgrade", false), ("upgrade", true), ("rollback", false)] {
+        for call in CALLS {
+            // Few of those that name things are made, and each is another moment.
+            let names = call.starts_with("rename") || matches!(call, "symlinkat" | "fsync" | "unlinkat");
+            let step = if names || deep() { 1 } else { 13 };
+            for nth in (1..MOST).step_by(step) {
+                let dir = PluginDir::new();
+                let run = |words: &[&str]| {
+                    let ran = crate::support::goplugctl(&[&["--dir", dir.text()], words].concat());
+                    assert_eq!(ran.code, 0, "{words:?} after {verb}, killed at {call} {nth}: {ran:?}");
+                };
+                let (one, two) = (source_of(&dir, ".one", "1.2.3"), source_of(&dir, ".two", "1.3.0"));
+                let (one, two) = (one.to_str().unwrap(), two.to_str().unwrap());
+                if by_hand {
+                    std::fs::create_dir(dir.join("test")).unwrap();
+                    std::fs::rename(one, dir.join("test/do")).unwrap();
+                } else {
+                    run(&["install", one]);
+                }
+                let (words, from, to): (&[&str], _, _) = match verb {
+                    "upgrade" => (&["upgrade", "test/do", two], "1.2.3", "1.3.0"),
+                    _ => {
+                        run(&["install", two]);
+                        (&["rollback", "test/do"], "1.3.0", "1.2.3")
+                    }
+                };
+                let was_killed = killed(&dir, words, call, nth);
+                let current = whole_version(&dir.join("test/do"));
+                let current = current
+                    .unwrap_or_else(|| panic!("a mixture after {verb}, killed at {call} {nth}, by hand: {by_hand}"));
+                if !was_killed {
+                    assert_eq!(current, to);
+                    break;
+                }
+                kills += 1;
+                match current.as_str() {
+                    current if current == from => old += 1,
+                    current if current == to => new += 1,
+                    other => panic!("{other} after {verb}, killed at {call} {nth}"),
+                }
+                run(&["upgrade", "test/do", two]);
+                assert_eq!(whole_version(&dir.join("test/do")).as_deref(), Some("1.3.0"));
+                run(&["rollback", "test/do"]);
+                assert_eq!(whole_version(&dir.join("test/do")).as_deref(), Some("1.2.3"));
+            }
+        }
+    }
+    note(
+        "upgrades_killed_at_system_calls",
+        format_args!("{kills} kills: {old} at the old version, {new} at the new one"),
+    );
     assert!(kills > 20 && old > 0 && new > 0);
 }

@@ -183,6 +183,8 @@ async fn unload_drains_and_cancels_what_is_left() {
     registry.load("Test/Do").await.unwrap();
     let long = call("60000");
     under_way(1).await;
+    // On the same connection: what is answered now came after it, so the plugin has it.
+    registry.execute("Test/Do", "echo", "").await.unwrap();
     let unloaded =
         registry.unload("Test/Do", Unload { drain: Some(Duration::from_millis(50)), stop: false }).await.unwrap();
     assert_eq!(unloaded.cancelled, 1);

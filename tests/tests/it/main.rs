@@ -16,10 +16,13 @@
 //! | 10,000 malformed inputs, a healthy call after each 100 | `hostile::malformed_*` |
 //! | a 100 MB reply, a declared 4 GB | `hostile::a_reply_beyond_the_limit_costs_no_more_than_the_limit`, `hostile::a_declared_length_costs_nothing` |
 //! | a dead entry, a FIFO, a device, a symlink, another owner, 65 KiB: refused with the reason | `identity::*` |
+//! | a program and its digest are told of what runs; a pinned plugin runs no other | `trust::*` |
 //! | every verb on both targets gives the same answer | `cli::every_verb_gives_the_same_answer_on_both_targets` |
 //! | a started plugin outlives the registry, is adopted by proof only, and ends with everything that it started | `hosts::*` |
 //! | the same over HTTP as over frames | `transports::everything_holds_over_http_too` |
+//! | a body is read where it was written; a thousand need few segments; a killed side leaves none | `segments::*` |
 //! | a plugin found by type; a mismatch method by method; typed errors and notifications; in process as over the wire | `interfaces::*` |
+//! | streams of an interface, both ways, over frames and HTTP; one that was cut off is an error | `typed_streams::*` |
 //! | compile errors of interfaces are readable | `compile_errors::*` |
 //! | the demo | `demo::*` |
 //! | every example runs | `examples::*` |
@@ -41,6 +44,7 @@ mod figures;
 mod hostile;
 mod hosts;
 mod identity;
+mod injected;
 mod interfaces;
 mod killed;
 mod leaks;
@@ -48,7 +52,10 @@ mod life;
 mod manifests;
 mod notifications;
 mod open_files;
+mod segments;
 mod supervision;
 mod support;
 mod transports;
+mod trust;
+mod typed_streams;
 mod v0;

@@ -58,6 +58,34 @@ async fn what_is_installed_and_does_not_run_is_stopped_and_says_so() {
     registry.close().await;
 }
 
+/// In every name the last `@` begins the versions that will do; a plugin that is itself named so comes first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_may_ask_for_versions() {
+    let dir = PluginDir::new();
+    install(&dir, "Test/Do", "Do", "Test", "1.2.0");
+    install(&dir, "o@dd", "o@dd", "", "1.0.0");
+    let registry = quiet(&dir).await;
+    registry.rescan().await.unwrap();
+    for name in ["Test/Do@^1.2", "Do@1", "Do@*", "Test/Do@>=1, <2", "o@dd", "-/o@dd", "o@dd@=1.0.0"] {
+        assert!(registry.inspect(name).await.is_ok() && registry.is_discovered(name), "{name}");
+    }
+    for (name, text) in [
+        ("Test/Do@^2", "plugin `Test/Do` is there in version 1.2.0, which `^2` does not admit"),
+        ("Do@~1.1", "is there in version 1.2.0"),
+        ("Test/No@^1", "there is no plugin `Test/No`"),
+        ("Do@never", "`never` behind the last `@` is no version range"),
+    ] {
+        let error = fault(registry.inspect(name).await);
+        assert!(error.code == Code::NotFound && error.message.contains(text), "{name}: {error:?}");
+        assert!(!registry.is_discovered(name));
+    }
+    let why = registry.why("Test/Do@^2").await;
+    assert_eq!((why.callable, why.subject.as_str()), (false, "Test/Do@^2"));
+    assert_eq!(why.links.last().unwrap().name, "version", "{why:#?}");
+    assert!(registry.why("Test/Do@^1").await.links.iter().all(|link| link.name != "version"));
+    registry.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_and_a_pconf_of_one_pair_are_one_plugin() {
     let dir = PluginDir::new();

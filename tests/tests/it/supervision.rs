@@ -3,8 +3,10 @@
 mod adoption;
 mod endings;
 mod kills;
+mod leases;
 mod tilotech;
 mod upgrades;
+mod versions;
 
 use std::path::PathBuf;
 
@@ -63,6 +65,11 @@ impl Home {
 
 /// Puts the fixture's manifest into a plugin directory, with these keys besides.
 pub(crate) fn install_fixture(dir: &PluginDir, name: &str, args: &[&str], more: &Value) {
+    write_manifest(dir, name, &fixture_manifest(dir, name, args, more).to_string());
+}
+
+/// The fixture's manifest, with these keys besides.
+fn fixture_manifest(dir: &PluginDir, name: &str, args: &[&str], more: &Value) -> Value {
     let mut all = vec![dir.text(), name];
     all.extend(args);
     let (namespace, plain) = name.split_once('/').unwrap();
@@ -74,7 +81,7 @@ pub(crate) fn install_fixture(dir: &PluginDir, name: &str, args: &[&str], more: 
     for (key, value) in more.as_object().into_iter().flatten() {
         manifest[key] = value.clone();
     }
-    write_manifest(dir, name, &manifest.to_string());
+    manifest
 }
 
 fn write_manifest(dir: &PluginDir, name: &str, text: &str) {
@@ -90,6 +97,16 @@ impl Hosts {
 
     pub(crate) fn folder(&self) -> PathBuf {
         self.0.join("hosts")
+    }
+
+    /// What the records say: the pid of each host and of its plugin.
+    pub(crate) fn recorded(&self) -> Vec<(u32, u32)> {
+        let files = std::fs::read_dir(self.folder()).into_iter().flatten().flatten();
+        let records = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "json"));
+        let records =
+            records.filter_map(|file| serde_json::from_slice::<Value>(&std::fs::read(file.path()).ok()?).ok());
+        let pid = |record: &Value, of: &str| u32::try_from(record[of]["pid"].as_u64().unwrap()).unwrap();
+        records.map(|record| (pid(&record, "host"), pid(&record, "plugin"))).collect()
     }
 }
 
@@ -269,4 +286,37 @@ async fn its_output_is_read_across_restarts() {
         event(&mut events, "its end", |event| event.detail.as_ref().is_some_and(|text| text.contains("signal 9")));
     assert!(told.await.detail.unwrap().contains(&killed.to_string()));
     registry.close().await;
+}
+
+/// The whole life of an installed plugin, from a thread without a runtime.
+#[test]
+fn without_async_a_plugin_is_installed_started_followed_and_removed() {
+    let home = Home::new();
+    let source = PluginDir::new();
+    install_fixture(&source, "Test/Do", &[], &json!({"lazy_load": true}));
+    let manifest = source.join("Test/Do/plugin.json");
+    let text_of = std::fs::read_to_string(&manifest).unwrap().replace(source.text(), home.dir.text());
+    std::fs::write(&manifest, text_of).unwrap();
+    let registry = home.builder().open_blocking().unwrap();
+    assert_eq!(
+        registry.install(source.join("Test/Do"), goplug_registry::Install::default()).unwrap().plugin.as_str(),
+        "Test/Do"
+    );
+    let id = registry.start_plugin("Test/Do").unwrap();
+    let first = registry.process(&id).pid.unwrap();
+    let mut logs = registry.logs("Test/Do", true).unwrap();
+    let (_, line) = logs.next().unwrap().unwrap();
+    assert_eq!((line.text.as_str(), line.pid), ("ready", first));
+    registry.restart_plugin("Test/Do").unwrap();
+    let (_, line) = logs.next().unwrap().unwrap();
+    assert_ne!(line.pid, first);
+    assert_eq!(registry.disable("Test/Do").unwrap(), id);
+    assert_eq!(registry.inspect("Test/Do").unwrap().summary.state, State::Disabled);
+    registry.enable("Test/Do").unwrap();
+    registry.start_plugin("Test/Do").unwrap();
+    registry.stop_plugin("Test/Do").unwrap();
+    assert_eq!(registry.process(&id).pid, None);
+    registry.remove("Test/Do", false).unwrap();
+    registry.wait_for("Test/Do", goplug_registry::Wait::Gone, LONG).unwrap();
+    registry.close();
 }

@@ -14,9 +14,10 @@ pub(crate) const GOPLUGCTL: &str = env!("CARGO_BIN_EXE_test-goplugctl");
 pub(crate) const GOPLUGD: &str = env!("CARGO_BIN_EXE_test-goplugd");
 pub(crate) const GOPLUG_HOST: &str = env!("CARGO_BIN_EXE_test-goplug-host");
 pub(crate) const APP: &str = env!("CARGO_BIN_EXE_app");
+pub(crate) const TURNCOAT: &str = env!("CARGO_BIN_EXE_turncoat");
 const EVIL: &str = env!("CARGO_BIN_EXE_evil");
-const V0: &str = env!("CARGO_BIN_EXE_v0plugin");
-const EXAMPLE: &str = env!("CARGO_BIN_EXE_example");
+pub(crate) const V0: &str = env!("CARGO_BIN_EXE_v0plugin");
+pub(crate) const EXAMPLE: &str = env!("CARGO_BIN_EXE_example");
 const READY: Ready = Ready::Line("ready");
 
 /// The fixture plugin; `args` are its options and names.

@@ -10,7 +10,8 @@ use rustix::process::Signal;
 use crate::support::{app, builder, event, evil, fixture, loaded, quiet, text};
 
 /// The modules whose tests make calls or listen through a registry.
-const MODULES: [&str; 7] = ["bodies::", "calls::", "hostile::", "identity::", "leaks::", "life::", "notifications::"];
+const MODULES: [&str; 8] =
+    ["bodies::", "calls::", "hostile::", "identity::", "leaks::", "life::", "notifications::", "segments::"];
 
 /// Those tests run once more, in a process of their own, with every call and every notification on HTTP.
 #[test]

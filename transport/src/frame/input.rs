@@ -1,6 +1,8 @@
 //! Bytes on their way in, cut into frames.
 
+use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
 use goplug_pconf_schema::wire::frame::{Broken, HEADER_BYTES, Header, Kind};
@@ -11,6 +13,8 @@ use super::pipe::Pipe;
 const READ_BYTES: usize = 64 * 1024;
 /// One read behind a large payload: the next one is likely to be large too, and what of it came here would be copied.
 const HEAD_BYTES: usize = 1024;
+/// One read where descriptors may come: what is read to has to be written with zeros first.
+const LENDER_READ_BYTES: usize = 16 * 1024;
 /// From here on a payload gets a buffer of its own, into which it is read directly.
 const LARGE_BYTES: usize = 8 * 1024;
 
@@ -36,6 +40,8 @@ pub(crate) struct Frame {
     /// Of a body that goes on: all that came of it, if this part was read where it is collected ([`Input::lend`]) or is a
     /// large beginning. The payload itself is empty then.
     pub(super) body: Option<Vec<u8>>,
+    /// Of a SEGMENT: its descriptor.
+    pub(super) fd: Option<OwnedFd>,
 }
 
 /// What came and was not cut yet.
@@ -48,6 +54,12 @@ pub(crate) struct Input {
     large: Option<Large>,
     /// Whether the last frame was such a one.
     was_large: bool,
+    /// Whether descriptors may come: until then they are not even looked for, which would cost each read a little.
+    takes_descriptors: bool,
+    /// Those whose frames have not been taken.
+    descriptors: VecDeque<OwnedFd>,
+    /// A frame is there whose descriptor is not.
+    misses_descriptor: bool,
 }
 
 #[derive(Debug)]
@@ -76,7 +88,20 @@ pub(crate) enum Read {
 impl Input {
     /// `first` came behind the reply to the upgrade.
     pub(crate) fn new(first: &[u8]) -> Self {
-        Self { buffer: first.to_vec(), start: 0, large: None, was_large: false }
+        Self {
+            buffer: first.to_vec(),
+            start: 0,
+            large: None,
+            was_large: false,
+            takes_descriptors: false,
+            descriptors: VecDeque::new(),
+            misses_descriptor: false,
+        }
+    }
+
+    /// Descriptors may come from now on.
+    pub(super) fn take_descriptors(&mut self) {
+        self.takes_descriptors = true;
     }
 
     /// The next whole frame, if it has come.
@@ -95,7 +120,7 @@ impl Input {
             let Large { header, meta, into, is_lent, .. } = large;
             let begins = !header.end && matches!(header.kind, Kind::Request | Kind::Reply);
             let (payload, body) = if is_lent || begins { (Bytes::new(), Some(into)) } else { (into.into(), None) };
-            return Ok(Some(Next::Frame(Frame { header, meta, payload, body })));
+            return Ok(Some(Next::Frame(Frame { header, meta, payload, body, fd: None })));
         }
         let rest = &self.buffer[self.start..];
         let Some(head) = rest.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
@@ -106,12 +131,26 @@ impl Input {
         if rest.len() < if is_large { beginning } else { whole } {
             return Ok(None);
         }
+        let fd = if header.fd && header.kind == Kind::Segment {
+            let fd = self.descriptors.pop_front();
+            if fd.is_none() && !self.takes_descriptors {
+                return Err(Broken("a segment that nobody has asked for".into()));
+            }
+            // Beside the rings it is fetched, and elsewhere it should have come.
+            self.misses_descriptor = fd.is_none();
+            if self.misses_descriptor {
+                return Ok(None);
+            }
+            fd
+        } else {
+            None
+        };
         let meta = Bytes::copy_from_slice(&rest[HEADER_BYTES..beginning]);
         if !is_large {
             let payload = Bytes::copy_from_slice(&rest[beginning..whole]);
             self.start += whole;
             self.was_large = false;
-            return Ok(Some(Next::Frame(Frame { header, meta, payload, body: None })));
+            return Ok(Some(Next::Frame(Frame { header, meta, payload, body: None, fd })));
         }
         let there = rest.len().min(whole);
         let more = usize::try_from(header.rest_bytes).unwrap_or(usize::MAX).min(TRUSTED_BYTES);
@@ -137,6 +176,11 @@ impl Input {
 
     /// Reads once what is there now.
     pub(crate) fn read_from(&mut self, pipe: &Pipe) -> io::Result<Read> {
+        if std::mem::take(&mut self.misses_descriptor) {
+            let missing = || io::Error::new(io::ErrorKind::InvalidData, "a segment without a descriptor");
+            self.descriptors.push_back(pipe.descriptor().ok_or_else(missing)?);
+            return Ok(Read::Some);
+        }
         if self.start > 0 {
             // What is left of a frame is short: longer ones have a buffer of their own.
             self.buffer.drain(..self.start);
@@ -148,6 +192,10 @@ impl Input {
                 let missing = large.whole - large.into.len();
                 large.into.reserve_exact(missing);
                 pipe.receive(&mut large.into, missing)?
+            }
+            // Within a payload no descriptor is taken: the next frame begins behind it.
+            None if self.takes_descriptors && pipe.rings().is_none() => {
+                pipe.receive_with(&mut self.buffer, LENDER_READ_BYTES, &mut self.descriptors)?
             }
             None if self.was_large => {
                 self.buffer.reserve(HEAD_BYTES);
@@ -171,8 +219,8 @@ impl Input {
     pub(crate) fn next_frame(&mut self) -> Result<Option<Frame>, Broken> {
         match self.next()? {
             Some(Next::Part(_)) => self.next_frame(),
-            Some(Next::Frame(Frame { body: Some(body), header, meta, .. })) => {
-                Ok(Some(Frame { header, meta, payload: body.into(), body: None }))
+            Some(Next::Frame(Frame { body: Some(body), header, meta, fd, .. })) => {
+                Ok(Some(Frame { header, meta, payload: body.into(), body: None, fd }))
             }
             Some(Next::Frame(frame)) => Ok(Some(frame)),
             None => Ok(None),

@@ -9,9 +9,11 @@ mod grants;
 mod ids;
 mod inflow;
 mod input;
+mod lending;
 mod outbox;
 mod patience;
 mod pipe;
+mod segments;
 #[cfg(feature = "server")]
 mod server;
 
@@ -24,7 +26,7 @@ pub use patience::Latency;
 #[cfg(feature = "server")]
 pub use server::{
     Answered, Cancel, Closed, FrameBody, FrameCall, FrameHandler, FrameLimits, FrameServer, FrameSubscribe, Late,
-    NextNotice, NoticeSource, Outlet, Replier,
+    NextNotice, NoticeSource, Outlet, Replier, segment_for,
 };
 
 /// Room in the socket, so that a large reply does not need a wake-up for every bit of it. The kernel may give less.

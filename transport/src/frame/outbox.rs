@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use goplug_pconf_schema::wire::frame::{Header, Meta, NoticeMeta};
+use goplug_pconf_schema::wire::frame::{HEADER_BYTES, Header, Meta, NoticeMeta};
 
 use super::pipe::Pipe;
 
@@ -20,6 +22,8 @@ enum Piece {
     /// Frames one behind the other, and how much of them was written.
     Small(Vec<u8>, usize),
     Large(Bytes),
+    /// A frame whose first byte goes with a descriptor.
+    WithDescriptor(Vec<u8>, Arc<OwnedFd>),
 }
 
 impl Piece {
@@ -27,6 +31,7 @@ impl Piece {
         match self {
             Self::Small(bytes, written) => &bytes[*written..],
             Self::Large(bytes) => bytes,
+            Self::WithDescriptor(frame, _) => frame,
         }
     }
 
@@ -34,6 +39,8 @@ impl Piece {
         match self {
             Self::Small(_, written) => *written += count,
             Self::Large(bytes) => bytes.advance(count),
+            // Not reached: it is a small one when a byte of it was sent.
+            Self::WithDescriptor(..) => {}
         }
     }
 }
@@ -76,6 +83,12 @@ impl Outbox {
         self.push(header, meta, payload.clone());
     }
 
+    /// Appends a frame of nothing but its header, with a descriptor.
+    pub(super) fn push_with_descriptor(&mut self, header: Header, fd: Arc<OwnedFd>) {
+        self.length += HEADER_BYTES;
+        self.pieces.push_back(Piece::WithDescriptor(header.encode().to_vec(), fd));
+    }
+
     fn push_with(&mut self, header: Header, meta: impl FnOnce(&mut Vec<u8>) -> usize, payload: Bytes) {
         if payload.len() <= COPIED_BYTES {
             return self.push_copied(header, meta, &payload);
@@ -100,9 +113,9 @@ impl Outbox {
         header.payload_bytes = payload_bytes;
         let small = self.small();
         let start = small.len();
-        small.extend_from_slice(&[0; goplug_pconf_schema::wire::frame::HEADER_BYTES]);
+        small.extend_from_slice(&[0; HEADER_BYTES]);
         header.meta_bytes = meta(small);
-        let end = start + goplug_pconf_schema::wire::frame::HEADER_BYTES;
+        let end = start + HEADER_BYTES;
         small[start..end].copy_from_slice(&header.encode());
         let length = small.len() - start;
         self.length += length;
@@ -123,14 +136,23 @@ impl Outbox {
         Ok(total)
     }
 
-    fn send(&self, pipe: &Pipe) -> io::Result<Option<usize>> {
+    fn send(&mut self, pipe: &Pipe) -> io::Result<Option<usize>> {
+        if let Some(Piece::WithDescriptor(frame, fd)) = self.pieces.front_mut() {
+            let sent = pipe.send_descriptor(frame, fd)?;
+            if sent.is_some() {
+                let frame = std::mem::take(frame);
+                self.pieces[0] = Piece::Small(frame, 0);
+            }
+            return Ok(sent);
+        }
         // Most often: a small frame or several, for which a kilobyte of slices would be laid out in vain.
         if let (Some(piece), 1) = (self.pieces.front(), self.pieces.len()) {
             return pipe.send(&[IoSlice::new(piece.rest())]);
         }
         let mut slices = [IoSlice::new(&[]); MAX_PIECES];
         let mut count = 0;
-        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+        let first = self.pieces.iter().take_while(|piece| !matches!(piece, Piece::WithDescriptor(..)));
+        for (slice, piece) in slices.iter_mut().zip(first) {
             *slice = IoSlice::new(piece.rest());
             count += 1;
         }

@@ -1,7 +1,9 @@
 //! What frames travel through: the socket, or the rings in shared memory beside it.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 
@@ -9,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 
 use crate::peer;
-use crate::shm::Rings;
+use crate::shm::{Rings, descriptor};
 
 /// Bytes both ways, and their end. One thread reads at a time, and one writes; nobody waits here.
 #[derive(Debug)]
@@ -52,6 +54,48 @@ impl Pipe {
             // What had been sent before was read.
             Err(Errno::CONNRESET) => Ok(Some(0)),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// As [`Pipe::receive`], where descriptors may come with the bytes, which go behind the others in `fds`.
+    ///
+    /// # Errors
+    /// As there, and [`io::ErrorKind::InvalidData`] for more of them than frames can have.
+    pub(super) fn receive_with(
+        &self,
+        into: &mut Vec<u8>,
+        most: usize,
+        fds: &mut VecDeque<OwnedFd>,
+    ) -> io::Result<Option<usize>> {
+        let before = into.len();
+        into.resize(before + most, 0);
+        let received = descriptor::receive_some(&self.socket, &mut into[before..], fds);
+        into.truncate(before + received.as_ref().map_or(0, |count| *count));
+        match received {
+            Ok(count) => Ok(Some(count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Some(0)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The descriptor of a frame that has come, if it did not come with its bytes.
+    pub(super) fn descriptor(&self) -> Option<OwnedFd> {
+        self.rings()?.descriptor(&self.socket)
+    }
+
+    /// Sends a descriptor: on the socket with the beginning of `frame`, of which it answers how much was sent; beside the
+    /// rings before it. `None` when there is no room.
+    ///
+    /// # Errors
+    /// As [`Pipe::send`].
+    pub(super) fn send_descriptor(&self, frame: &[u8], fd: &OwnedFd) -> io::Result<Option<usize>> {
+        if let Some(rings) = self.rings() {
+            return rings.send_descriptor(&self.socket, fd).map(|()| Some(0));
+        }
+        match descriptor::send_some(&self.socket, frame, fd) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            sent => sent.map(Some),
         }
     }
 

@@ -1,5 +1,6 @@
-//! One descriptor with the bytes of a frame, from one process to another.
+//! Descriptors with bytes of frames, from one process to another.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,6 +18,12 @@ const SPACE: usize = rustix::cmsg_space!(ScmRights(1));
 /// Sends a frame with a descriptor on its first byte, on a socket that has room for it.
 #[cfg(feature = "client")]
 pub(super) fn send(stream: &UnixStream, frame: &[u8; HEADER_BYTES], fd: &OwnedFd) -> io::Result<()> {
+    let sent = send_some(stream, frame, fd)?;
+    if sent == frame.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+/// Sends the beginning of `bytes` with a descriptor on the first of them; answers how much of it.
+pub(crate) fn send_some(stream: &UnixStream, bytes: &[u8], fd: &OwnedFd) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); SPACE];
     let mut with = SendAncillaryBuffer::new(&mut space);
     let fds = [fd.as_fd()];
@@ -24,8 +31,33 @@ pub(super) fn send(stream: &UnixStream, frame: &[u8; HEADER_BYTES], fd: &OwnedFd
         return Err(io::ErrorKind::OutOfMemory.into());
     }
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    let sent = rustix::io::retry_on_intr(|| rustix::net::sendmsg(stream, &[IoSlice::new(frame)], &mut with, flags))?;
-    if sent == frame.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    Ok(rustix::io::retry_on_intr(|| rustix::net::sendmsg(stream, &[IoSlice::new(bytes)], &mut with, flags))?)
+}
+
+/// How many descriptors may have come whose frames have not: one for a frame that is cut, and one that came with its rest.
+const MAX_AHEAD: usize = 2;
+
+/// Receives what is there into `into`, and the descriptor that came with it, if any, behind the others in `fds`; answers how
+/// much there was, 0 at the end.
+///
+/// # Errors
+/// As `recvmsg`; [`io::ErrorKind::InvalidData`] when more descriptors came than frames can have, or several at once.
+pub(crate) fn receive_some(stream: &UnixStream, into: &mut [u8], fds: &mut VecDeque<OwnedFd>) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); SPACE];
+    let mut with = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let received =
+        rustix::io::retry_on_intr(|| rustix::net::recvmsg(stream, &mut [IoSliceMut::new(into)], &mut with, flags))?;
+    for message in with.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    if received.flags.contains(ReturnFlags::CTRUNC) || fds.len() > MAX_AHEAD {
+        let text = format!("{} descriptors or more without a frame", fds.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(received.bytes)
 }
 
 /// Receives a header that is there, with its descriptor if one came with it.

@@ -6,29 +6,40 @@
 //! the write: a peer that fills it and then lets it wait holds up for ever whoever rings. A byte in a socket asks by itself not
 //! to wait, costs no descriptor, and arrives where the end of the connection arrives, so that a sleeper watches one thing.)
 
-mod descriptor;
+pub(crate) mod descriptor;
 mod greeting;
+mod mapping;
+mod memory;
 mod region;
 mod ring;
+mod shelf;
+mod view;
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use goplug_pconf_schema::wire::frame::Broken;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::SendFlags;
 
 #[cfg(feature = "server")]
 pub(crate) use greeting::{Greeting, greet};
 #[cfg(feature = "client")]
 pub(crate) use greeting::{Offer, offer};
+pub(crate) use memory::Owner;
+pub use memory::Segment;
 #[cfg(feature = "memory")]
 pub use region::Region;
 #[cfg(not(feature = "memory"))]
 use region::Region;
 use ring::{Consumer, Producer};
+pub(crate) use shelf::MIN_BODY_BYTES;
+pub(crate) use view::{Lender, Window};
+pub use view::{View, ViewReader, Words};
 
 /// How long each of the two rings is. `docs/performance.md` has what other lengths cost.
 const RING_BYTES: u64 = 1024 * 1024;
@@ -48,6 +59,8 @@ pub(crate) struct Rings {
     has_ended: AtomicBool,
     /// This side has closed, and takes nothing any more.
     is_closed: AtomicBool,
+    /// Descriptors that came over the socket, for frames that come through the ring.
+    descriptors: Mutex<VecDeque<OwnedFd>>,
 }
 
 #[derive(Debug)]
@@ -80,6 +93,7 @@ impl Rings {
             outgoing: Mutex::new(Producer::new(region, outgoing)),
             has_ended: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
+            descriptors: Mutex::default(),
         }
     }
 
@@ -194,11 +208,28 @@ impl Rings {
     /// To be called when the socket has woken this side: takes the bytes that rang, and sees the end.
     pub(crate) fn hear(&self, socket: &UnixStream) {
         let mut bytes = [0_u8; 256];
-        let heard = rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut bytes, RecvFlags::DONTWAIT));
+        let heard = descriptor::receive_some(socket, &mut bytes, &mut self.descriptors());
         match heard {
-            Ok((_, 1..)) | Err(Errno::AGAIN) => {}
-            Ok((_, 0)) | Err(_) => self.has_ended.store(true, Ordering::Release),
+            Ok(1..) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => self.has_ended.store(true, Ordering::Release),
         }
+    }
+
+    /// The descriptor of a frame that has come: it was sent before.
+    pub(crate) fn descriptor(&self, socket: &UnixStream) -> Option<OwnedFd> {
+        if self.descriptors().is_empty() {
+            self.hear(socket);
+        }
+        self.descriptors().pop_front()
+    }
+
+    /// Sends a descriptor, before the frame that it belongs to.
+    ///
+    /// # Errors
+    /// When the socket does not take it: in it are bytes that wake, and of them few.
+    pub(crate) fn send_descriptor(&self, socket: &UnixStream, fd: &OwnedFd) -> io::Result<()> {
+        descriptor::send_some(socket, &[1], fd).map(|_| ())
     }
 
     /// This side takes and writes nothing any more.
@@ -217,6 +248,10 @@ impl Rings {
                 false
             }
         }
+    }
+
+    fn descriptors(&self) -> MutexGuard<'_, VecDeque<OwnedFd>> {
+        self.descriptors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn incoming(&self) -> MutexGuard<'_, Incoming> {

@@ -2,37 +2,21 @@
 
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::ptr::{self, NonNull};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use goplug_pconf_schema::wire::shm::{PAGE_BYTES, RING_HEADER_WORDS, memory_bytes};
-use rustix::fs::{FileType, MemfdFlags, SealFlags};
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::fs::SealFlags;
+use rustix::mm::ProtFlags;
 
+use super::mapping::{Mapping, SEALS, check_memfd, new_memfd};
 use super::ring::Place;
-
-/// Its length stands: what was mapped stays there. (A file that a peer makes shorter kills whoever touches the rest.)
-const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
 
 /// Memory that two processes have mapped; here it goes with the last of its clones.
 #[derive(Debug, Clone)]
 #[cfg_attr(not(feature = "memory"), allow(unreachable_pub))]
 pub struct Region(Arc<Mapping>);
-
-#[derive(Debug)]
-struct Mapping {
-    words: NonNull<AtomicU64>,
-    count: usize,
-}
-
-// SAFETY: a mapping may be used and removed from any thread, and what is in it are atomics.
-#[allow(unsafe_code)]
-unsafe impl Send for Mapping {}
-// SAFETY: as above; nothing in it changes but through atomics.
-#[allow(unsafe_code)]
-unsafe impl Sync for Mapping {}
 
 impl Region {
     /// New memory for two rings of this length, and the descriptor to pass on.
@@ -42,15 +26,9 @@ impl Region {
     #[cfg_attr(not(feature = "memory"), allow(unreachable_pub))]
     pub fn create(ring_bytes: u64) -> io::Result<(Self, OwnedFd)> {
         let length = memory_bytes(ring_bytes).ok_or(io::ErrorKind::InvalidInput)?;
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        // NOEXEC_SEAL is of Linux 6.3.
-        let memfd = match rustix::fs::memfd_create("goplug-rings", flags | MemfdFlags::NOEXEC_SEAL) {
-            Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create("goplug-rings", flags)?,
-            made => made?,
-        };
-        rustix::fs::ftruncate(&memfd, length)?;
+        let memfd = new_memfd("goplug-rings", length)?;
         rustix::fs::fcntl_add_seals(&memfd, SEALS | SealFlags::SEAL)?;
-        Ok((Self(Arc::new(Mapping::new(memfd.as_fd(), length)?)), memfd))
+        Ok((Self::map(&memfd, length)?, memfd))
     }
 
     /// Maps what the other side has made.
@@ -59,28 +37,21 @@ impl Region {
     /// As the operating system says, and when it is not sealed memory of that length.
     #[cfg_attr(not(feature = "memory"), allow(unreachable_pub))]
     pub fn open(memfd: &OwnedFd, ring_bytes: u64) -> io::Result<Self> {
-        let wrong = |text: String| Err(io::Error::new(io::ErrorKind::InvalidData, text));
-        let Some(length) = memory_bytes(ring_bytes) else { return wrong(format!("a ring of {ring_bytes} bytes")) };
-        let stat = rustix::fs::fstat(memfd)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return wrong("the descriptor is no memory".into());
-        }
-        // First of all: only then does the length stand.
-        let seals = rustix::fs::fcntl_get_seals(memfd)?;
-        if !seals.contains(SEALS) {
-            return wrong(format!("the memory is not sealed: {seals:?}"));
-        }
-        let stat = rustix::fs::fstat(memfd)?;
-        if u64::try_from(stat.st_size) != Ok(length) {
-            return wrong(format!("the memory has {} bytes instead of {length}", stat.st_size));
-        }
-        Ok(Self(Arc::new(Mapping::new(memfd.as_fd(), length)?)))
+        let Some(length) = memory_bytes(ring_bytes) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a ring of {ring_bytes} bytes")));
+        };
+        check_memfd(memfd, length)?;
+        Self::map(memfd, length)
+    }
+
+    fn map(memfd: &OwnedFd, length: u64) -> io::Result<Self> {
+        Ok(Self(Arc::new(Mapping::new(memfd.as_fd(), length, ProtFlags::READ | ProtFlags::WRITE)?)))
     }
 
     /// The ring to the plugin, and the ring back.
     pub(crate) fn places(&self) -> [Place; 2] {
         let page = PAGE_BYTES / size_of::<u64>();
-        let words = (self.0.count - page) / 2;
+        let words = (self.len() - page) / 2;
         [0, 1].map(|n| Place { header: n * RING_HEADER_WORDS, data: page + n * words, words })
     }
 }
@@ -89,40 +60,14 @@ impl Deref for Region {
     type Target = [AtomicU64];
 
     #[inline]
-    #[allow(unsafe_code)]
     fn deref(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping has `count` words from `words` on, which is the beginning of a page and so aligned; it is
-        // removed only when `self.0` is dropped, which this borrow outlives not; its length cannot change, because the file
-        // is sealed. Every byte of it is a valid value. It is written at the same time by others, here and in another
-        // process, but seen as atomics only, by us and by whoever keeps to the rules; a peer that does not keep to them
-        // changes values, as any store of it would.
-        unsafe { std::slice::from_raw_parts(self.0.words.as_ptr(), self.0.count) }
-    }
-}
-
-impl Mapping {
-    #[allow(unsafe_code)]
-    fn new(memfd: BorrowedFd<'_>, length: u64) -> io::Result<Self> {
-        let length = usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        let access = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: the kernel chooses a place where nothing is; nothing that exists is touched.
-        let start = unsafe { rustix::mm::mmap(ptr::null_mut(), length, access, MapFlags::SHARED, memfd, 0) }?;
-        let words = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { words, count: length / size_of::<u64>() })
-    }
-}
-
-impl Drop for Mapping {
-    #[allow(unsafe_code)]
-    fn drop(&mut self) {
-        // SAFETY: this is the mapping that was made, whole, and nobody has a reference into it: those borrow from a `Region`.
-        // A failure would only leave it where it is.
-        _ = unsafe { rustix::mm::munmap(self.words.as_ptr().cast(), self.count * size_of::<u64>()) };
+        self.0.words()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::MemfdFlags;
     use rustix::io::Errno;
 
     use super::*;

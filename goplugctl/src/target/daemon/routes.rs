@@ -8,20 +8,21 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::StreamExt;
 use goplug_pconf_schema::admin::{
-    Activation, CallbackList, DaemonStatus, Installation, LogEntry, MethodList, Notification, Ping, PluginDetail,
-    PluginSummary, ProcessChange, RegistryEvent, Removal, Unloaded, Why,
+    Activation, CallbackList, DaemonStatus, Diff, Installation, LogEntry, MethodList, Notification, Ping, Pinned,
+    PluginDetail, PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, TrustedKey,
+    Unloaded, Upgraded, Why,
 };
 use goplug_pconf_schema::wire::call::{MAX_DEADLINE_MS, escape};
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::wire::life::{DEFAULT_DRAIN_MS, STOP_GRACE_MS};
 use goplug_pconf_schema::wire::sse::SseEvent;
-use goplug_pconf_schema::{Code, Fault, PluginId};
+use goplug_pconf_schema::{Code, Fault, PluginId, Sha256};
 use hyper::Method;
 
 use super::lines::Lines;
 use super::{Ask, Daemon, GRACE, MAX_DOCUMENT_BYTES, MAX_REPLY_BYTES, PATIENCE, milliseconds};
 use crate::notification;
-use crate::target::{Answer, Awaited, Call, Change, Items, Target, Unload};
+use crate::target::{Against, Answer, Awaited, Call, Change, Install, Items, Target, Unload, Upgrade};
 
 impl Target for Daemon {
     fn directories(&self) -> Answer<'_, Vec<String>> {
@@ -56,24 +57,54 @@ impl Target for Daemon {
         self.document(Ask::get(format!("/v1/why?subject={}", escape(subject)))).boxed()
     }
 
-    fn install<'a>(&'a self, source: &'a Path, dry_run: bool) -> Answer<'a, Installation> {
-        let Some(source) = source.to_str() else {
-            let text = format!("{} is no UTF-8, which a daemon can be told", source.display());
-            return std::future::ready(Err(Fault::new(Code::InvalidArgument, text))).boxed();
-        };
-        self.document(Ask {
-            body: serde_json::json!({ "source": source, "dryRun": dry_run }).to_string().into(),
-            content_type: Some("application/json"),
-            // Gigabytes may have to be copied and synced.
-            patience: 10 * PATIENCE,
-            ..Ask::post("/v1/plugins")
-        })
+    fn install<'a>(&'a self, source: &'a Path, how: Install) -> Answer<'a, Installation> {
+        async move {
+            let body = serde_json::json!({ "source": utf8(source)?, "allowUnsigned": how.allow_unsigned, "dryRun": how.dry_run });
+            self.document(with_body("/v1/plugins".into(), &body)).await
+        }
         .boxed()
     }
 
-    fn remove<'a>(&'a self, plugin: &'a PluginId, dry_run: bool) -> Answer<'a, Removal> {
-        let query = if dry_run { "?dryRun=true" } else { "" };
-        self.document(Ask { method: Method::DELETE, patience: 10 * PATIENCE, ..Ask::get(path(plugin, query)) }).boxed()
+    fn remove<'a>(&'a self, plugin: &'a PluginId, version: Option<&'a str>, dry_run: bool) -> Answer<'a, Removal> {
+        let version = version.map(|version| format!("&version={}", escape(version))).unwrap_or_default();
+        let query = format!("?dryRun={dry_run}{version}");
+        self.document(Ask { method: Method::DELETE, patience: 10 * PATIENCE, ..Ask::get(path(plugin, &query)) }).boxed()
+    }
+
+    fn upgrade<'a>(&'a self, plugin: &'a PluginId, how: Upgrade<'a>) -> Answer<'a, Upgraded> {
+        async move {
+            let body = serde_json::json!({
+                "source": how.source.map(utf8).transpose()?,
+                "rollbackOn": how.rollback_on.map(|rule| rule.to_string()),
+                "downgrade": how.downgrade,
+                "allowUnsigned": how.allow_unsigned,
+                "dryRun": how.dry_run,
+            });
+            self.document(with_body(path(plugin, "/upgrade"), &body)).await
+        }
+        .boxed()
+    }
+
+    fn rollback<'a>(&'a self, plugin: &'a PluginId, dry_run: bool) -> Answer<'a, Upgraded> {
+        let body = serde_json::json!({ "dryRun": dry_run });
+        async move { self.document(with_body(path(plugin, "/rollback"), &body)).await }.boxed()
+    }
+
+    fn pin<'a>(&'a self, plugin: &'a PluginId, range: Option<&'a str>) -> Answer<'a, Pinned> {
+        let body = serde_json::json!({ "range": range });
+        async move { self.document(with_body(path(plugin, "/pin"), &body)).await }.boxed()
+    }
+
+    fn diff<'a>(&'a self, plugin: &'a PluginId, against: Against<'a>) -> Answer<'a, Diff> {
+        async move {
+            let body = match against {
+                Against::Newest => serde_json::json!({}),
+                Against::Version(version) => serde_json::json!({ "version": version }),
+                Against::Folder(folder) => serde_json::json!({ "source": utf8(folder)? }),
+            };
+            self.document(with_body(path(plugin, "/diff"), &body)).await
+        }
+        .boxed()
     }
 
     fn load<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Activation> {
@@ -109,6 +140,41 @@ impl Target for Daemon {
     fn logs<'a>(&'a self, plugin: &'a PluginId, follow: bool) -> Answer<'a, Items<LogEntry>> {
         let lines = Lines::new(self.clone(), path(plugin, "/logs"), follow);
         async move { Ok(lines.open().await?.boxed()) }.boxed()
+    }
+
+    fn trusted(&self) -> Answer<'_, Vec<TrustEntry>> {
+        self.document(Ask::get("/v1/trust")).boxed()
+    }
+
+    fn trust<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Trust> {
+        self.document(Ask::get(path(plugin, "/trust"))).boxed()
+    }
+
+    fn approve<'a>(&'a self, plugin: &'a PluginId, expected: Option<Sha256>) -> Answer<'a, Trust> {
+        self.document(Ask {
+            body: serde_json::json!({ "sha256": expected }).to_string().into(),
+            content_type: Some("application/json"),
+            ..Ask::post(path(plugin, "/trust/approve"))
+        })
+        .boxed()
+    }
+
+    fn revoke<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, Revocation> {
+        self.document(Ask::post(path(plugin, "/trust/revoke"))).boxed()
+    }
+
+    fn trusted_keys(&self) -> Answer<'_, Vec<TrustedKey>> {
+        self.document(Ask::get("/v1/trust/keys")).boxed()
+    }
+
+    fn trust_key<'a>(&'a self, key: &'a str, comment: &'a str) -> Answer<'a, TrustedKey> {
+        let body = serde_json::json!({ "key": key, "comment": comment });
+        async move { self.document(with_body("/v1/trust/keys".into(), &body)).await }.boxed()
+    }
+
+    fn distrust_key<'a>(&'a self, key: &'a str) -> Answer<'a, TrustedKey> {
+        let path = format!("/v1/trust/keys?key={}", escape(key));
+        self.document(Ask { method: Method::DELETE, ..Ask::get(path) }).boxed()
     }
 
     fn rescan(&self) -> Answer<'_, ()> {
@@ -185,6 +251,21 @@ impl Target for Daemon {
     fn close(&self) -> BoxFuture<'_, ()> {
         std::future::ready(()).boxed()
     }
+}
+
+/// A question that may make the daemon copy and sync gigabytes, and start a process.
+fn with_body(path: String, body: &serde_json::Value) -> Ask<'static> {
+    Ask {
+        body: body.to_string().into(),
+        content_type: Some("application/json"),
+        patience: 10 * PATIENCE,
+        ..Ask::post(path)
+    }
+}
+
+fn utf8(path: &Path) -> Result<&str, Fault> {
+    let wrong = || format!("{} is no UTF-8, which a daemon can be told", path.display());
+    path.to_str().ok_or_else(|| Fault::new(Code::InvalidArgument, wrong()))
 }
 
 fn path(plugin: &PluginId, rest: &str) -> String {

@@ -47,6 +47,7 @@ fn snapshot(files: &[File], now: Instant) -> Snapshot {
                     file_uid: 0,
                     warnings: Vec::new(),
                     is_tilotech: false,
+                    is_started: false,
                 }))
             }
             Half(age) => Err(Arc::new(refusal(Flaw::Text, RefusalKind::Invalid, "half", *age))),

@@ -128,3 +128,32 @@ fn a_flood_of_folders_is_cut_off_and_told() {
     let snapshot = look(directory.path(), None);
     assert!(snapshot.truncated && snapshot.manifests.len() == 4);
 }
+
+#[test]
+fn the_link_that_names_a_version_is_followed_and_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    put(at, ".goplug/versions/-/do/1.0.0", &manifest("", "do"));
+    put(at, ".goplug/versions/test/do/1.0.0", &manifest("test", "do"));
+    fs::create_dir(at.join("test")).unwrap();
+    fs::set_permissions(at.join("test"), fs::Permissions::from_mode(0o755)).unwrap();
+    symlink(".goplug/versions/-/do/1.0.0", at.join("do")).unwrap();
+    symlink("../.goplug/versions/test/do/1.0.0", at.join("test/do")).unwrap();
+    // Leads to the same, in another form; is the name of another plugin; leads to a version that is not there.
+    symlink("./.goplug/versions/-/do/1.0.0", at.join("same")).unwrap();
+    symlink(".goplug/versions/-/do/1.0.0", at.join("other")).unwrap();
+    symlink("../.goplug/versions/test/gone/1.0.0", at.join("test/gone")).unwrap();
+    let snapshot = look(at, None);
+    let expected = ["do -/do", "test/do test/do", "test/gone Invalid: names version 1.0.0, which is not installed"];
+    assert_eq!(seen(at, &snapshot), expected);
+    let real = snapshot.manifests[at.join("do/plugin.json").as_path()].read.as_ref().unwrap().folder.clone();
+    assert_eq!(real, at.join(".goplug/versions/-/do/1.0.0"), "what runs keeps the folder of its version");
+
+    // A link on the way is none of ours, and neither is a folder that everybody may write.
+    fs::rename(at.join(".goplug/versions/-"), at.join(".goplug/versions/moved")).unwrap();
+    symlink("moved", at.join(".goplug/versions/-")).unwrap();
+    fs::set_permissions(at.join(".goplug/versions/test"), fs::Permissions::from_mode(0o777)).unwrap();
+    let seen = seen(at, &look(at, Some(&snapshot)));
+    assert_eq!(seen[0], "do Invalid: names version 1.0.0, which is not installed");
+    assert!(seen[1].starts_with("test/do Denied: lies in a folder that may be written by everybody"), "{seen:?}");
+}

@@ -7,6 +7,9 @@ use regex::Regex;
 static MASKS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
     let masks = [
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[TIME]"),
+        (r"\b0{64}\b", "[ZEROS]"),
+        (r"\b[0-9a-f]{64}\b", "[SHA256]"),
+        (r"(sha256 |  )[0-9a-f]{16}(…|  )", "$1[SHA256]$2"),
         (r"\b[0-9a-f]{32}\b", "[EPOCH]"),
         (r"\.[0-9a-f]{8}\.sock", ".[EPOCH].sock"),
         (r"-[0-9a-f]{8}\.plugin", "-[INSTANCE].plugin"),
@@ -25,6 +28,7 @@ static MASKS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"\d+ calls/s", "[N] calls/s"),
         (r#""bytesPerSecond": ?[\d.e]+"#, "\"bytesPerSecond\": [N]"),
         // Whoever waits before it tries again does so every now and then.
+        (r"again in \d+ ms", "again in [N] ms"),
         (r"\b(backoff|starting) since", "[TRYING] since"),
         // How many calls `bench` made.
         (r#""calls": \d+(,\s+"failed": 0,\s+"errors": \{\},\s+"unfinished")"#, "\"calls\": [N]$1"),

@@ -9,7 +9,7 @@ use goplug_tests::{PluginDir, Process};
 
 use super::masks::masked;
 use crate::supervision::Hosts;
-use crate::support::{Daemon, FIXTURE, GOPLUG_HOST, GOPLUGCTL, command};
+use crate::support::{Daemon, EXAMPLE, FIXTURE, GOPLUG_HOST, GOPLUGCTL, V0, command};
 
 /// What a run said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,10 +108,20 @@ pub(super) struct Transcript {
 impl Transcript {
     /// The same plugins behind a daemon with `flags` and in a directory.
     pub(super) fn new(flags: &[&str], plugins: impl Fn(&PluginDir) -> Vec<Process>) -> Self {
+        Self::with(flags, plugins, &[])
+    }
+
+    /// As [`Transcript::new`], with further variables on both sides.
+    pub(super) fn with(
+        flags: &[&str],
+        plugins: impl Fn(&PluginDir) -> Vec<Process>,
+        further: &[(&'static str, PathBuf)],
+    ) -> Self {
         let (one, other) = (PluginDir::new(), PluginDir::new());
         let plugins = [plugins(&one), plugins(&other)];
         let hosts = Hosts::new();
-        let variables = vec![("GOPLUG_HOSTS_DIR", hosts.folder()), ("GOPLUG_HOST", GOPLUG_HOST.into())];
+        let mut variables = vec![("GOPLUG_HOSTS_DIR", hosts.folder()), ("GOPLUG_HOST", GOPLUG_HOST.into())];
+        variables.extend(further.iter().cloned());
         let given: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_path())).collect();
         let process = Daemon::at(PluginDir::new(), &[&["--plugin-dir", one.text()], flags].concat(), &given);
         let place = |path: &Path, mask| (path.to_str().expect("a path in UTF-8").to_owned(), mask);
@@ -121,6 +131,8 @@ impl Transcript {
                 place(process.home.path(), "[HOME]"),
                 place(&hosts.folder(), "[HOSTS]"),
                 place(Path::new(FIXTURE), "[FIXTURE]"),
+                place(Path::new(EXAMPLE), "[EXAMPLE]"),
+                place(Path::new(V0), "[V0PLUGIN]"),
             ]
         };
         let daemon = Target {

@@ -11,14 +11,14 @@ use crate::supervision::{Hosts, install_fixture, runs};
 use crate::support::{Daemon, GOPLUG_HOST, GOPLUGCTL, command};
 
 /// A daemon whose plugins are installed; the hosts are ended after it.
-struct Stage {
-    daemon: Daemon,
-    dir: PluginDir,
-    hosts: Hosts,
+pub(super) struct Stage {
+    pub(super) daemon: Daemon,
+    pub(super) dir: PluginDir,
+    pub(super) hosts: Hosts,
 }
 
 impl Stage {
-    fn new(plugins: impl FnOnce(&PluginDir)) -> Self {
+    pub(super) fn new(plugins: impl FnOnce(&PluginDir)) -> Self {
         let (dir, hosts) = (PluginDir::new(), Hosts::new());
         plugins(&dir);
         let daemon = start(PluginDir::new(), &dir, &hosts);
@@ -26,29 +26,35 @@ impl Stage {
     }
 
     /// Kills the daemon and starts another one in its place.
-    fn killed(self) -> Self {
+    pub(super) fn killed(self) -> Self {
+        self.killed_while(|_| {})
+    }
+
+    /// As [`Stage::killed`]; this happens between the two.
+    pub(super) fn killed_while(self, happens: impl FnOnce(&PluginDir)) -> Self {
         let Self { daemon: Daemon { mut process, home }, dir, hosts } = self;
         process.kill();
+        happens(&dir);
         let daemon = start(home, &dir, &hosts);
         Self { daemon, dir, hosts }
     }
 
-    fn get(&self, target: &str) -> http::Reply {
+    pub(super) fn get(&self, target: &str) -> http::Reply {
         http::once(&self.daemon.socket(), "GET", target, &[], b"").expect("an answer")
     }
 
-    fn post(&self, target: &str) -> http::Reply {
+    pub(super) fn post(&self, target: &str) -> http::Reply {
         http::once(&self.daemon.socket(), "POST", target, &[], b"").expect("an answer")
     }
 
     #[track_caller]
-    fn does(&self, plugin: &str, verb: &str) -> Value {
+    pub(super) fn does(&self, plugin: &str, verb: &str) -> Value {
         let reply = self.post(&format!("/v1/plugins/{plugin}/{verb}"));
         assert_eq!(reply.status(), 200, "{verb}: {reply:?}");
         reply.json()
     }
 
-    fn loaded(&self, plugin: &str) -> u32 {
+    pub(super) fn loaded(&self, plugin: &str) -> u32 {
         let reply = self.get(&format!("/v1/plugins/{plugin}/wait?for=loaded&timeoutMs=20000"));
         assert_eq!(reply.status(), 200, "{reply:?}");
         self.post(&format!("/v1/plugins/{plugin}/methods/pid")).text().parse().unwrap()

@@ -202,3 +202,22 @@ fn an_application_passes_on_what_is_allowed_and_says_when_the_host_is_missing() 
     assert!(names.iter().all(allowed), "{names:?}");
     assert!(with.ask(&format!("terminate {}", dir.join("env.sock").display())).starts_with("it returned 0"));
 }
+
+/// The same from threads without a runtime.
+#[test]
+fn without_async_a_plugin_is_started_called_and_ended() {
+    let dir = PluginDir::new();
+    let registry = Registry::builder(dir.path()).hosts_dir(folder(&dir)).host_program(GOPLUG_HOST);
+    let registry = registry.open_blocking().unwrap();
+    let started = registry.start(fixture(&dir), dir.join("do.sock")).unwrap();
+    assert_eq!(text(started.execute("echo", "hello").unwrap()), "hello");
+    let pid: u32 = text(started.execute("pid", "").unwrap()).parse().unwrap();
+    assert_eq!(started.plugin().unwrap().id().as_str(), "Host/Do");
+    assert!(!started.was_adopted() && is_alive(pid));
+    assert!(started.terminate().unwrap().is_some());
+    assert!(!is_alive(pid), "nothing is left of it");
+    assert_eq!(started.terminate().unwrap(), None);
+    assert_eq!(text(started.execute("echo", "again").unwrap()), "again", "the next call starts it");
+    started.terminate().unwrap();
+    registry.close();
+}

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use goplug_registry::{CallOptions, Registry, Subscribe};
+use goplug_registry::{CallOptions, Subscribe};
 use goplug_tests::{LONG, Random, figure, scaled, seed};
 use serde_json::json;
 
@@ -35,8 +35,11 @@ async fn nothing_is_wrong_hung_or_lost_while_plugins_are_killed() {
     // As often as it takes: here every death is somebody else's doing.
     let restart = json!({"restart": {"policy": "always", "max": 1000, "window": "1s",
         "backoff": {"first": "100ms", "longest": "100ms"}}});
-    for name in names.iter() {
-        home.install(name, &[], &restart);
+    let published = |n: usize| home.dir.join(&format!("published-{n}"));
+    for (n, name) in names.iter().enumerate() {
+        let file = published(n);
+        let args: &[&str] = if n < LISTENERS { &["--publish", file.to_str().unwrap()] } else { &[] };
+        home.install(name, args, &restart);
     }
     let registry = Arc::new(home.watching().await);
     for name in names.iter() {
@@ -81,9 +84,11 @@ async fn nothing_is_wrong_hung_or_lost_while_plugins_are_killed() {
         let how = Subscribe { name: Some(format!("listener-{n}")) };
         subscriptions.push(registry.register_callback(&names[n], "events", how, handler).await.unwrap());
     }
-    let notifiers: Vec<_> = (0..LISTENERS)
-        .map(|n| tokio::spawn(acknowledged(Arc::clone(&registry), names[n].clone(), Arc::clone(&over))))
-        .collect();
+    // What was published before there was a subscription is promised to nobody; it comes all the same.
+    for (n, heard) in heard.iter().enumerate() {
+        let all_heard = || lines(&published(n)).iter().all(|position| heard.lock().unwrap().contains(position));
+        goplug_tests::wait_until("the history is heard", LONG, all_heard);
+    }
 
     let mut random = Random::new(seed);
     for _ in 0..kills {
@@ -103,50 +108,65 @@ async fn nothing_is_wrong_hung_or_lost_while_plugins_are_killed() {
     for caller in callers {
         caller.await.expect("no wrong reply");
     }
-    let mut acknowledgements = 0;
-    for (notifier, heard) in notifiers.into_iter().zip(&heard) {
-        let acknowledged = notifier.await.unwrap();
+    let (mut acknowledgements, mut epochs) = (0, HashSet::new());
+    for (n, heard) in heard.iter().enumerate() {
+        let log = lines(&published(n));
         let heard = heard.lock().unwrap();
-        acknowledgements += acknowledged.len();
-        let lost: Vec<_> = acknowledged.iter().filter(|position| is_lost(position, &heard)).collect();
-        assert!(lost.is_empty(), "seed {seed}: acknowledged and not heard: {lost:?}");
+        acknowledgements += log.len();
+        epochs.extend(log.iter().map(|position| position.split(':').next().unwrap().to_owned()));
+        let lost: Vec<_> = log.iter().filter(|position| !heard.contains(*position)).collect();
+        assert!(lost.is_empty(), "seed {seed}: acknowledged and not heard by listener {n}: {lost:?}");
     }
     let slowest = Duration::from_millis(tally.slowest_ms.load(Ordering::Relaxed));
     assert!(slowest < DEADLINE + LONG, "seed {seed}: a call hung for {slowest:?}");
     let (good, failed) = (tally.good.load(Ordering::Relaxed), tally.failed.load(Ordering::Relaxed));
-    assert!(good > kills && acknowledgements > 0, "{good} calls, {acknowledgements} acknowledgements");
+    assert!(
+        good > kills && acknowledgements > epochs.len() && epochs.len() > LISTENERS,
+        "{good} calls, {acknowledgements} acknowledgements of {} processes",
+        epochs.len()
+    );
     figure(
         "killed_plugins",
         format_args!(
-            "{kills} kills, {good} good calls, {failed} failed, slowest {slowest:?}, {acknowledgements} acknowledged"
+            "{kills} kills, {good} good calls, {failed} failed, slowest {slowest:?}, {acknowledgements} acknowledged by {} processes",
+            epochs.len()
         ),
         "0 wrong, 0 hung, 0 lost",
     );
     registry.close().await;
 }
 
-/// Whether an acknowledged notification was not heard, although its process had the subscription by then: a process that has just
-/// been started has none until the registry attaches it again, and waits for nobody.
-fn is_lost(position: &str, heard: &HashSet<String>) -> bool {
-    let parts = |position: &str| {
-        let (epoch, seq) = position.split_once(':').unwrap();
-        (epoch.to_owned(), seq.parse::<u64>().unwrap())
+/// A process that dies of the first thing that was acknowledged, again and again: whoever subscribed to the first has it all.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_new_process_says_first_is_heard_by_those_of_the_one_before() {
+    let home = Home::new();
+    let (log, brief) = (home.dir.join("log"), home.dir.join("brief"));
+    let restart = json!({"restart": {"policy": "always", "max": 1000, "window": "1s",
+        "backoff": {"first": "100ms", "longest": "100ms"}}});
+    let args = ["--publish", log.to_str().unwrap(), "--brief", brief.to_str().unwrap()];
+    home.install("Test/Do", &args, &restart);
+    let registry = home.watching().await;
+    loaded(&registry, "Test/Do").await;
+    let heard = Arc::new(Mutex::new(HashSet::<String>::new()));
+    let hears = Arc::clone(&heard);
+    let handler = move |notice: goplug_registry::Notice| {
+        hears.lock().unwrap().extend(notice.position.map(|position| position.to_string()));
+        async { Ok(()) }
     };
-    let (epoch, seq) = parts(position);
-    let first = heard.iter().map(|heard| parts(heard)).filter(|heard| heard.0 == epoch).map(|heard| heard.1).min();
-    !heard.contains(position) && first.is_some_and(|first| seq >= first)
+    let subscription = registry.register_callback("Test/Do", "events", Subscribe::default(), handler).await.unwrap();
+    let epochs = || lines(&log).iter().map(|position| position[..32].to_owned()).collect::<HashSet<_>>().len();
+    goplug_tests::wait_until("something is heard", LONG, || !heard.lock().unwrap().is_empty());
+    std::fs::write(&brief, "").unwrap();
+    goplug_tests::wait_until("six processes have spoken", LONG, || epochs() >= 6);
+    std::fs::remove_file(&brief).unwrap();
+    let lost: Vec<_> = lines(&log).into_iter().filter(|position| !heard.lock().unwrap().contains(position)).collect();
+    assert!(lost.is_empty(), "acknowledged and not heard: {lost:?}");
+    drop(subscription);
+    registry.close().await;
 }
 
-/// The positions that the plugin's `notify_acked` has returned.
-async fn acknowledged(registry: Arc<Registry>, plugin: String, over: Arc<AtomicBool>) -> Vec<String> {
-    let mut positions = Vec::new();
-    while !over.load(Ordering::Relaxed) {
-        let options = CallOptions { deadline: Some(DEADLINE), ..CallOptions::default() };
-        match registry.execute_with(&plugin, "notify-acked", "events", options).await {
-            Ok(answer) => positions.push(text(answer.body)),
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    positions
+/// The whole lines of a file: its process goes on writing.
+fn lines(file: &std::path::Path) -> Vec<String> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(str::to_owned).collect()
 }

@@ -2,16 +2,50 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use goplug_registry::CallOptions;
-use goplug_tests::{LONG, wait_for, wait_until};
+use goplug_registry::{CallOptions, Registry};
+use goplug_tests::{LONG, Samples, bound, figure, scaled, wait_for, wait_until};
 use serde_json::json;
 
 use super::{Home, pid, runs};
-use crate::support::{event, loaded};
+use crate::support::{event, loaded, text};
+
+/// A call at the time that it was to begin: when it ended, and the version and the pid that answered.
+type Answered = (Instant, Result<(String, u32), goplug_registry::Error>, Duration);
+
+/// Calls that begin when they are due, whether those before are done or not, until `over`. What is late is late from then on.
+async fn open_loop(registry: Arc<Registry>, each_second: u32, over: Arc<AtomicBool>) -> Vec<Answered> {
+    let (began, mut calls) = (Instant::now(), tokio::task::JoinSet::new());
+    let mut answers = Vec::new();
+    for n in 0.. {
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        let due = began + Duration::from_secs(1) * n / each_second;
+        tokio::time::sleep_until(due.into()).await;
+        let registry = Arc::clone(&registry);
+        calls.spawn(async move {
+            // Never repeated once it may have run: it is not declared idempotent.
+            let reply = registry.execute("Test/Do", "version", "").await;
+            let reply = reply.map(|bytes| {
+                let words = text(bytes);
+                let (version, pid) = words.split_once(' ').unwrap();
+                (version.to_owned(), pid.parse().unwrap())
+            });
+            (due, reply, due.elapsed())
+        });
+        while let Some(answer) = calls.try_join_next() {
+            answers.push(answer.unwrap());
+        }
+    }
+    answers.extend(calls.join_all().await);
+    answers
+}
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_call_fails_while_a_new_version_takes_over() {
+async fn no_call_fails_while_new_versions_take_over() {
+    let (upgrades, each_second) = (scaled(3, 50), scaled(500, 2_000) as u32);
     let home = Home::new();
     let version = |n: u64| {
         let version = format!("1.0.{n}");
@@ -21,45 +55,56 @@ async fn no_call_fails_while_a_new_version_takes_over() {
     let registry = Arc::new(home.watching().await);
     loaded(&registry, "Test/Do").await;
     let over = Arc::new(AtomicBool::new(false));
-    let callers: Vec<_> = (0..4)
-        .map(|_| {
-            let (registry, over) = (Arc::clone(&registry), Arc::clone(&over));
-            tokio::spawn(async move {
-                let mut calls = 0_u64;
-                while !over.load(Ordering::Relaxed) {
-                    let reply = registry.execute("Test/Do", "echo", "x").await.unwrap();
-                    assert_eq!(reply, "x");
-                    calls += 1;
-                    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-                }
-                calls
-            })
-        })
-        .collect();
-    let mut before = pid(&registry, "Test/Do").await;
-    for n in 1..=goplug_tests::scaled(3, 50) {
+    let calls = tokio::spawn(open_loop(Arc::clone(&registry), each_second, Arc::clone(&over)));
+    let (mut pids, mut most, mut around) = (vec![pid(&registry, "Test/Do").await], 0, Vec::new());
+    for n in 1..=upgrades {
+        // As long again without an upgrade, to compare with.
+        tokio::time::sleep(Duration::from_millis(scaled(100, 300))).await;
+        let (begun, before) = (Instant::now(), *pids.last().unwrap());
         version(n);
-        let follows = async {
-            loop {
-                let now = pid(&registry, "Test/Do").await;
-                if now != before {
-                    return now;
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        loop {
+            let now = pid(&registry, "Test/Do").await;
+            if !pids.contains(&now) {
+                pids.push(now);
             }
-        };
-        let now = tokio::time::timeout(LONG, follows).await.expect("a successor");
+            most = most.max(home.hosts.recorded().iter().filter(|(_, plugin)| runs(*plugin)).count());
+            if now != before && !runs(before) {
+                break;
+            }
+            assert!(begun.elapsed() < LONG, "upgrade {n}: {:#?}", registry.why("Do").await);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        around.push((begun, Instant::now()));
         let shown = registry.inspect("Do").await.unwrap().summary.version;
         assert_eq!(shown, Some(format!("1.0.{n}")));
-        wait_until("the predecessor has ended", LONG, || !runs(before));
-        before = now;
     }
     over.store(true, Ordering::Relaxed);
-    let mut calls = 0;
-    for caller in callers {
-        calls += caller.await.expect("no call failed");
+    let answers = calls.await.unwrap();
+    let failed: Vec<_> = answers.iter().filter_map(|(_, reply, _)| reply.as_ref().err()).collect();
+    assert!(failed.is_empty(), "{} of {} calls failed: {:?}", failed.len(), answers.len(), failed[0]);
+    assert!(most <= 2, "{most} processes at once");
+    // Each version answered, by one process; and none but those.
+    let mut made: Vec<_> = answers.iter().map(|(_, reply, _)| reply.clone().unwrap()).collect();
+    made.sort();
+    made.dedup();
+    let mut expected: Vec<_> = pids.iter().zip(0..).map(|(pid, n)| (format!("1.0.{n}"), *pid)).collect();
+    expected.sort();
+    assert_eq!(made, expected);
+    let (mut quiet, mut busy) = (Samples::default(), Samples::default());
+    for (due, _, took) in &answers {
+        let is_around = around.iter().any(|(from, to)| from <= due && due <= to);
+        if is_around { &mut busy } else { &mut quiet }.push(*took);
     }
-    assert!(calls > 10, "{calls}");
+    let (without, with) = (quiet.percentile(99), busy.percentile(99));
+    figure(
+        "hot_upgrades",
+        format_args!(
+            "{upgrades} under {each_second} calls/s: {} calls, 0 failed, {most} versions at once, p99 {without:.2?} without, {with:.2?} around",
+            answers.len()
+        ),
+        "0 failed, at most 2",
+    );
+    bound("added_by_upgrades_p99", with.saturating_sub(without), Duration::from_millis(20));
     registry.close().await;
 }
 

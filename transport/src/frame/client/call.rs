@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use super::reader::Sleep;
@@ -16,7 +17,7 @@ use crate::error::Error;
 #[derive(Debug)]
 #[must_use = "a call that is not awaited is never made"]
 pub struct Call<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     stage: Stage<'a>,
 }
 
@@ -28,12 +29,21 @@ enum Stage<'a> {
 }
 
 impl<'a> Call<'a> {
-    pub(super) fn new(shared: &'a Shared, request: FrameRequest<'a>) -> Self {
+    pub(super) fn new(shared: &'a Arc<Shared>, request: FrameRequest<'a>) -> Self {
         Self { shared, stage: Stage::New(request) }
     }
 
     /// One step further: begins the call, takes its reply, or reads for everybody.
     pub(super) fn advance(&mut self, sleep: &mut Sleep<'_, '_>) -> Poll<Result<FrameReply, Error>> {
+        let polled = self.step(sleep);
+        if let Poll::Ready(Ok(FrameReply::View(view))) = polled {
+            let lender: Weak<Shared> = Arc::downgrade(self.shared);
+            return Poll::Ready(Ok(FrameReply::View(view.lease(lender))));
+        }
+        polled
+    }
+
+    fn step(&mut self, sleep: &mut Sleep<'_, '_>) -> Poll<Result<FrameReply, Error>> {
         let mut state = self.shared.lock();
         let is_new = matches!(self.stage, Stage::New(_));
         let id = match &mut self.stage {

@@ -78,7 +78,7 @@ impl Random {
 
 /// One connection with calls under way, fed until it ends; answers how many frames it took.
 fn connection(random: &mut Random) -> u64 {
-    let mut state = State::new();
+    let mut state = State::new(true);
     let mut open = Vec::new();
     for _ in 0..8 {
         let body = vec![1; if random.rarely(4) { 600_000 } else { 10 }].into();
@@ -105,7 +105,10 @@ fn connection(random: &mut Random) -> u64 {
         let taken = take::take_all(&mut state, &mut Input::new(&bytes), &mut wakers);
         open.retain(|id| match state.collect(*id) {
             Some(Ok(reply)) => {
-                let (super::FrameReply::Bytes(bytes) | super::FrameReply::Problem(bytes)) = reply;
+                let bytes = match reply {
+                    super::FrameReply::Bytes(bytes) | super::FrameReply::Problem(bytes) => bytes,
+                    super::FrameReply::View(view) => view.into_bytes(),
+                };
                 assert!(bytes.len() <= MAX_REPLY_BYTES.max(MAX_PAYLOAD_BYTES));
                 false
             }
@@ -176,7 +179,7 @@ fn every_prefix_and_every_flipped_bit_of_the_golden_frames() {
             flipped
         });
         for bytes in prefixes.chain(flips).step_by(if cfg!(miri) { 61 } else { 1 }) {
-            let mut state = State::new();
+            let mut state = State::new(true);
             for _ in 0..4 {
                 let request = FrameRequest {
                     index: 0,

@@ -35,7 +35,7 @@ use super::SEND_BUFFER_BYTES;
 use super::patience::{Latency, Patience};
 use super::pipe::Pipe;
 use crate::error::{Error, ErrorKind};
-use crate::shm::{self, Offer, Rings};
+use crate::shm::{self, Lender, Offer, Rings, Segment, View};
 use reader::Seat;
 use state::State;
 
@@ -69,6 +69,8 @@ pub struct FrameRequest<'a> {
 pub enum FrameReply {
     /// The method's bytes.
     Bytes(Bytes),
+    /// The method's bytes where the plugin has written them.
+    View(View),
     /// A problem document.
     Problem(Bytes),
 }
@@ -102,7 +104,7 @@ struct Shared {
 impl FrameConnection {
     /// Takes over a socket after the upgrade; `first` came behind its reply. To be called within a tokio runtime with
     /// I/O and time, where the keeper runs; it calls `on_end` within 320 ms after the connection has ended of itself. The
-    /// descriptor is closed when the connection is dropped.
+    /// descriptor is closed when the connection is dropped. `lends`: whether both sides have said that they know of segments.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] when the socket cannot be made non-blocking.
@@ -110,12 +112,13 @@ impl FrameConnection {
         stream: UnixStream,
         first: &[u8],
         latency: Latency,
+        lends: bool,
         on_end: impl FnOnce() + Send + 'static,
     ) -> Result<Self, Error> {
         let stream = non_blocking(stream)?;
         // What does not fit waits for the plugin to read; a smaller buffer only costs time.
         _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
-        Ok(Self::over(stream, None, first, latency, on_end))
+        Ok(Self::over(stream, None, first, latency, lends, on_end))
     }
 
     /// As [`FrameConnection::new`], for a plugin that offers shared memory: frames travel through it, if the plugin takes it
@@ -130,29 +133,31 @@ impl FrameConnection {
         stream: UnixStream,
         first: &[u8],
         latency: Latency,
+        lends: bool,
         on_end: impl FnOnce() + Send + 'static,
     ) -> Result<Self, Error> {
         let stream = non_blocking(stream)?;
         let offered = if first.is_empty() { shm::offer(&stream).await } else { Ok(Offer::Refused) };
         match offered.map_err(|error| Error::from_io(&error, false, "agree on shared memory"))? {
-            Offer::Taken(rings) => Ok(Self::over(stream, Some(rings), first, latency, on_end)),
+            Offer::Taken(rings) => Ok(Self::over(stream, Some(rings), first, latency, lends, on_end)),
             Offer::Refused => {
                 _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
-                Ok(Self::over(stream, None, first, latency, on_end))
+                Ok(Self::over(stream, None, first, latency, lends, on_end))
             }
         }
     }
 
-    fn over(
+    pub(super) fn over(
         stream: Arc<UnixStream>,
         rings: Option<Rings>,
         first: &[u8],
         latency: Latency,
+        lends: bool,
         on_end: impl FnOnce() + Send + 'static,
     ) -> Self {
         let shared = Arc::new(Shared {
             pipe: Pipe::new(stream, rings),
-            state: Mutex::new(State::new()),
+            state: Mutex::new(State::new(lends)),
             seat: Mutex::new(Seat::new(first, Patience::new(latency))),
             is_relied_on: AtomicBool::new(false),
             bell: OnceLock::new(),
@@ -177,6 +182,15 @@ impl FrameConnection {
         self.shared.pipe.rings().is_some()
     }
 
+    /// Memory for a body of `length` bytes that is to be written where the plugin reads it. Ordinary memory if it is short, if
+    /// the plugin knows of nothing else, or has much of it already.
+    pub fn segment(&self, length: usize) -> Segment {
+        match self.shared.lock().segments.lender() {
+            Some(number) => Segment::of(number, length),
+            None => Segment::ordinary(length),
+        }
+    }
+
     /// Whether a call waits for its reply, or its bodies go piece by piece.
     pub fn is_busy(&self) -> bool {
         let state = self.shared.lock();
@@ -198,6 +212,13 @@ fn non_blocking(stream: UnixStream) -> Result<Arc<UnixStream>, Error> {
 impl Drop for FrameConnection {
     fn drop(&mut self) {
         self.close("the connection was closed on this side");
+    }
+}
+
+impl Lender for Shared {
+    fn give_back(&self, segment: u64) {
+        self.lock().give_back(segment);
+        self.flush();
     }
 }
 

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use goplug_pconf_schema::wire::frame::{
-    CALL_CREDIT, CONNECTION_CREDIT, Header, Kind, MAX_PAYLOAD_BYTES, Meta, NoticeMeta,
+    Broken, CALL_CREDIT, CONNECTION_CREDIT, Header, Kind, MAX_PAYLOAD_BYTES, Meta, NoticeMeta,
 };
+use goplug_pconf_schema::wire::memfd::Place;
 
 use super::listening::Listening;
 use super::streams::{Streams, is_direction};
@@ -15,7 +16,9 @@ use super::{FrameReply, FrameRequest};
 use crate::error::{Error, ErrorKind};
 use crate::frame::grants::{CALL_STEP, CONNECTION_STEP, Grants};
 use crate::frame::ids::ById;
+use crate::frame::input::Frame;
 use crate::frame::outbox::Outbox;
+use crate::frame::segments::Segments;
 
 /// Bodies are cut into frames only so far ahead of the socket: what is queued behind them would wait for all of it.
 const AHEAD_BYTES: usize = 1024 * 1024;
@@ -57,6 +60,7 @@ pub(super) struct State {
     starving: VecDeque<u64>,
     /// What the plugin may send of all replies together.
     pub(super) grants: Grants,
+    pub(super) segments: Segments,
     /// Bytes that were ever appended to the outbox, and bytes that the kernel took: a call whose first byte it did not
     /// take did not run.
     appended: u64,
@@ -83,7 +87,8 @@ pub(super) struct Entry {
 }
 
 impl State {
-    pub(super) fn new() -> Self {
+    /// `lends`: whether both sides know of segments.
+    pub(super) fn new(lends: bool) -> Self {
         Self {
             calls: ById::default(),
             streams: Streams::default(),
@@ -101,6 +106,7 @@ impl State {
             credit: CONNECTION_CREDIT,
             starving: VecDeque::new(),
             grants: Grants::new(CONNECTION_STEP),
+            segments: Segments::new(lends),
             appended: 0,
             written: 0,
             broken_pipe: false,
@@ -160,15 +166,19 @@ impl State {
     /// whether that is earlier than for all others.
     pub(super) fn begin(&mut self, request: &FrameRequest<'_>, alarm: bool) -> Result<(u64, bool), Error> {
         let id = self.issue()?;
-        let body = request.body;
+        let place = self.place(request.body).map(|place| Bytes::copy_from_slice(&place.encode()));
+        let body = place.as_ref().unwrap_or(request.body);
         let length = body.len().min(MAX_PAYLOAD_BYTES).min(usize::try_from(self.credit).unwrap_or(usize::MAX));
-        let is_whole = length == body.len();
+        let is_whole = length == body.len() || place.is_some();
+        let length = if place.is_some() { 0 } else { length };
         self.credit -= length as u64;
         let header = Header {
             index: request.index,
             arg: request.deadline_ms,
             end: is_whole,
-            rest_bytes: u32::try_from(body.len() - length).unwrap_or(u32::MAX),
+            is_placed: place.is_some(),
+            takes_place: self.segments.speaks(),
+            rest_bytes: if is_whole { 0 } else { u32::try_from(body.len() - length).unwrap_or(u32::MAX) },
             ..Header::new(Kind::Request, id)
         };
         let entry = Entry {
@@ -197,6 +207,32 @@ impl State {
             self.starving.push_back(id);
         }
         Ok((id, alarm && self.alarm_at(request.deadline)))
+    }
+
+    /// Where the plugin will find `body`, if it can stay where it is.
+    fn place(&mut self, body: &Bytes) -> Option<Place> {
+        let before = self.outbox.len();
+        let place = self.segments.place(body, &mut self.outbox);
+        self.appended += (self.outbox.len() - before) as u64;
+        place
+    }
+
+    /// Takes a frame about segments.
+    pub(super) fn take_segment(&mut self, frame: &Frame) -> Result<(), Broken> {
+        let before = self.outbox.len();
+        self.segments.take(frame, &mut self.outbox)?;
+        self.appended += (self.outbox.len() - before) as u64;
+        Ok(())
+    }
+
+    /// A body in this segment is not read any more.
+    pub(super) fn give_back(&mut self, segment: u64) {
+        if self.ended.is_some() || self.broken_pipe {
+            return;
+        }
+        let before = self.outbox.len();
+        self.segments.give_back(segment, &mut self.outbox);
+        self.appended += (self.outbox.len() - before) as u64;
     }
 
     /// Has whoever watches the clock look at `deadline`; answers whether that is earlier than it would have.
@@ -355,8 +391,13 @@ impl State {
     /// Forgets a call whose caller waits no longer; the plugin is told.
     pub(super) fn abandon(&mut self, id: u64) {
         let Some(entry) = self.calls.remove(&id) else { return };
-        if entry.done.is_some() {
+        if let Some(done) = &entry.done {
             self.uncollected -= 1;
+            if let Ok(FrameReply::View(view)) = done
+                && let Some(segment) = view.unleased()
+            {
+                self.give_back(segment);
+            }
         } else if self.ended.is_none() {
             self.push(Header::new(Kind::Cancel, id), &Meta::default(), Bytes::new());
         }
@@ -398,6 +439,7 @@ impl State {
         }
         self.ended = Some(why.clone());
         self.outbox = Outbox::default();
+        self.segments.close();
         self.end_streams(why);
         let mut wakers: Vec<_> = self.keeper.take().into_iter().collect();
         for entry in self.calls.values_mut().filter(|entry| entry.done.is_none()) {

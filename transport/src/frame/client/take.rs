@@ -20,7 +20,12 @@ const MAX_REASON_BYTES: usize = 512;
 pub(super) fn take_all(state: &mut State, input: &mut Input, wakers: &mut Vec<Waker>) -> Result<(), Error> {
     loop {
         match input.next() {
-            Ok(Some(Next::Frame(frame))) => take(state, frame, wakers)?,
+            Ok(Some(Next::Frame(frame))) => {
+                take(state, frame, wakers)?;
+                if state.segments.takes_descriptors() {
+                    input.take_descriptors();
+                }
+            }
             Ok(Some(Next::Part(header))) => lend(state, input, &header),
             Ok(None) => return Ok(()),
             Err(broken) => return Err(refuse(&broken.0)),
@@ -32,17 +37,23 @@ fn take(state: &mut State, frame: Frame, wakers: &mut Vec<Waker>) -> Result<(), 
     if state.listening.concerns(&frame.header) {
         return subscriptions::take(state, frame, wakers);
     }
+    if matches!(frame.header.kind, Kind::Lend | Kind::Borrow | Kind::Segment | Kind::Release | Kind::Forget) {
+        return state.take_segment(&frame).map_err(|broken| refuse(&broken.0));
+    }
     let Frame { header, payload, body: collected, .. } = frame;
     match header.kind {
         Kind::Reply | Kind::Data | Kind::Error => {
             if header.id == 0 || header.id >= state.next_id() {
                 return Err(refuse(&format!("an answer to call {}, which was never made", header.id)));
             }
+            if header.is_placed {
+                return placed(state, header.id, &payload, wakers);
+            }
             if !state.streams.is_empty() && state.streams.contains_key(&header.id) {
                 if header.kind != Kind::Error {
                     count(state, header.payload_bytes as u64);
                 }
-                streams::take(state, Frame { header, payload, body: collected, meta: Bytes::new() }, wakers)?;
+                streams::take(state, Frame { header, payload, body: collected, meta: Bytes::new(), fd: None }, wakers)?;
             } else if header.kind == Kind::Error {
                 wakers.extend(state.finish(header.id, Ok(FrameReply::Problem(payload))));
             } else {
@@ -126,6 +137,33 @@ fn body(state: &mut State, header: &Header, payload: Bytes, collected: Option<Ve
     if arg > 0 {
         state.push(Header { arg, ..Header::new(Kind::Credit, id) }, &Meta::default(), Bytes::new());
     }
+}
+
+/// A whole reply lies in a segment.
+fn placed(state: &mut State, id: u64, payload: &[u8], wakers: &mut Vec<Waker>) -> Result<(), Error> {
+    let view = state.segments.view(payload).map_err(|broken| refuse(&broken.0))?;
+    let is_stream = !state.streams.is_empty() && state.streams.contains_key(&id);
+    let entry = state.entry(id).filter(|entry| entry.done.is_none());
+    if is_stream || entry.as_ref().is_some_and(|entry| !entry.reply.is_empty()) {
+        return Err(refuse(&format!("a reply to call {id} in a segment, which the call does not take, or no more")));
+    }
+    let done = match entry {
+        Some(entry) if view.len() > entry.max_reply_bytes => {
+            let text = format!("the reply is longer than {} bytes", entry.max_reply_bytes);
+            Some(Err(Error::new(ErrorKind::TooLarge, true, text)))
+        }
+        Some(_) => {
+            wakers.extend(state.finish(id, Ok(FrameReply::View(view))));
+            return Ok(());
+        }
+        // It is over.
+        None => None,
+    };
+    wakers.extend(done.and_then(|done| state.finish(id, done)));
+    if let Some(segment) = view.unleased() {
+        state.give_back(segment);
+    }
+    Ok(())
 }
 
 /// Bytes of any reply came; the plugin may send as many again of all replies together.

@@ -122,11 +122,11 @@ fn connected(latency: Latency) -> (Arc<FrameConnection>, Arc<Seen>) {
 fn pair(latency: Latency, on_end: impl FnOnce() + Send + 'static) -> (FrameConnection, FarEnd) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     if !is_over_rings(module_path!()) {
-        return (FrameConnection::new(ours, &[], latency, on_end).unwrap(), FarEnd::new(theirs, None));
+        return (FrameConnection::new(ours, &[], latency, false, on_end).unwrap(), FarEnd::new(theirs, None));
     }
     let (near, far) = crate::shm::pair();
     let ours = non_blocking(ours).unwrap();
-    (FrameConnection::over(ours, Some(near), &[], latency, on_end), FarEnd::new(theirs, Some(far)))
+    (FrameConnection::over(ours, Some(near), &[], latency, false, on_end), FarEnd::new(theirs, Some(far)))
 }
 
 fn request(index: u16, body: impl Into<Bytes>) -> FrameRequest<'static> {

@@ -20,6 +20,8 @@ use crate::frame::grants::{CALL_STEP, CONNECTION_STEP};
 use crate::frame::ids::ById;
 use crate::frame::input::Frame;
 use crate::frame::outbox::Outbox;
+use crate::frame::segments::Segments;
+use crate::shm::View;
 
 /// More credit than this can only be a mistake.
 const ABSURD: u64 = 1 << 40;
@@ -37,6 +39,7 @@ pub(super) struct Calls {
     pub(super) turns: VecDeque<u64>,
     pub(super) subscriptions: Subscriptions,
     pub(super) outbox: Outbox,
+    pub(super) segments: Segments,
     /// Requests that have come to their end, for whoever reads to call their handlers, one after the other.
     pub(super) ready: VecDeque<Whole>,
 }
@@ -65,10 +68,14 @@ pub(super) struct Whole {
     pub(super) deadline_ms: u64,
     pub(super) meta: Bytes,
     pub(super) body: Bytes,
+    /// The body where the registry has written it.
+    pub(super) view: Option<View>,
     /// The body is read by the method, piece by piece.
     pub(super) is_streamed: bool,
     /// Its caller waits no longer.
     pub(super) is_cancelled: bool,
+    /// The reply may lie in a segment.
+    pub(super) takes_place: bool,
     pub(super) received: Instant,
 }
 
@@ -85,6 +92,8 @@ pub(super) struct Call {
     pub(super) is_cancelled: bool,
     /// What we may still send of its reply.
     pub(super) credit: u64,
+    /// Whether its reply may lie in a segment.
+    pub(super) takes_place: bool,
 }
 
 /// A request whose body is not whole.
@@ -96,7 +105,8 @@ struct Incoming {
 }
 
 impl Calls {
-    pub(super) fn new(max_open: usize, max_subscriptions: usize) -> Self {
+    /// `lends`: whether both sides know of segments.
+    pub(super) fn new(max_open: usize, max_subscriptions: usize, lends: bool) -> Self {
         Self {
             open: ById::default(),
             last: 0,
@@ -106,6 +116,7 @@ impl Calls {
             turns: VecDeque::new(),
             subscriptions: Subscriptions::new(max_subscriptions),
             outbox: Outbox::default(),
+            segments: Segments::new(lends),
             ready: VecDeque::new(),
         }
     }
@@ -135,6 +146,9 @@ impl Calls {
             Kind::Subscribe | Kind::Ack | Kind::Unsubscribe => return self.take_notice(&frame),
             Kind::Reply | Kind::Error | Kind::Event | Kind::Gap | Kind::Drain | Kind::Rings => {
                 return Err(Broken(format!("only a plugin sends a frame of type {kind:?}")));
+            }
+            Kind::Lend | Kind::Borrow | Kind::Segment | Kind::Release | Kind::Forget => {
+                self.segments.take(&frame, &mut self.outbox)?;
             }
             Kind::Close => return Ok(Event::Closed),
         }
@@ -176,6 +190,7 @@ impl Calls {
     /// Closes every call; answers whom to tell.
     pub(super) fn close(&mut self) -> Vec<Arc<dyn Cancel>> {
         (self.outbox, self.turns) = (Outbox::default(), VecDeque::new());
+        self.segments.close();
         let told = self.open.drain().filter_map(|(_, call)| {
             if let Some(outgoing) = call.outgoing {
                 outgoing.room.notify_one();
@@ -194,42 +209,58 @@ impl Calls {
         received: Instant,
         intake: impl FnOnce(u16) -> Result<Intake, Fault>,
     ) -> Result<Event, Broken> {
-        let Frame { header, meta, payload, body: begun } = frame;
-        let Header { id, index, arg: deadline_ms, end, rest_bytes, payload_bytes, .. } = header;
+        let Frame { header, meta, payload, body: begun, .. } = frame;
+        let Header { id, index, arg: deadline_ms, end, rest_bytes, takes_place, .. } = header;
         self.issue(id)?;
         Meta::decode(&meta)?;
+        let view = if header.is_placed { Some(self.segments.view(&payload)?) } else { None };
+        let (payload, payload_bytes) = if view.is_some() { (Bytes::new(), 0) } else { (payload, header.payload_bytes) };
         self.count(payload_bytes)?;
-        if self.is_full() {
-            let text = format!("{} calls of this connection are open, the limit", self.max_open);
-            self.refuse(id, &Fault::new(Code::Overloaded, text).with_ran(Ran::No));
-            return Ok(Event::Nothing);
-        }
+        let length = view.as_ref().map_or(payload_bytes, View::len);
         let intake = match intake(index) {
-            Ok(intake) if payload_bytes > intake.max_body() => Err(too_large(payload_bytes, intake.max_body())),
+            _ if self.is_full() => {
+                let text = format!("{} calls of this connection are open, the limit", self.max_open);
+                Err(Fault::new(Code::Overloaded, text).with_ran(Ran::No))
+            }
+            Ok(intake) if length > intake.max_body() => Err(too_large(length, intake.max_body())),
             answer => answer,
         };
         let max_body = match intake {
             Ok(Intake::Whole(max_body)) => max_body,
             Ok(Intake::Pieces(max_body)) => {
                 let inbound = Inbound::new(max_body, begun.map_or(payload, Bytes::from), end)?;
-                let call = Call { inbound: Some(Box::new(inbound)), ..Call::new() };
+                let call = Call { inbound: Some(Box::new(inbound)), takes_place, ..Call::new() };
                 self.open.insert(id, call);
-                let body = Bytes::new();
-                let whole =
-                    Whole { id, index, deadline_ms, meta, body, is_streamed: true, is_cancelled: false, received };
+                let (body, is_streamed, is_cancelled) = (Bytes::new(), true, false);
+                let whole = Whole {
+                    id,
+                    index,
+                    deadline_ms,
+                    meta,
+                    body,
+                    view,
+                    is_streamed,
+                    is_cancelled,
+                    takes_place,
+                    received,
+                };
                 self.ready.push_back(whole);
                 return Ok(Event::Nothing);
             }
             Err(fault) => {
+                if let Some(segment) = view.and_then(|view| view.unleased()) {
+                    self.give_back(segment);
+                }
                 self.refuse(id, &fault);
                 return Ok(Event::Nothing);
             }
         };
         let mut window = Window::new(CALL_CREDIT, CALL_STEP);
         let granted = window.take(payload_bytes, rest_bytes)?;
-        let mut call = Call::new();
+        let mut call = Call { takes_place, ..Call::new() };
         let (body, is_streamed, is_cancelled) = (Bytes::new(), false, false);
-        let mut whole = Whole { id, index, deadline_ms, meta, body, is_streamed, is_cancelled, received };
+        let mut whole =
+            Whole { id, index, deadline_ms, meta, body, view, is_streamed, is_cancelled, takes_place, received };
         if end {
             whole.body = payload;
             self.open.insert(id, call);
@@ -289,6 +320,11 @@ impl Calls {
         let incoming = call.incoming.as_mut()?;
         let fits = incoming.body.len() + part.payload_bytes <= incoming.max_body;
         fits.then(|| std::mem::take(&mut incoming.body))
+    }
+
+    /// A body in this segment is not read any more.
+    pub(super) fn give_back(&mut self, segment: u64) {
+        self.segments.give_back(segment, &mut self.outbox);
     }
 
     fn cancel(&mut self, id: u64) -> Result<Event, Broken> {
@@ -374,7 +410,16 @@ impl Calls {
 
 impl Call {
     fn new() -> Self {
-        Self { incoming: None, inbound: None, outgoing: None, cancel: None, is_cancelled: false, credit: CALL_CREDIT }
+        let (is_cancelled, takes_place) = (false, false);
+        Self {
+            incoming: None,
+            inbound: None,
+            outgoing: None,
+            cancel: None,
+            is_cancelled,
+            credit: CALL_CREDIT,
+            takes_place,
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::frame::input::Input;
 use crate::frame::patience::Patience;
 use crate::frame::pipe::Pipe;
 use crate::peer::Peer;
+use crate::shm::Lender;
 use goplug_pconf_schema::wire::frame::Broken;
 
 /// How often somebody other than the reader writes on before the reader has to.
@@ -33,6 +34,8 @@ pub(super) struct Connection {
     pub(super) handler: Arc<dyn FrameHandler>,
     pub(super) peer: Peer,
     pub(super) limits: FrameLimits,
+    /// By which segments are made for it.
+    pub(super) number: u64,
     /// Held by the thread that reads, but for the time inside a handler.
     pub(super) reader: Mutex<Reader>,
     pub(super) state: Mutex<State>,
@@ -78,6 +81,12 @@ impl Drop for EndOnPanic {
     }
 }
 
+impl Lender for Connection {
+    fn give_back(&self, segment: u64) {
+        self.send(|calls| calls.give_back(segment));
+    }
+}
+
 impl Connection {
     pub(super) fn new(
         stream: UnixStream,
@@ -85,6 +94,7 @@ impl Connection {
         peer: Peer,
         handler: Arc<dyn FrameHandler>,
         limits: FrameLimits,
+        lends: bool,
         place: Place,
     ) -> io::Result<Self> {
         // Only slower without it.
@@ -97,8 +107,10 @@ impl Connection {
             received: Instant::now(),
             is_greeted: !first.is_empty(),
         });
+        let calls = Calls::new(limits.max_calls, limits.max_subscriptions, lends);
+        let number = calls.segments.number();
         let state = Mutex::new(State {
-            calls: Calls::new(limits.max_calls, limits.max_subscriptions),
+            calls,
             then: None,
             run: 0,
             running: 0,
@@ -110,7 +122,7 @@ impl Connection {
             place: Some(place),
         });
         let pipe = Pipe::new(Arc::new(stream), None);
-        Ok(Self { pipe, wake, handler, peer, limits, reader, state })
+        Ok(Self { pipe, wake, handler, peer, limits, number, reader, state })
     }
 
     /// Begins to read.

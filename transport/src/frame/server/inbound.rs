@@ -7,11 +7,12 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use goplug_pconf_schema::Ran;
-use goplug_pconf_schema::wire::frame::Broken;
+use goplug_pconf_schema::wire::frame::{Broken, MAX_PAYLOAD_BYTES};
 
 use super::calls::{Calls, Closed, Event, too_large};
 use super::connection::Connection;
 use crate::frame::inflow::Inflow;
+use crate::shm::View;
 
 /// A body on its way in. No more of it is here than its caller has credit for, which the method gives by reading.
 pub(super) struct Inbound {
@@ -102,11 +103,13 @@ impl Calls {
 pub struct FrameBody {
     connection: Arc<Connection>,
     id: u64,
+    /// All of it, where the caller has written it, and how far it was read.
+    placed: Option<(View, usize)>,
 }
 
 impl FrameBody {
-    pub(super) fn new(connection: Arc<Connection>, id: u64) -> Self {
-        Self { connection, id }
+    pub(super) fn new(connection: Arc<Connection>, id: u64, placed: Option<View>) -> Self {
+        Self { connection, id, placed: placed.map(|view| (view, 0)) }
     }
 
     /// The next piece, as soon as there is one; `None` when the body is whole. Pieces are of any size, and not those that were
@@ -130,6 +133,14 @@ impl FrameBody {
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Closed>> {
+        if let Some((view, read)) = &mut self.placed
+            && *read < view.len()
+        {
+            let mut piece = vec![0; (view.len() - *read).min(MAX_PAYLOAD_BYTES)];
+            *read += view.copy_to(*read, &mut piece);
+            return Poll::Ready(Ok(Some(piece.into())));
+        }
+        self.placed = None;
         match self.connection.change(|calls| calls.next_piece(self.id, cx.waker())) {
             Ok(Some((piece, has_credit))) => {
                 if has_credit {

@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use super::patience::Latency;
 use crate::peer::Peer;
 use crate::server::ServerUpgrade;
+use crate::shm::{Segment, View};
 pub use calls::Closed;
 use connection::Connection;
 pub use inbound::FrameBody;
@@ -117,8 +118,10 @@ pub struct FrameCall<'a> {
     pub index: u16,
     /// What was left of the caller's time at [`FrameCall::received`].
     pub deadline_ms: u64,
-    /// The body; empty if there is a `stream`.
+    /// The body; empty if there is a `view` or a `stream`.
     pub body: Bytes,
+    /// The body where the registry has written it, in memory that it shares.
+    pub view: Option<View>,
     /// The body of a method that [`FrameHandler::is_streamed`].
     pub stream: Option<FrameBody>,
     /// When the first frame of the request was read.
@@ -128,14 +131,27 @@ pub struct FrameCall<'a> {
     /// Who is at the other end.
     pub peer: &'a Peer,
     meta: Bytes,
+    /// The number of the connection, if the reply may lie in a segment.
+    lender: Option<u64>,
 }
 
 impl FrameCall<'_> {
+    /// By what a segment for the reply is made ([`segment_for`]), if it may lie in one.
+    pub fn lender(&self) -> Option<u64> {
+        self.lender
+    }
+
     /// What the caller says besides.
     pub fn meta(&self) -> Meta<'_> {
         // It was checked when it came.
         Meta::decode(&self.meta).unwrap_or_default()
     }
+}
+
+/// Memory for a reply of `length` bytes that is to be written where the registry reads it; `lender` is
+/// [`FrameCall::lender`] of its call. Ordinary memory if there is none, if it is short, or the registry has much of it already.
+pub fn segment_for(lender: Option<u64>, length: usize) -> Segment {
+    lender.map_or_else(|| Segment::ordinary(length), |number| Segment::of(number, length))
 }
 
 /// How frames are served.
@@ -201,8 +217,9 @@ impl FrameServer {
     }
 
     /// What to answer to a request for an upgrade, as the body of a 101; `None` when no place is free or the server is
-    /// closing. The place is taken until the connection ends, or the answer is dropped.
-    pub fn upgrade(self: &Arc<Self>) -> Option<ServerUpgrade> {
+    /// closing. The place is taken until the connection ends, or the answer is dropped. `lends`: whether the registry has said
+    /// that it knows of segments, and the plugin, too.
+    pub fn upgrade(self: &Arc<Self>, lends: bool) -> Option<ServerUpgrade> {
         if self.connections().is_closing {
             return None;
         }
@@ -216,7 +233,8 @@ impl FrameServer {
         let server = Arc::downgrade(self);
         Some(ServerUpgrade::new(move |stream, first, peer| {
             let Some(server) = server.upgrade() else { return };
-            let connection = Connection::new(stream, &first, peer, Arc::clone(&server.handler), server.limits, place);
+            let handler = Arc::clone(&server.handler);
+            let connection = Connection::new(stream, &first, peer, handler, server.limits, lends, place);
             // Without a descriptor or a thread the caller sees the connection end, and uses HTTP.
             let Ok(connection) = connection else { return };
             let connection = Arc::new(connection);
@@ -284,7 +302,7 @@ impl fmt::Debug for FrameServer {
 
 #[cfg(test)]
 #[cfg(all(feature = "client", feature = "server"))]
-mod tests;
+pub(super) mod tests;
 #[cfg(test)]
 #[cfg(all(feature = "client", feature = "server"))]
 #[path = "tests.rs"]

@@ -1,7 +1,7 @@
 //! The thread that reads a connection, and runs handlers where their calls were read.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -101,10 +101,17 @@ impl Connection {
             };
             let started = Instant::now();
             run = watcher::stamp(started) << 1 | 1;
-            let Whole { id, index, deadline_ms, meta, body, is_streamed, is_cancelled, received } = whole;
+            let Whole { id, index, deadline_ms, meta, body, view, is_streamed, is_cancelled, takes_place, received } =
+                whole;
             (state.run, state.running) = (run, id);
-            let stream = is_streamed.then(|| FrameBody::new(Arc::clone(self), id));
-            let request = FrameCall { index, deadline_ms, meta, body, stream, received, started, peer: &self.peer };
+            let view = view.map(|view| {
+                let lender: Weak<Self> = Arc::downgrade(self);
+                view.lease(lender)
+            });
+            let (view, whole) = if is_streamed { (None, view) } else { (view, None) };
+            let stream = is_streamed.then(|| FrameBody::new(Arc::clone(self), id, whole));
+            let (peer, lender) = (&self.peer, takes_place.then_some(self.number));
+            let request = FrameCall { index, deadline_ms, meta, body, view, stream, received, started, peer, lender };
             self.handler.enter(&request, &mut state.told);
             let told = if is_cancelled || state.has_ended { state.told.clone() } else { None };
             drop(state);
@@ -139,7 +146,11 @@ impl Connection {
                         continue;
                     }
                     Ok(Some(input::Next::Frame(frame))) => {
-                        calls.take(frame, reader.received, |index| Intake::of(&*self.handler, index))
+                        let taken = calls.take(frame, reader.received, |index| Intake::of(&*self.handler, index));
+                        if calls.segments.takes_descriptors() {
+                            reader.input.take_descriptors();
+                        }
+                        taken
                     }
                     Err(broken) => Err(broken),
                 };

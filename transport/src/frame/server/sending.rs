@@ -30,6 +30,13 @@ impl Calls {
     /// Answers a call with a whole reply.
     pub(super) fn reply(&mut self, id: u64, body: Bytes) {
         let Some(call) = self.open.get_mut(&id) else { return };
+        if call.takes_place
+            && let Some(place) = self.segments.place(&body, &mut self.outbox)
+        {
+            self.open.remove(&id);
+            let header = Header { end: true, is_placed: true, ..Header::new(Kind::Reply, id) };
+            return self.outbox.push(header, &Meta::default(), Bytes::copy_from_slice(&place.encode()));
+        }
         let length = body.len() as u64;
         if body.len() <= MAX_PAYLOAD_BYTES && length <= self.credit && self.turns.is_empty() {
             self.credit -= length;

@@ -103,8 +103,8 @@ struct Plugin {
     held: mpsc::Receiver<(Replier, Arc<Told>)>,
 }
 
-pub(super) struct Registry {
-    pub(super) stream: FarEnd,
+pub(in crate::frame) struct Registry {
+    pub(in crate::frame) stream: FarEnd,
     last: u64,
 }
 
@@ -115,16 +115,16 @@ pub(super) struct Frame {
 }
 
 /// This process.
-pub(super) fn peer() -> Peer {
+pub(in crate::frame) fn peer() -> Peer {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { Peer::of(&tokio::net::UnixStream::pair().unwrap().0).unwrap() })
 }
 
 /// Connects to a server that has a place.
-pub(super) fn connect(server: &Arc<FrameServer>, peer: Peer, over_rings: bool) -> Registry {
+pub(in crate::frame) fn connect(server: &Arc<FrameServer>, peer: Peer, over_rings: bool, lends: bool) -> Registry {
     let (ours, theirs) = UnixStream::pair().unwrap();
     theirs.set_nonblocking(true).unwrap();
-    server.upgrade().expect("no place").call(theirs, Vec::new(), peer);
+    server.upgrade(lends).expect("no place").call(theirs, Vec::new(), peer);
     let rings = over_rings.then(|| {
         ours.set_nonblocking(true).unwrap();
         let ours = Arc::new(ours.try_clone().unwrap());
@@ -160,7 +160,7 @@ impl Plugin {
     }
 
     fn connect(&self) -> Registry {
-        connect(&self.server, self.peer.clone(), is_over_rings(module_path!()))
+        connect(&self.server, self.peer.clone(), is_over_rings(module_path!()), false)
     }
 
     /// Waits until no connection is left.
@@ -348,8 +348,8 @@ fn written(calls: &mut Calls) -> Vec<(u64, usize)> {
 
 #[test]
 fn large_replies_come_in_turn_and_small_ones_between_them() {
-    let mut calls = Calls::new(MAX_CALLS, 4);
-    let frame = |header| input::Frame { header, meta: Bytes::new(), payload: Bytes::new(), body: None };
+    let mut calls = Calls::new(MAX_CALLS, 4, false);
+    let frame = |header| input::Frame { header, meta: Bytes::new(), payload: Bytes::new(), body: None, fd: None };
     for id in 1..=3 {
         let request = frame(Header { end: true, ..Header::new(Kind::Request, id) });
         assert!(matches!(calls.take(request, Instant::now(), |_| Ok(Intake::Whole(0))), Ok(Event::Nothing)));
@@ -455,7 +455,7 @@ fn what_is_too_much_is_refused_and_the_connection_goes_on() {
     }
     assert_eq!(registry.call(ECHO, b"x").unwrap(), b"x");
     let (_first, second) = (registry, plugin.connect());
-    assert!(plugin.server.upgrade().is_none(), "there are two places");
+    assert!(plugin.server.upgrade(false).is_none(), "there are two places");
     drop(second);
 }
 
@@ -614,7 +614,7 @@ async fn closing_waits_for_calls_and_then_ends_what_is_left() {
     let server = Arc::clone(&plugin.server);
     let closing = tokio::spawn(async move { server.close(PATIENCE).await });
     tokio::task::spawn_blocking(move || assert!(idle.try_next().is_none())).await.unwrap();
-    assert!(plugin.server.upgrade().is_none());
+    assert!(plugin.server.upgrade(false).is_none());
     reply.reply(Bytes::from_static(b"last"));
     tokio::task::spawn_blocking(move || {
         assert_eq!(busy.answer(id).unwrap(), b"last");

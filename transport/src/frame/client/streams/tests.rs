@@ -57,10 +57,10 @@ fn call() -> (FrameConnection, Plugin, FrameRequestBody, FrameReplyBody) {
     let (connection, far) = if is_over_rings(module_path!()) {
         let (near, far) = crate::shm::pair();
         let ours = non_blocking(ours).unwrap();
-        let connection = FrameConnection::over(ours, Some(near), &[], Latency::Balanced, || ());
+        let connection = FrameConnection::over(ours, Some(near), &[], Latency::Balanced, false, || ());
         (connection, FarEnd::new(theirs, Some(far)))
     } else {
-        (FrameConnection::new(ours, &[], Latency::Balanced, || ()).unwrap(), FarEnd::new(theirs, None))
+        (FrameConnection::new(ours, &[], Latency::Balanced, false, || ()).unwrap(), FarEnd::new(theirs, None))
     };
     let request =
         FrameExchange { index: 3, deadline_ms: 10_000, deadline: Instant::now() + SOON, meta: Meta::default() };

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::frame::Latency;
+use crate::frame::client::state::State;
 use crate::frame::client::{FrameRequest, non_blocking};
 use crate::frame::far_end::{FarEnd, is_over_rings};
 
@@ -57,12 +58,12 @@ fn pair() -> (FrameConnection, Plugin, oneshot::Receiver<()>) {
     let (ended, end) = oneshot::channel();
     let on_end = move || _ = ended.send(());
     if !is_over_rings(module_path!()) {
-        let connection = FrameConnection::new(ours, &[], Latency::Balanced, on_end).unwrap();
+        let connection = FrameConnection::new(ours, &[], Latency::Balanced, false, on_end).unwrap();
         return (connection, Plugin(FarEnd::new(theirs, None)), end);
     }
     let (near, far) = crate::shm::pair();
     let ours = non_blocking(ours).unwrap();
-    let connection = FrameConnection::over(ours, Some(near), &[], Latency::Balanced, on_end);
+    let connection = FrameConnection::over(ours, Some(near), &[], Latency::Balanced, false, on_end);
     (connection, Plugin(FarEnd::new(theirs, Some(far))), end)
 }
 
@@ -314,7 +315,7 @@ async fn a_connection_on_which_somebody_listens_is_not_idle() {
 /// A plugin that answers no ping is silent, however open its socket is. PURE: the looks are the keeper's.
 #[test]
 fn a_plugin_that_says_nothing_for_three_looks_has_fallen_silent() {
-    let mut state = super::super::state::State::new();
+    let mut state = State::new(false);
     let id = state.attach(&to(None)).unwrap();
     for (heard, is_over) in
         [(true, false), (false, false), (true, false), (false, false), (false, false), (false, true)]

@@ -99,7 +99,7 @@ impl Plugin {
 
     /// A registry with one subscription, whose id is 1.
     fn subscribed(&self) -> (Registry, Arc<Topic>) {
-        let mut registry = connect(&self.server, peer(), crate::frame::far_end::is_over_rings(module_path!()));
+        let mut registry = connect(&self.server, peer(), crate::frame::far_end::is_over_rings(module_path!()), false);
         registry.send(Header::new(Kind::Subscribe, 1), b"x");
         registry.expect(Kind::Subscribe, 1);
         let topic = self.board.topics.lock().unwrap().last().unwrap().upgrade().unwrap();
@@ -265,7 +265,7 @@ fn a_broken_rule_is_named_and_ends_the_connection() {
 /// A portion at a time: a reply stands behind little of it, and a flood of replies does not keep it from its turn.
 #[test]
 fn neither_notifications_nor_replies_starve_the_other() {
-    let mut calls = Calls::new(8, 64);
+    let mut calls = Calls::new(8, 64, false);
     let dropped = Arc::new(AtomicU64::new(0));
     for id in 1..=32 {
         let queue = Mutex::new((1..=200).map(|seq| message(seq, 5_000)).collect());
@@ -309,7 +309,7 @@ fn random_frames_of_a_registry_leave_bounds_as_they_are() {
     };
     let (mut broken, mut attached) = (0, 0);
     for _ in 0..2_000 {
-        let mut calls = Calls::new(8, MOST);
+        let mut calls = Calls::new(8, MOST, false);
         for step in 1..100 {
             let kinds = [Kind::Subscribe, Kind::Ack, Kind::Unsubscribe, Kind::Credit, Kind::Request, Kind::Cancel];
             let kind = kinds[usize::try_from(next(6)).unwrap()];
@@ -318,7 +318,7 @@ fn random_frames_of_a_registry_leave_bounds_as_they_are() {
             let header =
                 Header { arg: next(1 << 20), index: u16::try_from(next(1 << 16)).unwrap(), ..Header::new(kind, id) };
             let meta = if next(10) == 0 { Bytes::from_static(&[8, 0, 1]) } else { Bytes::new() };
-            let frame = Frame { header, meta, payload: Bytes::from_static(b"x"), body: None };
+            let frame = Frame { header, meta, payload: Bytes::from_static(b"x"), body: None, fd: None };
             match calls.take(frame, Instant::now(), |_| Ok(crate::frame::server::Intake::Whole(10))) {
                 Err(_) => {
                     broken += 1;
