@@ -1,5 +1,6 @@
 //! One call, from its admission to its reply: the deadline, the turn of a `serial` method, panics, and the end of a drain.
 
+mod entered;
 mod reading;
 
 use std::any::Any;
@@ -8,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Poll, Waker};
+use std::task::Poll;
 
 use bytes::Bytes;
 use goplug_pconf_schema::{Code, Fault, Ran};
@@ -19,6 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::context::{Context, Origin};
 use crate::method::{Function, ReplyStream, Running};
 use crate::service::{Entry, Permit, Service, panicked};
+pub(crate) use entered::{Begun, Entered};
 
 /// What a method answered.
 pub(crate) enum Reply {
@@ -50,16 +52,6 @@ pub(crate) struct Admitted {
 
 type Turn = tokio::sync::OwnedMutexGuard<()>;
 
-/// What became of a call that was begun where its request was read.
-pub(crate) enum Begun {
-    /// It is done. Its place is still taken: see [`Service::release`].
-    Done(Result<Bytes, Fault>),
-    /// An async method has to wait.
-    Waits(Admitted, Running<Bytes>),
-    /// It may take long, or has to wait for its turn: it was not begun.
-    NotHere(Admitted, View),
-}
-
 impl Admitted {
     /// Lets a call in, if there is time left at `now`.
     pub(crate) fn new(
@@ -69,14 +61,12 @@ impl Admitted {
         now: Instant,
         origin: Origin,
     ) -> Result<Self, Fault> {
-        if deadline <= now {
-            return Err(too_late(&entry.name, Ran::No));
-        }
-        // Counted before the admission: a drain that ends in between must cut this call off too.
-        let cuts = service.cuts();
-        service.admit()?;
-        let cx = Context::new(Arc::clone(service), entry.place, deadline.into_std(), cuts, origin);
-        Ok(Self { turn: None, ending: Ending { cx, is_inside: true } })
+        let cuts = let_in(service, entry, deadline, now)?;
+        Ok(Self::of(Context::new(Arc::clone(service), entry.place, deadline.into_std(), cuts, origin), None))
+    }
+
+    fn of(cx: Context, turn: Option<Turn>) -> Self {
+        Self { turn, ending: Ending { cx, is_inside: true } }
     }
 
     pub(crate) fn context(&self) -> &Context {
@@ -146,48 +136,21 @@ impl Admitted {
         }
     }
 
-    /// Runs a method on a thread that has other things to do: a plain one that is quick to its end, an async one until it
-    /// has to wait; both only if it is their turn. `now` is now.
-    pub(crate) fn begin_here(mut self, body: View, now: std::time::Instant) -> Begun {
-        let entry = self.ending.cx.entry();
-        let is_here = match entry.function {
-            Function::Blocking(_) => !entry.pace.is_slow(),
-            Function::Async(_) => true,
-            Function::Streaming(_) | Function::Reading(_) | Function::ReadingBlocking(_) | Function::Duplex(_) => false,
-        };
-        if !is_here {
-            return Begun::NotHere(self, body);
-        }
-        if let Some(turn) = &entry.turn {
-            let Ok(turn) = Arc::clone(turn).try_lock_owned() else { return Begun::NotHere(self, body) };
-            self.turn = Some(turn);
-        }
-        let (cx, entry) = (&self.ending.cx, self.ending.cx.entry());
-        let reply = match &entry.function {
-            Function::Blocking(function) => {
-                let reply = catch_unwind(AssertUnwindSafe(|| function(cx, body)));
-                entry.pace.took(now.elapsed());
-                reply.unwrap_or_else(|panic| Err(it_panicked(&entry.name, &*panic)))
-            }
-            Function::Async(function) => {
-                let mut run = begin(&entry.name, || function(cx.clone(), body));
-                let mut task = std::task::Context::from_waker(Waker::noop());
-                match poll_caught(&entry.name, &mut run, &mut task) {
-                    Poll::Ready(reply) => reply,
-                    Poll::Pending => return Begun::Waits(self, run),
-                }
-            }
-            _ => Err(Fault::new(Code::Internal, "the call went to the wrong thread")),
-        };
-        self.ending.is_inside = false;
-        Begun::Done(reply)
-    }
-
     /// What it occupies, for a thread or a task that goes on without this.
     fn held(&mut self) -> Held {
         self.ending.is_inside = false;
         Held { _turn: self.turn.take(), _permit: self.ending.cx.service().permit() }
     }
+}
+
+/// Lets a call in, if there is time left at `now`; answers [`Service::cuts`].
+fn let_in(service: &Service, entry: &Entry, deadline: Instant, now: Instant) -> Result<u64, Fault> {
+    if deadline <= now {
+        return Err(too_late(&entry.name, Ran::No));
+    }
+    // Counted before the admission: a drain that ends in between must cut this call off too.
+    let cuts = service.cuts();
+    service.admit().map(|()| cuts)
 }
 
 /// Returns when a call that runs on a thread of its own must be answered without it.

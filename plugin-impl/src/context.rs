@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use goplug_transport::{self as transport, Segment};
@@ -33,13 +33,15 @@ pub struct Context {
     inner: Arc<Inner>,
 }
 
+/// What changes is another call's when the context has been renewed: nobody who had it for the call before has it then.
 struct Inner {
     service: Arc<Service>,
     /// Where its method is in the service.
-    place: usize,
-    deadline: Instant,
+    place: AtomicUsize,
+    /// In nanoseconds since the service was made.
+    deadline: AtomicU64,
     /// How many drains had been over when the call was let in.
-    cuts: u64,
+    cuts: AtomicU64,
     origin: Origin,
     cancel: Cancel,
 }
@@ -79,10 +81,46 @@ pub(crate) struct Origin {
     pub(crate) lender: Option<u64>,
 }
 
+impl Origin {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.caller.is_none() && self.traceparent.is_none() && self.tracestate.is_none()
+    }
+}
+
 impl Context {
     /// `cuts` is [`Service::cuts`] before the call was let in.
     pub(crate) fn new(service: Arc<Service>, place: usize, deadline: Instant, cuts: u64, origin: Origin) -> Self {
-        Self { inner: Arc::new(Inner { service, place, deadline, cuts, origin, cancel: Cancel::default() }) }
+        let deadline = service.nanos(deadline).into();
+        let (place, cuts, cancel) = (place.into(), cuts.into(), Cancel::default());
+        Self { inner: Arc::new(Inner { service, place, deadline, cuts, origin, cancel }) }
+    }
+
+    /// Whether it could serve for another call, if nobody else had it.
+    pub(crate) fn can_be_renewed(&self) -> bool {
+        self.inner.origin.is_empty()
+    }
+
+    /// Whether it could have come from there.
+    pub(crate) fn is_of(&self, origin: &Origin) -> bool {
+        origin.is_empty() && origin.lender == self.inner.origin.lender
+    }
+
+    /// Whether nobody has it but us and whoever is to tell it of a cancel.
+    pub(crate) fn is_known_to(&self, told: Option<&Arc<dyn transport::Cancel>>) -> bool {
+        let is_told = told.is_some_and(|told| std::ptr::addr_eq(Arc::as_ptr(told), Arc::as_ptr(&self.inner)));
+        let is_alone = is_told && Arc::strong_count(&self.inner) == 2;
+        // What others did with theirs came before.
+        fence(Ordering::Acquire);
+        is_alone
+    }
+
+    /// From here on it is the context of another call, which says nothing of its origin.
+    pub(crate) fn renew(&self, place: usize, deadline: Instant, cuts: u64) {
+        self.inner.place.store(place, Ordering::Relaxed);
+        self.inner.deadline.store(self.inner.service.nanos(deadline), Ordering::Relaxed);
+        self.inner.cuts.store(cuts, Ordering::Relaxed);
+        // Who is told of the call after this sees all of it.
+        self.inner.cancel.state.store(0, Ordering::Release);
     }
 
     /// The name of the method, for a function that serves several.
@@ -93,12 +131,12 @@ impl Context {
     /// When the caller stops waiting. The call is then answered `deadline_exceeded`, and what the method returns later
     /// is dropped.
     pub fn deadline(&self) -> Instant {
-        self.inner.deadline
+        self.inner.service.born() + Duration::from_nanos(self.inner.deadline.load(Ordering::Relaxed))
     }
 
     /// The time until [`Context::deadline`]; zero when it has passed.
     pub fn remaining(&self) -> Duration {
-        self.inner.deadline.saturating_duration_since(Instant::now())
+        self.deadline().saturating_duration_since(Instant::now())
     }
 
     /// Who asks, in the caller's own words: worth what the connection's uid is worth.
@@ -185,7 +223,7 @@ impl Context {
     }
 
     pub(crate) fn entry(&self) -> &Arc<Entry> {
-        self.inner.service.entry(self.inner.place)
+        self.inner.service.entry(self.inner.place.load(Ordering::Relaxed))
     }
 
     /// Whom to tell when the caller of a method that runs where its request was read waits no longer.
@@ -198,7 +236,7 @@ impl Context {
     }
 
     pub(crate) fn cuts(&self) -> u64 {
-        self.inner.cuts
+        self.inner.cuts.load(Ordering::Relaxed)
     }
 }
 
@@ -214,9 +252,9 @@ impl transport::Cancel for Inner {
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { deadline, origin, cancel, .. } = &*self.inner;
+        let Inner { origin, cancel, .. } = &*self.inner;
         let mut debug = f.debug_struct("Context");
-        debug.field("method", &self.entry().name).field("deadline", deadline).field("origin", origin);
+        debug.field("method", &self.entry().name).field("deadline", &self.deadline()).field("origin", origin);
         debug.field("cancel", cancel).finish_non_exhaustive()
     }
 }

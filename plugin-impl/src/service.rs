@@ -99,6 +99,7 @@ pub(crate) struct Service {
     health_turn: Arc<tokio::sync::Mutex<()>>,
     /// Where methods run; known from the start on.
     runtime: OnceLock<Handle>,
+    born: std::time::Instant,
 }
 
 /// How a drain ended.
@@ -153,12 +154,23 @@ impl Service {
             leave: watch::Sender::default(),
             health_turn: Arc::default(),
             runtime: OnceLock::new(),
+            born: std::time::Instant::now(),
         }
     }
 
     /// The hello of this moment.
     pub(crate) fn hello(&self) -> Hello {
         Hello { active: self.life.is_active(), ..self.hello.clone() }
+    }
+
+    /// When it was made.
+    pub(crate) fn born(&self) -> std::time::Instant {
+        self.born
+    }
+
+    /// Nanoseconds from then on: a number that can be exchanged in one step.
+    pub(crate) fn nanos(&self, until: std::time::Instant) -> u64 {
+        u64::try_from(until.saturating_duration_since(self.born).as_nanos()).unwrap_or(u64::MAX)
     }
 
     pub(crate) fn epoch(&self) -> &str {

@@ -1,6 +1,7 @@
 //! Calls and notifications over frames: a quick method runs where its request was read, everything else on the runtime;
 //! notifications are written by whoever notifies.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use tokio::time::Instant;
 use super::reply::Answer;
 use super::route::NoRoute;
 use crate::body::Body;
-use crate::call::{Admitted, Begun, Reply, must_end, poll_once};
+use crate::call::{Admitted, Begun, Entered, Reply, must_end, poll_once};
 use crate::context::{Context, Origin};
 use crate::notify::push::push;
 use crate::notify::stream::observer_start;
@@ -68,6 +69,11 @@ struct Frames {
     service: Arc<Service>,
 }
 
+thread_local! {
+    /// The call that was let in and is about to be made on this thread.
+    static ENTERED: Cell<Option<Result<Entered, Fault>>> = const { Cell::new(None) };
+}
+
 impl FrameHandler for Frames {
     fn max_body(&self, index: u16) -> Result<usize, Fault> {
         self.service.method_at(index).map(|_| self.service.max_request_bytes())
@@ -77,28 +83,45 @@ impl FrameHandler for Frames {
         self.service.method_at(index).is_ok_and(|entry| entry.function.reads_its_body())
     }
 
+    fn enter(&self, request: &FrameCall<'_>, told: &mut Option<Arc<dyn Cancel>>) {
+        let entered = self.admit(request, told);
+        if entered.is_err() {
+            *told = None;
+        }
+        ENTERED.set(Some(entered));
+    }
+
     fn call(&self, mut request: FrameCall<'_>, reply: Replier) -> Option<Answered> {
-        let admitted = match self.admit(&request) {
-            Ok(admitted) => admitted,
-            Err(fault) => {
+        let entered = match ENTERED.take() {
+            Some(Ok(entered)) => entered,
+            Some(Err(fault)) => {
                 reply.error(problem(&fault));
                 return None;
             }
+            None => {
+                reply.error(problem(&Fault::new(Code::Internal, "a call that did not enter")));
+                return None;
+            }
         };
-        reply.set_cancel(admitted.context().watch());
         if let Some(body) = request.stream.take() {
+            let admitted = Admitted::from(entered);
+            reply.set_cancel(admitted.context().watch());
             self.go_on(answer(admitted.run_reading(Body::of_frames(body)), reply));
             return None;
         }
         let body = request.view.take().unwrap_or_else(|| request.body.into());
-        match admitted.begin_here(body, request.started) {
+        match entered.begin_here(body, request.started) {
             Begun::Done(Ok(body)) => return Some(reply.answer(body)),
             Begun::Done(Err(fault)) => return Some(reply.refuse(problem(&fault))),
             Begun::Waits(admitted, run) => {
+                reply.set_cancel(admitted.context().watch());
                 let run = async { admitted.finish(run).await.map(Reply::Whole) };
                 self.service.runtime().spawn(answer(run, reply));
             }
-            Begun::NotHere(admitted, body) => self.go_on(answer(admitted.run(body), reply)),
+            Begun::NotHere(admitted, body) => {
+                reply.set_cancel(admitted.context().watch());
+                self.go_on(answer(admitted.run(body), reply));
+            }
         }
         None
     }
@@ -129,6 +152,7 @@ impl FrameHandler for Frames {
         // Authors may rely on a runtime, as on the threads for blocking methods.
         let _entered = self.service.runtime().enter();
         read();
+        Entered::forget_spare();
     }
 }
 
@@ -141,7 +165,7 @@ impl Frames {
         }
     }
 
-    fn admit(&self, request: &FrameCall<'_>) -> Result<Admitted, Fault> {
+    fn admit(&self, request: &FrameCall<'_>, told: &mut Option<Arc<dyn Cancel>>) -> Result<Entered, Fault> {
         let entry = self.service.method_at(request.index)?;
         let ms = request.deadline_ms;
         if ms > MAX_DEADLINE_MS {
@@ -149,7 +173,8 @@ impl Frames {
             return Err(Fault::new(Code::InvalidArgument, text));
         }
         let deadline = Instant::from_std(request.received + Duration::from_millis(ms));
-        Admitted::new(&self.service, entry, deadline, Instant::from_std(request.started), origin(request))
+        let times = (deadline, Instant::from_std(request.started));
+        Entered::new(&self.service, entry, times, origin(request), told)
     }
 }
 

@@ -305,6 +305,37 @@ async fn a_cancel_reaches_the_method() {
     until(|| plugin.running().unwrap().in_flight() == 0).await;
 }
 
+/// What a method keeps of its call is not the next call's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_context_that_is_kept_stays_that_of_its_call() {
+    let (tell, kept) = std::sync::mpsc::channel();
+    let plugin = start(|builder| {
+        let keep = tell.clone();
+        let keeps = move |cx: &Context, _: Bytes| {
+            let before = (cx.is_cancelled(), cx.remaining() > Duration::from_secs(5));
+            _ = keep.send(cx.clone());
+            Ok(format!("{before:?}"))
+        };
+        let looks = |cx: Context, _: Bytes| async move {
+            Ok(format!("{:?}", (cx.is_cancelled(), cx.remaining() > Duration::from_secs(5))))
+        };
+        builder.method("keeps", keeps).method_async("looks", looks)
+    })
+    .await;
+    let mut frames = Frames::connect(&plugin);
+    for _ in 0..20 {
+        assert_eq!(frames.call(1, b"").unwrap(), b"(false, true)");
+        assert_eq!(frames.call(0, b"").unwrap(), b"(false, true)");
+        let kept: Context = kept.recv_timeout(PATIENCE).unwrap();
+        for _ in 0..2 {
+            let short = frames.request_within(4_000, 1, b"");
+            assert_eq!(frames.answer(short).unwrap(), b"(false, false)");
+            assert_eq!((kept.method(), kept.is_cancelled()), ("keeps", true));
+            assert!(kept.remaining() > Duration::from_secs(5));
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_is_answered_when_its_time_is_up() {
     let (mut gate, slow) = gate();

@@ -72,6 +72,8 @@ pub(super) struct Whole {
     pub(super) view: Option<View>,
     /// The body is read by the method, piece by piece.
     pub(super) is_streamed: bool,
+    /// Its caller waits no longer.
+    pub(super) is_cancelled: bool,
     /// The reply may lie in a segment.
     pub(super) takes_place: bool,
     pub(super) received: Instant,
@@ -174,6 +176,13 @@ impl Calls {
         }
     }
 
+    /// Has `told` told when the caller waits no longer, unless somebody else is.
+    pub(super) fn has_told(&mut self, id: u64, told: Arc<dyn Cancel>) {
+        if let Some(call) = self.open.get_mut(&id) {
+            call.cancel.get_or_insert(told);
+        }
+    }
+
     pub(super) fn cancel_of(&self, id: u64) -> Option<Arc<dyn Cancel>> {
         self.open.get(&id)?.cancel.clone()
     }
@@ -200,7 +209,7 @@ impl Calls {
         received: Instant,
         intake: impl FnOnce(u16) -> Result<Intake, Fault>,
     ) -> Result<Event, Broken> {
-        let Frame { header, meta, payload, body, .. } = frame;
+        let Frame { header, meta, payload, body: begun, .. } = frame;
         let Header { id, index, arg: deadline_ms, end, rest_bytes, takes_place, .. } = header;
         self.issue(id)?;
         Meta::decode(&meta)?;
@@ -219,12 +228,22 @@ impl Calls {
         let max_body = match intake {
             Ok(Intake::Whole(max_body)) => max_body,
             Ok(Intake::Pieces(max_body)) => {
-                let inbound = Inbound::new(max_body, body.map_or(payload, Bytes::from), end)?;
+                let inbound = Inbound::new(max_body, begun.map_or(payload, Bytes::from), end)?;
                 let call = Call { inbound: Some(Box::new(inbound)), takes_place, ..Call::new() };
                 self.open.insert(id, call);
-                let body = Bytes::new();
-                let is_streamed = true;
-                let whole = Whole { id, index, deadline_ms, meta, body, view, is_streamed, takes_place, received };
+                let (body, is_streamed, is_cancelled) = (Bytes::new(), true, false);
+                let whole = Whole {
+                    id,
+                    index,
+                    deadline_ms,
+                    meta,
+                    body,
+                    view,
+                    is_streamed,
+                    is_cancelled,
+                    takes_place,
+                    received,
+                };
                 self.ready.push_back(whole);
                 return Ok(Event::Nothing);
             }
@@ -239,9 +258,9 @@ impl Calls {
         let mut window = Window::new(CALL_CREDIT, CALL_STEP);
         let granted = window.take(payload_bytes, rest_bytes)?;
         let mut call = Call { takes_place, ..Call::new() };
-        let (body_yet, is_streamed) = (Bytes::new(), false);
+        let (body, is_streamed, is_cancelled) = (Bytes::new(), false, false);
         let mut whole =
-            Whole { id, index, deadline_ms, meta, body: body_yet, view, is_streamed, takes_place, received };
+            Whole { id, index, deadline_ms, meta, body, view, is_streamed, is_cancelled, takes_place, received };
         if end {
             whole.body = payload;
             self.open.insert(id, call);
@@ -249,7 +268,7 @@ impl Calls {
             return Ok(Event::Nothing);
         }
         call.incoming =
-            Some(Box::new(Incoming { whole, body: body.unwrap_or_else(|| payload.into()), max_body, window }));
+            Some(Box::new(Incoming { whole, body: begun.unwrap_or_else(|| payload.into()), max_body, window }));
         self.open.insert(id, call);
         if let Some(granted) = granted {
             self.grant(id, granted);
@@ -321,10 +340,14 @@ impl Calls {
         } else if is_waiting {
             // Its method is done, and nobody will read the reply.
             self.error(id, cancelled.with_ran(Ran::Yes).to_problem().into());
-        } else if !std::mem::replace(&mut call.is_cancelled, true)
-            && let Some(cancel) = call.cancel.clone()
-        {
-            return Ok(Event::Cancelled(cancel));
+        } else if !std::mem::replace(&mut call.is_cancelled, true) {
+            if let Some(cancel) = call.cancel.clone() {
+                return Ok(Event::Cancelled(cancel));
+            }
+            // Its handler has not been called.
+            if let Some(whole) = self.ready.iter_mut().find(|whole| whole.id == id) {
+                whole.is_cancelled = true;
+            }
         }
         Ok(Event::Nothing)
     }

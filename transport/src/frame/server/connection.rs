@@ -11,7 +11,7 @@ use std::time::Instant;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::calls::{Calls, Event};
-use super::{FrameHandler, FrameLimits, Place, watcher};
+use super::{Cancel, FrameHandler, FrameLimits, Place, watcher};
 use crate::frame::SEND_BUFFER_BYTES;
 use crate::frame::input::Input;
 use crate::frame::patience::Patience;
@@ -57,8 +57,9 @@ pub(super) struct State {
     /// When the last handler began, doubled, plus one while it runs. Whoever takes the one away goes on reading: the
     /// thread that ran the handler, or one that the watcher has started.
     pub(super) run: u64,
-    /// The call whose handler runs on the reading thread.
+    /// The call whose handler runs on the reading thread, and whom to tell when its caller waits no longer.
     pub(super) running: u64,
+    pub(super) told: Option<Arc<dyn Cancel>>,
     /// Somebody writes what has been queued, and looks again afterwards.
     pub(super) is_writing: bool,
     /// The reader sleeps, and does not look for room in the socket.
@@ -113,6 +114,7 @@ impl Connection {
             then: None,
             run: 0,
             running: 0,
+            told: None,
             is_writing: false,
             is_deaf: false,
             is_closing: false,
@@ -181,7 +183,9 @@ impl Connection {
         let (cancels, sources, place) = {
             let mut state = self.state();
             state.has_ended = true;
-            (state.calls.close(), state.calls.subscriptions.close(), state.place.take())
+            let mut cancels = state.calls.close();
+            cancels.extend(state.told.clone().filter(|_| state.run % 2 == 1));
+            (cancels, state.calls.subscriptions.close(), state.place.take())
         };
         self.pipe.close();
         for cancel in cancels {

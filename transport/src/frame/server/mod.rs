@@ -48,6 +48,13 @@ pub trait FrameHandler: Send + Sync + 'static {
         false
     }
 
+    /// A call is about to be made with [`FrameHandler::call`], on the same thread. What is left in `told` is told when the caller
+    /// waits no longer, as long as the handler holds the thread; from then on [`Replier::set_cancel`] says whom to tell. It finds
+    /// there what it left the last time, which may be left for this call again. Must answer at once: a lock is held.
+    fn enter(&self, request: &FrameCall<'_>, told: &mut Option<Arc<dyn Cancel>>) {
+        let _ = (request, told);
+    }
+
     /// Answers a call, now or later. This is the thread that reads the connection: if it comes back within some tens of
     /// microseconds, all is well; if not, another thread takes over reading. A panic ends the call with `internal`.
     ///

@@ -37,7 +37,11 @@ impl Connection {
                 return false;
             }
             state.run = run & !1;
-            (state.running, state.calls.cancel_of(state.running))
+            let id = state.running;
+            if let Some(told) = state.told.take() {
+                state.calls.has_told(id, told);
+            }
+            (id, state.calls.cancel_of(id))
         };
         // Replies that were only queued, because the reader was going to write them, are written by it now.
         self.flush(usize::MAX);
@@ -97,13 +101,28 @@ impl Connection {
             };
             let started = Instant::now();
             run = watcher::stamp(started) << 1 | 1;
-            (state.run, state.running) = (run, whole.id);
+            let Whole { id, index, deadline_ms, meta, body, view, is_streamed, is_cancelled, takes_place, received } =
+                whole;
+            (state.run, state.running) = (run, id);
+            let view = view.map(|view| {
+                let lender: Weak<Self> = Arc::downgrade(self);
+                view.lease(lender)
+            });
+            let (view, whole) = if is_streamed { (None, view) } else { (view, None) };
+            let stream = is_streamed.then(|| FrameBody::new(Arc::clone(self), id, whole));
+            let (peer, lender) = (&self.peer, takes_place.then_some(self.number));
+            let request = FrameCall { index, deadline_ms, meta, body, view, stream, received, started, peer, lender };
+            self.handler.enter(&request, &mut state.told);
+            let told = if is_cancelled || state.has_ended { state.told.clone() } else { None };
             drop(state);
+            if let Some(told) = told {
+                told.cancel();
+            }
             if has_answered {
                 self.handler.answered();
             }
             watcher::rouse();
-            answered = self.call(whole, started, run, spare);
+            answered = self.call(request, id, run, spare);
         }
     }
 
@@ -155,20 +174,11 @@ impl Connection {
     /// Runs the handler; answers what it answered.
     fn call(
         self: &Arc<Self>,
-        whole: Whole,
-        started: Instant,
+        request: FrameCall<'_>,
+        id: u64,
         run: u64,
         spare: &mut Option<Arc<Self>>,
     ) -> Option<Answered> {
-        let Whole { id, index, deadline_ms, meta, body, view, is_streamed, takes_place, received } = whole;
-        let view = view.map(|view| {
-            let lender: Weak<Self> = Arc::downgrade(self);
-            view.lease(lender)
-        });
-        let (view, whole) = if is_streamed { (None, view) } else { (view, None) };
-        let stream = is_streamed.then(|| FrameBody::new(Arc::clone(self), id, whole));
-        let (peer, lender) = (&self.peer, takes_place.then_some(self.number));
-        let request = FrameCall { index, deadline_ms, meta, body, view, stream, received, started, peer, lender };
         let reply = Replier::new(spare.take().unwrap_or_else(|| Arc::clone(self)), id);
         INSIDE.set((Arc::as_ptr(self).addr(), run));
         // The panic hook has reported it, and the reply was dropped by it, which answers the call.
