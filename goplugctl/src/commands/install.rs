@@ -1,7 +1,7 @@
 //! `install` and `remove`: folders in, folders out.
 
 use goplug_pconf_schema::admin::{Installation, Removal};
-use goplug_pconf_schema::{Code, Fault, PluginRef};
+use goplug_pconf_schema::{Code, Fault, PluginRef, Reason};
 
 use crate::args::{InstallArgs, Plugins, RemoveArgs};
 use crate::failure::Failure;
