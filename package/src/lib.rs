@@ -3,9 +3,9 @@
 //! A package is a compressed tar archive: `MANIFEST` with the digest of every file, its signature, and the files, `plugin.json`
 //! among them. Whoever made it is not trusted: [`Package::open`] reads all of it, within limits, and checks everything before
 //! anything is written; [`Package::unpack`] writes to a folder that the caller made, and checks again what it writes. Nothing
-//! in it is ever run here. In reading order: [`open`](mod@open) (what is checked), [`archive`](mod@archive) (which archives
-//! are read at all), [`stream`](mod@stream) (what is unpacked, within which limits), [`keys`](mod@keys) (who is trusted),
-//! [`unpack`](mod@unpack), [`original`](mod@original) (archives of the original GoPlug), [`pack`](mod@pack) (how one is made: the same folder gives the same bytes).
+//! in it is ever run here. In reading order: `open` (what is checked), `archive` (which archives
+//! are read at all), `stream` (what is unpacked, within which limits), `keys` (who is trusted),
+//! `unpack`, `original` (archives of the original GoPlug), `pack` (how one is made: the same folder gives the same bytes).
 //!
 //! ```
 //! use goplug_package::{Keys, Package, Packing};

@@ -94,7 +94,7 @@ fn what_cannot_be_installed_says_why() {
     let (code, text) = refused(source.path());
     assert!(code == Code::InvalidArgument && text.contains("plugin.json does not exist"), "{text}");
     put(source.path(), "do", "", "1.0.0");
-    assert!(refused(&source.path().join("run")).1.contains("is no folder"));
+    assert!(refused(&source.path().join("run")).1.contains("the archive cannot be read"));
     fs::remove_file(source.path().join("run")).unwrap();
     assert!(refused(source.path()).1.contains("run does not exist"));
     put(source.path(), "do", "taken", "1.0.0");

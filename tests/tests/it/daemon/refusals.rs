@@ -16,9 +16,9 @@ fn no_route_and_no_verb() {
         "/v1/plugins/Test",
         "/metrics",
         "/openapi.json",
-        "/v1/plugins/Test/Do/upgrade",
+        "/v1/plugins/Test/Do/fly",
     ] {
-        let verb = if target.ends_with("upgrade") { "POST" } else { "GET" };
+        let verb = if target.ends_with("fly") { "POST" } else { "GET" };
         let reply = ask(verb, target);
         assert!([400, 404].contains(&reply.status()), "{target}: {reply:?}");
         problem(&reply, reply.status(), if reply.status() == 404 { "not_found" } else { "invalid_argument" });
