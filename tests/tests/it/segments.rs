@@ -157,7 +157,9 @@ fn a_killed_side_leaves_no_segment_behind() {
                 let view = plugin.execute_view("segment", body, CallOptions::default()).await.unwrap();
                 let unsent = plugin.segment(MIB);
                 process.signal(Signal::KILL);
-                assert_eq!(fault(plugin.execute("echo", "x").await).code, Code::PluginGone);
+                // Whether the call had begun.
+                let code = fault(plugin.execute("echo", "x").await).code;
+                assert!(matches!(code, Code::PluginGone | Code::Unavailable), "{code:?}");
                 assert!(view.words().all(|word| word == u64::from_ne_bytes([5; 8])), "it stays readable");
                 registry.close().await;
                 drop((view, unsent));
