@@ -212,13 +212,17 @@ async fn a_process_that_turns_into_another_program_is_not_used() {
     let (dir, trust) = (PluginDir::new(), PluginDir::new());
     let other = copy(TURNCOAT, &dir.join("other"), "x");
     let turncoat = || Process::start(command(TURNCOAT).arg(dir.path()).arg(&other), Ready::Line("ready"));
-    let careless = builder(dir.path()).open().await.unwrap();
-    let plugin = turncoat();
-    careless.load("Evil/Turncoat").await.expect("whoever does not ask does not notice");
-    let shown = careless.inspect("Evil/Turncoat").await.unwrap().executable.unwrap();
-    assert_eq!(shown.path.as_deref(), other.to_str(), "what runs now");
-    careless.close().await;
-    drop(plugin);
+    // Nobody listens on its socket any more, and the registry may have noticed that before it is asked.
+    let shown = wait_for("a look at what runs now", LONG, || async {
+        let careless = builder(dir.path()).open().await.unwrap();
+        let plugin = turncoat();
+        careless.load("Evil/Turncoat").await.expect("whoever does not ask does not notice");
+        let shown = careless.inspect("Evil/Turncoat").await.unwrap().executable.and_then(|shown| shown.path);
+        careless.close().await;
+        drop(plugin);
+        shown
+    });
+    assert_eq!(shown.await.as_str(), other.to_str().unwrap());
 
     let _plugin = turncoat();
     let registry = pinning(&dir, &trust).open().await.unwrap();
