@@ -187,8 +187,11 @@ impl Header {
         let length = HEADER_BYTES - LENGTH_BYTES + self.meta_bytes + self.payload_bytes;
         bytes[0..4].copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
         bytes[4] = self.kind as u8;
-        let flags = [(self.end, END), (self.fd, FD), (self.is_placed, PLACED), (self.takes_place, TAKES_PLACE)];
-        bytes[5] = flags.iter().fold(0, |all, (is_set, flag)| if *is_set { all | flag } else { all });
+        let flag = |is_set: bool, flag: u8| u8::from(is_set) * flag;
+        bytes[5] = flag(self.end, END)
+            | flag(self.fd, FD)
+            | flag(self.is_placed, PLACED)
+            | flag(self.takes_place, TAKES_PLACE);
         bytes[6..8].copy_from_slice(&self.index.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.id.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.arg.to_le_bytes());
