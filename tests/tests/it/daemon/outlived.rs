@@ -173,7 +173,10 @@ fn a_daemon_that_stood_still_calls_no_plugin_hung() {
             let millis = still.as_millis() as u64 / 2 + n * 100;
             std::thread::spawn(move || {
                 let body = (millis * 4).to_string();
-                http::once(&socket, "POST", &target, &[("Goplug-Deadline-Ms", &millis.to_string())], body.as_bytes())
+                let mut wire = http::Wire::connect(&socket)?;
+                // A daemon that stands still answers nobody.
+                wire.read_timeout(4 * still + LONG)?;
+                wire.request("POST", &target, &[("Goplug-Deadline-Ms", &millis.to_string())], body.as_bytes())
             })
         })
         .collect();
