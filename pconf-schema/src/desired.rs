@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
-use crate::{PluginId, printable};
+use crate::PluginId;
+use crate::checked::{self, checksum};
 
 /// The largest state file that is read: some 100,000 plugins.
 pub const MAX_DESIRED_BYTES: usize = 16 * 1024 * 1024;
@@ -43,12 +44,6 @@ struct Document {
     plugins: BTreeMap<PluginId, Desired>,
 }
 
-/// Only this is read first: what a later format says besides is not ours to judge.
-#[derive(Deserialize)]
-struct Head {
-    format: u32,
-}
-
 impl DesiredState {
     /// What is wanted of `plugin`.
     pub fn of(&self, plugin: &PluginId) -> Desired {
@@ -74,41 +69,16 @@ impl DesiredState {
     /// # Errors
     /// Says why it cannot be obeyed: it is too large, empty, no JSON, of a later format, or not what was written.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        if bytes.len() > MAX_DESIRED_BYTES {
-            return Err(format!("is {} bytes, the limit is {MAX_DESIRED_BYTES}", bytes.len()));
-        }
-        if bytes.is_empty() {
-            return Err("is empty".into());
-        }
-        let unreadable = |error: serde_json::Error| format!("cannot be read: {}", printable(&error.to_string()));
-        let head: Head = serde_json::from_slice(bytes).map_err(unreadable)?;
-        if head.format != FORMAT {
-            return Err(format!("has format {}, this version reads {FORMAT}", head.format));
-        }
-        let document: Document = serde_json::from_slice(bytes).map_err(unreadable)?;
-        let (expected, found) = (checksum(&document.plugins), printable(&document.checksum));
-        if document.checksum != expected {
-            return Err(format!("is not what was written: its checksum is {expected}, it says {found}"));
-        }
+        let sums = |document: &Document| (checksum(&document.plugins), document.checksum.clone());
+        let document = checked::read(bytes, MAX_DESIRED_BYTES, FORMAT, sums)?;
         Ok(Self { plugins: document.plugins })
     }
 
     /// The file's text.
     pub fn to_json(&self) -> Vec<u8> {
         let document = Document { format: FORMAT, checksum: checksum(&self.plugins), plugins: self.plugins.clone() };
-        let mut json = serde_json::to_vec_pretty(&document).expect("strings, numbers and booleans are always JSON");
-        json.push(b'\n');
-        json
+        checked::write(&document)
     }
-}
-
-/// FNV-1a of what the plugins are written as, without the spaces that mean nothing. It guards against accidents, not
-/// against people: whoever may write the file may write the sum.
-pub(crate) fn checksum(plugins: &impl Serialize) -> String {
-    let text = serde_json::to_vec(plugins).expect("strings, numbers and booleans are always JSON");
-    let sum =
-        text.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
-    format!("{sum:016x}")
 }
 
 #[cfg(test)]

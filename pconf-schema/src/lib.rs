@@ -7,6 +7,7 @@
 //! say to each other), [`admin`] (what a person or the HTTP API is shown), [`settings`] (`goplugd.toml`). [`published`] is what is generated from them.
 
 pub mod admin;
+mod checked;
 pub mod contents;
 mod desired;
 mod id;

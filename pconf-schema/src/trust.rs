@@ -9,7 +9,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::desired::checksum;
+use crate::checked::{self, checksum};
 use crate::{PluginId, printable};
 
 /// The largest file that is read: some 50,000 plugins.
@@ -54,12 +54,6 @@ struct Document {
     directories: Directories,
 }
 
-/// Only this is read first: what a later format says besides is not ours to judge.
-#[derive(Deserialize)]
-struct Head {
-    format: u32,
-}
-
 impl TrustState {
     /// The program that `plugin` of `directory` may run; `None` when nobody has said.
     pub fn of(&self, directory: &str, plugin: &PluginId) -> Option<&Pin> {
@@ -87,22 +81,8 @@ impl TrustState {
     /// # Errors
     /// Says why it cannot be believed: it is too large, empty, no JSON, of a later format, or not what was written.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        if bytes.len() > MAX_TRUST_BYTES {
-            return Err(format!("is {} bytes, the limit is {MAX_TRUST_BYTES}", bytes.len()));
-        }
-        if bytes.is_empty() {
-            return Err("is empty".into());
-        }
-        let unreadable = |error: serde_json::Error| format!("cannot be read: {}", printable(&error.to_string()));
-        let head: Head = serde_json::from_slice(bytes).map_err(unreadable)?;
-        if head.format != FORMAT {
-            return Err(format!("has format {}, this version reads {FORMAT}", head.format));
-        }
-        let document: Document = serde_json::from_slice(bytes).map_err(unreadable)?;
-        let (expected, found) = (checksum(&document.directories), printable(&document.checksum));
-        if document.checksum != expected {
-            return Err(format!("is not what was written: its checksum is {expected}, it says {found}"));
-        }
+        let sums = |document: &Document| (checksum(&document.directories), document.checksum.clone());
+        let document = checked::read(bytes, MAX_TRUST_BYTES, FORMAT, sums)?;
         Ok(Self { directories: document.directories })
     }
 
@@ -110,9 +90,7 @@ impl TrustState {
     pub fn to_json(&self) -> Vec<u8> {
         let (checksum, directories) = (checksum(&self.directories), self.directories.clone());
         let document = Document { format: FORMAT, checksum, directories };
-        let mut json = serde_json::to_vec_pretty(&document).expect("strings, numbers and booleans are always JSON");
-        json.push(b'\n');
-        json
+        checked::write(&document)
     }
 }
 

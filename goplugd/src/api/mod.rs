@@ -3,6 +3,7 @@
 mod body;
 mod callbacks;
 mod calls;
+mod document;
 pub(crate) mod error;
 mod events;
 mod health;

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::App;
 use super::body::MAX_DOCUMENT_BYTES;
+use super::document::{absolute, read};
 use super::error::Problem;
 use super::target::{PluginTarget, Query};
 
@@ -62,13 +63,9 @@ pub(crate) async fn install(State(app): State<Arc<App>>, request: Request) -> Re
     let what: InstallBody = serde_json::from_slice(&body.bytes).map_err(|why| {
         Problem::invalid(format!("the body: {why}: send {{\"source\":…,\"allowUnsigned\":…,\"dryRun\":…}}"))
     })?;
-    if !what.source.is_absolute() {
-        return Err(Problem::invalid(
-            "`source` must be an absolute path: whoever asks may stand in another folder".to_owned(),
-        ));
-    }
+    let source = absolute(what.source)?;
     let how = Install { allow_unsigned: what.allow_unsigned, dry_run: what.dry_run };
-    Ok(Json(app.fleet.install(&what.source, how).await?))
+    Ok(Json(app.fleet.install(&source, how).await?))
 }
 
 /// `DELETE /v1/plugins/{ns}/{name}[?version=][&dryRun=true]`: takes an installed plugin out, or one version of it.
@@ -104,12 +101,7 @@ pub(crate) async fn unload(
     PluginTarget(plugin): PluginTarget,
     request: Request,
 ) -> Result<Json<Unloaded>, Problem> {
-    let body = app.bodies.receive(request.into_body(), MAX_DOCUMENT_BYTES).await?;
-    let how: UnloadBody = match body.bytes.trim_ascii() {
-        [] => UnloadBody::default(),
-        text => serde_json::from_slice(text)
-            .map_err(|why| Problem::invalid(format!("the body: {why}: send {{\"drainMs\":…,\"stop\":…}}")))?,
-    };
+    let how: UnloadBody = read(&app, request, "{\"drainMs\":…,\"stop\":…}").await?;
     if how.drain_ms.is_some_and(|ms| ms > MAX_DEADLINE_MS) {
         return Err(Problem::invalid(format!("drainMs is more than {MAX_DEADLINE_MS}")));
     }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::App;
 use super::body::MAX_DOCUMENT_BYTES;
+use super::document::read;
 use super::error::Problem;
 use super::target::{PluginTarget, Query};
 
@@ -39,12 +40,7 @@ pub(crate) async fn approve(
     PluginTarget(plugin): PluginTarget,
     request: Request,
 ) -> Result<Json<Trust>, Problem> {
-    let body = app.bodies.receive(request.into_body(), MAX_DOCUMENT_BYTES).await?;
-    let what: ApproveBody = match body.bytes.trim_ascii() {
-        [] => ApproveBody::default(),
-        text => serde_json::from_slice(text)
-            .map_err(|why| Problem::invalid(format!("the body: {why}: send {{\"sha256\":…}}")))?,
-    };
+    let what: ApproveBody = read(&app, request, "{\"sha256\":…}").await?;
     Ok(Json(app.fleet.approve(&plugin, what.sha256).await?))
 }
 

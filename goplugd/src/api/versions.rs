@@ -8,10 +8,9 @@ use axum::extract::{Request, State};
 use goplug_registry::admin::{Diff, Pinned, Upgraded};
 use goplug_registry::{Against, RollbackOn, Upgrade};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use super::App;
-use super::body::MAX_DOCUMENT_BYTES;
+use super::document::{absolute, read};
 use super::error::Problem;
 use super::target::PluginTarget;
 
@@ -98,20 +97,4 @@ pub(crate) async fn diff(
         _ => return Err(Problem::invalid("the body: `source` and `version` are both given: one is enough")),
     };
     Ok(Json(app.fleet.diff(&plugin, against).await?))
-}
-
-async fn read<T: DeserializeOwned + Default>(app: &App, request: Request, shape: &str) -> Result<T, Problem> {
-    let body = app.bodies.receive(request.into_body(), MAX_DOCUMENT_BYTES).await?;
-    match body.bytes.trim_ascii() {
-        [] => Ok(T::default()),
-        text => serde_json::from_slice(text).map_err(|why| Problem::invalid(format!("the body: {why}: send {shape}"))),
-    }
-}
-
-/// Whoever may ask is our own user or root, and could read it too.
-fn absolute(source: PathBuf) -> Result<PathBuf, Problem> {
-    if source.is_absolute() {
-        return Ok(source);
-    }
-    Err(Problem::invalid("`source` must be an absolute path: whoever asks may stand in another folder"))
 }
