@@ -379,7 +379,7 @@ impl Call {
     fn ended(&self, end: ReplyEnd) -> Result<(), Fault> {
         match end {
             ReplyEnd::Whole => Ok(()),
-            ReplyEnd::Problem(document, _) => Err(self.problem(502, &document)),
+            ReplyEnd::Problem(document, has_begun) => Err(self.told(has_begun, self.problem(502, &document))),
             ReplyEnd::Failed(error, has_begun) => Err(self.lost(&error, has_begun)),
         }
     }
@@ -396,16 +396,19 @@ impl Call {
         if error.kind == ErrorKind::Deadline {
             return self.late(has_begun);
         }
-        let mut fault = broken(&self.live, error);
-        // The plugin counts whole milliseconds: it cuts a reply off just before the time is over that we count.
-        if has_begun && fault.code == Code::PluginGone && Instant::now() + ROUNDING >= self.deadline {
-            return self.late(has_begun);
-        }
+        let mut fault = self.told(has_begun, broken(&self.live, error));
         if self.is_cancelled.load(Ordering::Acquire) && fault.code == Code::PluginGone {
             let text = format!("the request to plugin `{}` was given up before its end", self.live.id);
             fault = Fault::new(Code::Cancelled, text);
         }
         if has_begun { fault.with_ran(Ran::Yes) } else { fault }
+    }
+
+    /// What a reply that was cut off says of its cause. The plugin counts whole milliseconds: at the deadline it cuts a
+    /// reply off just before the time is over that we count.
+    fn told(&self, has_begun: bool, fault: Fault) -> Fault {
+        let is_deadline = has_begun && fault.code == Code::PluginGone && Instant::now() + ROUNDING >= self.deadline;
+        if is_deadline { self.late(has_begun) } else { fault }
     }
 
     fn late(&self, has_begun: bool) -> Fault {

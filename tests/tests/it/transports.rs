@@ -232,7 +232,7 @@ fn an_application_without_async_does_everything() {
             });
         }
     });
-    let short = CallOptions { deadline: Some(Duration::from_millis(20)), ..CallOptions::default() };
+    let short = CallOptions { deadline: Some(Duration::from_millis(200)), ..CallOptions::default() };
     let late = registry.execute_with("Test/Do", "sleep", "10000", short).unwrap_err();
     assert_eq!((late.code, late.ran), (Code::DeadlineExceeded, Ran::Unknown));
     assert_eq!(registry.execute("Test/Do", "nothing", "").unwrap_err().code, Code::NotFound);
