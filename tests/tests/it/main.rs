@@ -40,6 +40,7 @@
 
 mod bodies;
 mod calls;
+mod changes;
 mod cli;
 mod compile_errors;
 mod daemon;
