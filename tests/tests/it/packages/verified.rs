@@ -103,19 +103,20 @@ async fn started(installed: &Installed, starts: u64, meanwhile: impl FnMut() + S
     (ran, refused)
 }
 
-/// Somebody swaps the program with another one, or writes it in place, as fast as they can: of all starts none runs another
-/// program than the one that was installed.
+/// Somebody swaps the program with another one, or writes it in place, again and again: of all starts none runs another program
+/// than the one that was installed.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_but_what_was_installed_runs() {
     let good = fs::read("/bin/true").unwrap();
     let installed = Installed::new(&good, &json!({})).await;
     let (program, other) = (installed.folder().join("do"), installed.home.dir.join(".sources/evil"));
     executable(&other, installed.evil().as_bytes());
-    let at = program.clone();
+    let (at, mut pause) = (program.clone(), 0);
     let (ran, refused) = started(&installed, scaled(100, 2_000), move || {
         renameat_with(CWD, &at, CWD, &other, RenameFlags::EXCHANGE).unwrap();
-        // Else hardly ever both looks at it see the right one.
-        std::thread::sleep(Duration::from_micros(300));
+        // Between whichever two steps of a start; without a pause hardly any look would see the right one to its end.
+        pause = (pause + 1_237) % 6_000;
+        std::thread::sleep(Duration::from_micros(pause));
     })
     .await;
     println!("swapped: {ran} ran what was installed, {refused} were refused");
@@ -126,14 +127,14 @@ async fn nothing_but_what_was_installed_runs() {
     executable(&program, &good);
     let evil = installed.evil().into_bytes();
     let (ran, refused) = started(&installed, scaled(40, 500), move || {
-        for bytes in [&evil, &good] {
+        for (bytes, pause) in [(&evil, 5), (&good, 15)] {
             // While it runs nobody can.
             let Ok(mut file) = OpenOptions::new().write(true).open(&program) else { continue };
             file.write_all(bytes).unwrap();
             file.set_len(bytes.len() as u64).unwrap();
             drop(file);
+            std::thread::sleep(Duration::from_millis(pause));
         }
-        std::thread::sleep(Duration::from_millis(2));
     })
     .await;
     println!("written: {ran} ran what was installed, {refused} were refused");
