@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use goplug_pconf_schema::{Code, Fault, PluginId};
+use goplug_pconf_schema::{Code, Fault, Origin, PluginId};
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use semver::Version;
@@ -17,7 +17,7 @@ use crate::desired;
 use crate::discovery::version::{VERSIONS, link_text, place, read_link, shelf as shelf_of};
 use crate::discovery::{Installed, examine_version};
 use crate::install::staging::{Staging, fresh_name};
-use crate::install::{failed, lint_source_version, parent_of, root};
+use crate::install::{failed, lint_source_version, origin, parent_of, root};
 use crate::words::show;
 
 /// Plugins whose versions are shown: as many as are looked at.
@@ -55,8 +55,8 @@ impl Turn {
         directory: &Path,
         staging: &Staging,
         name: &str,
-        id: &PluginId,
-        version: &Version,
+        (id, version): (&PluginId, &Version),
+        origin: Option<&Origin>,
     ) -> Result<(), Fault> {
         if directory.join(place(id)).symlink_metadata().is_err() {
             self.clear(staging, id)?;
@@ -64,6 +64,10 @@ impl Turn {
         let shelf = self.shelf(id)?;
         let text = version.to_string();
         unlink_stray(&shelf, &text);
+        if folders_hold(&shelf, &text) {
+            return Err(changed_meanwhile(id));
+        }
+        origin::note(shelf.as_fd(), version, origin)?;
         match rustix::fs::renameat_with(staging.handle(), name, &shelf, &text, RenameFlags::NOREPLACE) {
             Ok(()) => rustix::fs::fsync(&shelf).map_err(failed("sync the folder of versions")),
             Err(Errno::EXIST | Errno::NOTEMPTY) => Err(changed_meanwhile(id)),
@@ -84,7 +88,8 @@ impl Turn {
     /// Takes one version out.
     pub(crate) fn remove(&self, staging: &Staging, id: &PluginId, version: &Version) -> Result<(), Fault> {
         let shelf = self.shelf(id)?;
-        self.take_out(staging, shelf.as_fd(), &version.to_string())
+        self.take_out(staging, shelf.as_fd(), &version.to_string())?;
+        origin::note(shelf.as_fd(), version, None)
     }
 
     #[allow(clippy::unused_self, reason = "only whoever has the turn may")]
@@ -247,6 +252,11 @@ fn make(above: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Fault> {
         Err(error) => return Err(failed("make the folder of versions")(error)),
     }
     rustix::fs::openat(above, name, FOLDER, Mode::empty()).map_err(failed("open the folder of versions"))
+}
+
+/// Whether a version is there: what is written down of it stays.
+fn folders_hold(shelf: &OwnedFd, name: &str) -> bool {
+    rustix::fs::statat(shelf, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
 /// A link that somebody who was killed left where a version goes.
