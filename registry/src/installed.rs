@@ -124,6 +124,7 @@ impl Registry {
         if self.inner.programs.runs(&installed.id) {
             return Err(runs(&installed.id));
         }
+        self.none_is_hidden(&installed.id).await?;
         let answer = install::removal(&installed.id, &installed.found, dry_run);
         if !dry_run {
             let directory = self.absolute_directory()?;
