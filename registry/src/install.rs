@@ -18,7 +18,7 @@ use std::sync::Arc;
 use goplug_package::Keys;
 use goplug_pconf_schema::admin::{Installation, Removal};
 use goplug_pconf_schema::manifest::MANIFEST_NAME;
-use goplug_pconf_schema::{Code, Desired, Fault, Manifest, PluginId};
+use goplug_pconf_schema::{Code, Desired, Fault, Manifest, PluginId, Sha256};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use semver::Version;
@@ -27,6 +27,7 @@ use crate::desired;
 use crate::discovery::Installed;
 use crate::discovery::version::{place, shelf as shelf_of};
 use crate::lint::{lint_manifest_of, lint_source};
+use crate::trust::{Noted, Records};
 use crate::versions::{self, Current, Shelf, Then, Turn, plan};
 use crate::words::show;
 use copy::Tally;
@@ -54,6 +55,8 @@ pub(crate) struct Source {
     tally: Tally,
     /// Of a package: where it was unpacked. It stays as long as this.
     staged: Option<Staged>,
+    /// The digest of its `MANIFEST`.
+    contents: Option<Sha256>,
     signed_by: Option<String>,
 }
 
@@ -62,10 +65,11 @@ pub(crate) struct Source {
 pub(crate) fn survey(directory: &Path, source: &Path, keys: &Keys) -> Result<Source, Fault> {
     let is_manifest = source.file_name().is_some_and(|name| name == MANIFEST_NAME) && !source.is_dir();
     if !is_manifest && let Some(file) = package::open(source)? {
-        let Unpacked { staged, folder, handle, tally, signed_by } = package::unpack(directory, file, keys)?;
+        let Unpacked { staged, folder, handle, tally, contents, signed_by } = package::unpack(directory, file, keys)?;
         let manifest =
             lint_source(&folder.join(MANIFEST_NAME)).map_err(|problems| all(Code::InvalidArgument, &problems))?;
-        return Ok(Source { manifest, folder, handle, tally, staged: Some(staged), signed_by });
+        let (staged, contents) = (Some(staged), Some(contents));
+        return Ok(Source { manifest, folder, handle, tally, staged, contents, signed_by });
     }
     let folder = if is_manifest { source.parent().unwrap_or(source) } else { source };
     let folder = std::path::absolute(folder).map_err(|error| wrong(error.to_string()))?;
@@ -93,7 +97,7 @@ pub(crate) fn survey(directory: &Path, source: &Path, keys: &Keys) -> Result<Sou
             return Err(all(code, &problems));
         }
     };
-    Ok(Source { manifest, folder, handle, tally, staged: None, signed_by: None })
+    Ok(Source { manifest, folder, handle, tally, staged: None, contents: None, signed_by: None })
 }
 
 fn all(code: Code, problems: &[String]) -> Fault {
@@ -105,6 +109,12 @@ impl Source {
     pub(crate) fn as_installed(&self) -> Arc<Installed> {
         let (manifest, folder) = (Arc::new(self.manifest.clone()), self.folder.clone());
         Arc::new(Installed { manifest, folder, warnings: Vec::new() })
+    }
+
+    /// What is written down of it.
+    pub(crate) fn noted(&self) -> Noted<'_> {
+        let Manifest { id, version, .. } = &self.manifest;
+        Noted { id, version, contents: self.contents, signed_by: self.signed_by.clone() }
     }
 
     /// What [`install`] will do, or did; `current`: whether it is the current version then.
@@ -124,10 +134,22 @@ impl Source {
     }
 }
 
-/// Brings a folder in, beside the other versions of its plugin; none of them is the current one by that. Blocking.
-pub(crate) fn install(directory: &Path, mut source: Source) -> Result<(), Fault> {
-    let id = source.manifest.id.clone();
+/// Brings a folder in, beside the other versions of its plugin; none of them is the current one by that. What it must be from
+/// then on is written down first. Blocking.
+pub(crate) fn install(directory: &Path, source: Source, records: &Records) -> Result<(), Fault> {
+    let (id, shelf) = (source.manifest.id.clone(), versions::shelf(directory, &source.manifest.id)?);
     check_namespace(directory, &id)?;
+    let others: Vec<_> = shelf.installed.iter().chain(shelf.version()).cloned().collect();
+    let before = records.note(&source.noted(), &others)?;
+    let put = put(directory, source);
+    if put.is_err() {
+        records.undo(&id, before);
+    }
+    put
+}
+
+fn put(directory: &Path, mut source: Source) -> Result<(), Fault> {
+    let id = source.manifest.id.clone();
     if let Some(Staged { staging, name }) = &source.staged {
         return Turn::take(directory)?.put(directory, staging, name, &id, &source.manifest.version);
     }
@@ -207,7 +229,7 @@ fn namespace_folder(root: &OwnedFd, directory: &Path, namespace: &str) -> Result
 }
 
 /// Takes a plugin out that is known by `at`, a link or a folder, with all its versions. Blocking.
-pub(crate) fn remove(directory: &Path, id: &PluginId, at: &Path) -> Result<(), Fault> {
+pub(crate) fn remove(directory: &Path, id: &PluginId, at: &Path, records: &Records) -> Result<(), Fault> {
     let root = root(directory)?;
     let staging = Staging::open(directory)?;
     let turn = Turn::take(directory)?;
@@ -236,6 +258,7 @@ pub(crate) fn remove(directory: &Path, id: &PluginId, at: &Path) -> Result<(), F
     }
     let cleared = turn.clear(&staging, id);
     // Whoever installs it again finds it as new.
+    records.forget(id).map_err(|fault| Fault { message: format!("it was removed, but {}", fault.message), ..fault })?;
     let forgotten = desired::update(directory, |state| state.set(id, Desired::default()));
     let forgotten = forgotten.map(drop).map_err(|why| Fault::new(Code::Internal, why));
     let but = |fault: Fault| Fault { message: format!("it was removed, but {}", fault.message), ..fault };
@@ -282,7 +305,7 @@ fn check_namespace(directory: &Path, id: &PluginId) -> Result<(), Fault> {
 }
 
 /// What an installation would lead to. Blocking.
-pub(crate) fn plan(directory: &Path, source: &Source) -> Result<(Shelf, Then), Fault> {
+pub(crate) fn plan(directory: &Path, source: &Source, records: &Records) -> Result<(Shelf, Then), Fault> {
     let (id, version) = (&source.manifest.id, &source.manifest.version);
     check_namespace(directory, id)?;
     let shelf = versions::shelf(directory, id)?;
@@ -294,6 +317,7 @@ pub(crate) fn plan(directory: &Path, source: &Source) -> Result<(Shelf, Then), F
     };
     let same = there.map(|there| same::is_same(source.handle.as_fd(), &there));
     let then = plan::install(&shelf, id, version, same)?;
+    records.check(&source.noted())?;
     Ok((shelf, then))
 }
 

@@ -8,6 +8,7 @@ use goplug_pconf_schema::{Code, Fault, PluginId};
 use crate::discovery::version::shelf as shelf_of;
 use crate::host::{self, Adopted};
 use crate::registry::{Known, Registry, runs};
+use crate::trust::Records;
 use crate::versions::{self, Current, Then, Turn};
 use crate::{Install, install, lease, program};
 
@@ -34,9 +35,10 @@ impl Registry {
         self.rescan().await?;
         self.check_place(&id, &directory)?;
         let at = directory.clone();
-        let (source, shelf, then) = blocking(move || {
-            let (shelf, then) = install::plan(&at, &source)?;
-            Ok((source, shelf, then))
+        let records = self.records(&directory);
+        let (source, records, shelf, then) = blocking(move || {
+            let (shelf, then) = install::plan(&at, &source, &records)?;
+            Ok((source, records, shelf, then))
         })
         .await?;
         let note = match &then {
@@ -48,7 +50,7 @@ impl Registry {
             return Ok(answer);
         }
         let at = directory.clone();
-        blocking(move || install::install(&at, source)).await?;
+        blocking(move || install::install(&at, source, &records)).await?;
         match (then, &shelf.current) {
             (Then::Beside(_), _) => self.rescan().await?,
             (Then::Current, Current::None) => {
@@ -128,8 +130,10 @@ impl Registry {
         let answer = install::removal(&installed.id, &installed.found, dry_run);
         if !dry_run {
             let directory = self.absolute_directory()?;
+            let records = self.records(&directory);
             blocking(move || {
-                install::remove(&directory, &installed.id, installed.file.parent().unwrap_or(&installed.file))
+                let at = installed.file.parent().unwrap_or(&installed.file);
+                install::remove(&directory, &installed.id, at, &records)
             })
             .await?;
             self.rescan().await?;
@@ -146,6 +150,11 @@ impl Registry {
         let directory = self.directory();
         let keeper = tokio::task::spawn_blocking(move || lease::keeper(&directory)).await.ok().flatten();
         Some(ProcessDetail { kept_by: keeper, ..process })
+    }
+
+    /// What is known of the packages of this directory.
+    pub(crate) fn records(&self, directory: &Path) -> Records {
+        Records::new(self.trust_folder(), directory)
     }
 
     pub(crate) fn absolute_directory(&self) -> Result<PathBuf, Fault> {

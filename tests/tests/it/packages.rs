@@ -1,5 +1,7 @@
 //! Packages as processes meet them: verified, unpacked, run, followed by another one; nothing of them is run before.
 
+mod verified;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -86,7 +88,7 @@ async fn signed_packages_are_installed_and_follow_one_another() {
     registry.close().await;
 }
 
-/// Every file and folder below `dir` but the sources, with its bytes.
+/// Every file below `dir` but the sources and what is trusted, with its bytes.
 fn everything(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all = Vec::new();
     let mut open = vec![dir.to_owned()];
@@ -94,7 +96,7 @@ fn everything(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         for entry in std::fs::read_dir(folder).unwrap().flatten() {
             let path = entry.path();
             match entry.file_type().unwrap().is_dir() {
-                true if entry.file_name() == ".sources" => {}
+                true if entry.file_name() == ".sources" || entry.file_name() == ".trust" => {}
                 true => open.push(path),
                 false => all.push((path.clone(), std::fs::read(&path).unwrap_or_default())),
             }
@@ -183,6 +185,7 @@ fn an_installation_runs_nothing() {
     for words in verbs {
         let mut trace = command("strace");
         trace.args(["-f", "-qq", "-e", "trace=execve,execveat", "-o", log.to_str().unwrap(), GOPLUGCTL]);
+        trace.env("GOPLUG_TRUST_DIR", dir.join(".trust"));
         assert!(trace.args(["--dir", dir.text()]).args(words).status().unwrap().success(), "{words:?}");
         // The first is the command itself.
         let runs = executed(&log);
