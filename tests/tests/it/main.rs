@@ -68,6 +68,7 @@ mod packages;
 mod segments;
 mod supervision;
 mod support;
+mod szlabs;
 mod transports;
 mod trust;
 mod typed_streams;
