@@ -150,7 +150,7 @@ async fn a_build_that_goes_wrong_leaves_nothing() {
         (format!("echo $$ > {pid}; exec sleep 1000"), second, Code::DeadlineExceeded, "did not end within 1s"),
         ("true".to_owned(), SOON, Code::InvalidArgument, "did not make do"),
         // More than anybody keeps.
-        ("yes | head -c 100000000; exit 1".to_owned(), SOON, Code::Unavailable, "it returned 1"),
+        ("yes | head -c 2000000; exit 1".to_owned(), SOON, Code::Unavailable, "it returned 1"),
         (format!("(setsid sleep 1000 & echo $! > {pid}); exit 1"), SOON, Code::Unavailable, "it returned 1"),
     ];
     fault(fetch(&registry, "git+file:///no/such/repository", Fetch::default()).await);
