@@ -127,6 +127,9 @@ async fn commits_of_a_repository_are_built_once_and_follow_one_another() {
     registry.rollback("Test/Do", false).await.unwrap();
     assert!(version().await.starts_with("1.0.0 "));
     registry.stop_plugin("Test/Do").await.unwrap();
+    // What was built is what runs, or nothing does.
+    std::fs::write(home.dir.join("Test/Do/build.sh"), "another one").unwrap();
+    assert_eq!(fault(registry.start_plugin("Test/Do").await).code, Code::Denied);
     registry.close().await;
     assert_eq!(staged(&home.dir), [""; 0]);
 }
