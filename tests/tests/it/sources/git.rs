@@ -163,7 +163,8 @@ async fn a_build_that_goes_wrong_leaves_nothing() {
         let repository = Repository::new();
         repository.version("1.0.0", &script);
         let fetched = fetch(&registry, &repository.url("main"), Fetch::default()).await.unwrap();
-        let refused = fault(registry.build(fetched, within, |_| ()).await);
+        let building = tokio::time::timeout(LONG, registry.build(fetched, within, |_| ()));
+        let refused = fault(building.await.unwrap_or_else(|_| panic!("{script} goes on")));
         assert_eq!(refused.code, code, "{script}: {refused}");
         assert!(refused.message.contains(words), "{script}: {refused}");
         if let Ok(pid) = std::fs::read_to_string(&marker) {
