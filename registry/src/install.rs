@@ -157,8 +157,7 @@ pub(crate) fn install(directory: &Path, source: Source, records: &Records) -> Re
 }
 
 fn put(directory: &Path, mut source: Source) -> Result<(), Fault> {
-    let id = source.manifest.id.clone();
-    let origin = source.origin.take();
+    let (id, origin) = (source.manifest.id.clone(), source.origin.take());
     let put = |staging: &Staging, name: &str, version: &Version| {
         Turn::take(directory)?.put(directory, staging, name, (&id, version), origin.as_ref())
     };

@@ -280,11 +280,11 @@ pub(super) fn environment(scratch: &Scratch, mut passed: BTreeMap<String, String
 
 /// How large the file is that is being fetched, by what the server said of it last.
 pub(super) fn announced(heads: &str) -> Option<u64> {
-    let lengths = heads.lines().filter_map(|line| {
+    let mut lengths = heads.lines().filter_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
     });
-    lengths.last()
+    lengths.next_back()
 }
 
 pub(super) fn words(words: &[&str]) -> Vec<String> {

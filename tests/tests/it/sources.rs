@@ -34,8 +34,10 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     String::from_utf8(said).unwrap().split(' ').next().unwrap().to_owned()
 }
 
+type Files = Vec<(PathBuf, Vec<u8>)>;
+
 /// What is below the plugin directory but its sources, and what is known of hosts.
-fn left(home: &Home) -> (Vec<(PathBuf, Vec<u8>)>, Vec<(u32, u32)>) {
+fn left(home: &Home) -> (Files, Vec<(u32, u32)>) {
     (everything(home.dir.path()), home.hosts.recorded())
 }
 
