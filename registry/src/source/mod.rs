@@ -2,7 +2,7 @@
 //!
 //! In reading order: this file (what can be asked for), `plan` (which programs run, with what; pure), `run` (one program, under a
 //! `goplug-host`), `file` (from an address), `git` (from a repository; `listing`, pure, is what it may hold), `build` (`recipe`,
-//! pure, is how). What comes out is a package or a folder in
+//! pure, is how), `index` (which packages there are to be fetched). What comes out is a package or a folder in
 //! `.goplug/staging` of the plugin directory, which [`Registry::install`] and [`Registry::upgrade`] take as any other, and which
 //! is gone with its [`Fetched`]. Which texts name what is `goplug_pconf_schema::Locator`.
 //!
@@ -11,6 +11,7 @@
 mod build;
 mod file;
 mod git;
+mod index;
 mod listing;
 mod plan;
 mod recipe;
@@ -25,6 +26,8 @@ use goplug_pconf_schema::admin::PluginDetail;
 use goplug_pconf_schema::locator::{FileUrl, Repository};
 use goplug_pconf_schema::manifest::{Folder, MANIFEST_NAME};
 use goplug_pconf_schema::{Code, Fault, Locator, Manifest, Origin, Sha256, printable};
+
+pub use index::{Packages, push};
 
 use crate::install::origin::{self, SLIP};
 use crate::install::package::Staged;
@@ -199,7 +202,9 @@ impl Registry {
         let (staged, scratch) = self.scratch().await?;
         let options = self.inner.shared.options.load_full();
         let sha256 = file::fetch(&options, url, Fetch { sha256: expected, ..how }, &scratch, tell).await?;
-        let origin = Origin { source: url.address.clone(), sha256: Some(sha256), ..Origin::default() };
+        // What is behind the `?` may be a secret.
+        let source = url.address.split('?').next().unwrap_or_default().to_owned();
+        let origin = Origin { source, sha256: Some(sha256), ..Origin::default() };
         write_slip(&scratch, &origin).await?;
         let (path, must_be_signed) = (scratch.file(), expected.is_none());
         Ok(Fetched { path, origin: Some(origin), must_be_signed, to_build: None, _scratch: Some(staged) })

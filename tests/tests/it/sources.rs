@@ -170,6 +170,33 @@ fn an_interrupted_command_leaves_nothing() {
             next.args(["--dir", dir.text(), "install", &server.url("/missing")]).env("GOPLUG_HOST", GOPLUG_HOST);
             assert_eq!(next.env("GOPLUG_HOSTS_DIR", hosts.folder()).output().unwrap().status.code(), Some(4));
         }
-        wait_until("nothing is on its way in", Duration::from_secs(10), || staged(&dir).is_empty());
+        wait_until("nothing is on its way in", LONG, || staged(&dir).is_empty());
+        wait_until("no record stays", LONG, || hosts.recorded().is_empty());
     }
+}
+
+/// On a terminal, which `script` of util-linux makes, it is told how far it is; elsewhere nothing is.
+#[test]
+fn on_a_terminal_it_is_told_how_far_it_is() {
+    if !Command::new("script").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        return goplug_tests::skip("progress on a terminal", "there is no `script`");
+    }
+    let server = Server::start();
+    let address = server.put("/silence", Reply::Silence);
+    let (dir, hosts) = (PluginDir::new(), Hosts::new());
+    let line = format!("{GOPLUGCTL} --dir {} --timeout 2s install {address}", dir.text());
+    let run = |program: &str, words: &[&str]| {
+        let mut run = command(program);
+        run.args(words).env("GOPLUG_HOST", GOPLUG_HOST).env("GOPLUG_HOSTS_DIR", hosts.folder());
+        let output = run.stdin(Stdio::null()).output().unwrap();
+        text([output.stdout, output.stderr].concat())
+    };
+    let shown = run("script", &["--quiet", "--return", "--command", &line, "/dev/null"]);
+    assert!(shown.contains("fetching [") && shown.contains(" B of 10 B "), "{shown:?}");
+    assert!(shown.contains("not done after 2000 ms"), "{shown:?}");
+    let last = shown.rfind("fetching [").unwrap();
+    assert!(shown[last..].contains("\r\u{1b}[K"), "the line is wiped: {shown:?}");
+    let told = run("sh", &["-c", &line]);
+    assert!(!told.contains("fetching [") && !told.contains('\r'), "{told:?}");
+    assert!(staged(&dir).is_empty());
 }

@@ -127,6 +127,9 @@ async fn commits_of_a_repository_are_built_once_and_follow_one_another() {
     registry.rollback("Test/Do", false).await.unwrap();
     assert!(version().await.starts_with("1.0.0 "));
     registry.stop_plugin("Test/Do").await.unwrap();
+    // What was built is what runs, or nothing does.
+    std::fs::write(home.dir.join("Test/Do/build.sh"), "another one").unwrap();
+    assert_eq!(fault(registry.start_plugin("Test/Do").await).code, Code::Denied);
     registry.close().await;
     assert_eq!(staged(&home.dir), [""; 0]);
 }
@@ -150,7 +153,7 @@ async fn a_build_that_goes_wrong_leaves_nothing() {
         (format!("echo $$ > {pid}; exec sleep 1000"), second, Code::DeadlineExceeded, "did not end within 1s"),
         ("true".to_owned(), SOON, Code::InvalidArgument, "did not make do"),
         // More than anybody keeps.
-        ("yes | head -c 10000000; exit 1".to_owned(), SOON, Code::Unavailable, "it returned 1"),
+        ("yes | head -c 2000000; exit 1".to_owned(), SOON, Code::Unavailable, "it returned 1"),
         (format!("(setsid sleep 1000 & echo $! > {pid}); exit 1"), SOON, Code::Unavailable, "it returned 1"),
     ];
     fault(fetch(&registry, "git+file:///no/such/repository", Fetch::default()).await);
@@ -160,7 +163,8 @@ async fn a_build_that_goes_wrong_leaves_nothing() {
         let repository = Repository::new();
         repository.version("1.0.0", &script);
         let fetched = fetch(&registry, &repository.url("main"), Fetch::default()).await.unwrap();
-        let refused = fault(registry.build(fetched, within, |_| ()).await);
+        let building = tokio::time::timeout(LONG, registry.build(fetched, within, |_| ()));
+        let refused = fault(building.await.unwrap_or_else(|_| panic!("{script} goes on")));
         assert_eq!(refused.code, code, "{script}: {refused}");
         assert!(refused.message.contains(words), "{script}: {refused}");
         if let Ok(pid) = std::fs::read_to_string(&marker) {
