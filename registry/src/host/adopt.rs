@@ -96,15 +96,14 @@ pub(crate) async fn silent(
     });
     for record in listed.await.ok().flatten()? {
         let is_silent = |fault: &Fault| fault.code == Code::Unavailable;
-        match Talk::connect(&control_path(folder, &record.instance)).await {
+        let told = match Talk::connect(&control_path(folder, &record.instance)).await {
+            Ok(mut talk) if proven(&record, &talk).is_ok() => talk.ask(&Request::Status, HOST_LIMIT).await.map(drop),
             // Another process than the record's is none of it.
-            Ok(mut talk) if proven(&record, &talk).is_ok() => {
-                if talk.ask(&Request::Status, HOST_LIMIT).await.as_ref().is_err_and(is_silent) {
-                    return Some(record);
-                }
-            }
-            Err(fault) if is_silent(&fault) => return Some(record),
-            _ => {}
+            Ok(_) => Ok(()),
+            Err(fault) => Err(fault),
+        };
+        if told.as_ref().is_err_and(is_silent) {
+            return Some(record);
         }
     }
     None
