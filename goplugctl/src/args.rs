@@ -464,10 +464,14 @@ pub(crate) struct DiffArgs {
     /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
-    /// A signed package, a folder, the plugin.json in it, or @VERSION for one that is installed [default: what upgrade leads to]; a version that
+    /// A package, a folder, the plugin.json in it, or @VERSION for one that is installed [default: what upgrade leads to]; a version that
     /// does not run is started for its hello, not activated, and ended
     #[arg(value_name = "FILE|DIR|@VERSION")]
     pub(crate) against: Option<PathBuf>,
+
+    /// Take a package that nobody signed; its program is run, too
+    #[arg(long)]
+    pub(crate) allow_unsigned: bool,
 }
 
 /// `lint`.

@@ -254,6 +254,7 @@ impl Target for Directory {
                 Against::Newest => goplug_registry::Against::Newest,
                 Against::Version(version) => goplug_registry::Against::Version(version.to_owned()),
                 Against::Folder(folder) => goplug_registry::Against::Folder(folder.to_owned()),
+                Against::Unsigned(folder) => goplug_registry::Against::Unsigned(folder.to_owned()),
             };
             self.registry.diff(plugin.as_str(), against).await
         }

@@ -70,8 +70,10 @@ pub(crate) enum Against<'a> {
     Newest,
     /// A version that is installed.
     Version(&'a str),
-    /// A folder; its path is absolute.
+    /// A folder, or a package that somebody signed; its path is absolute.
     Folder(&'a Path),
+    /// The same; a package may be unsigned.
+    Unsigned(&'a Path),
 }
 
 /// What is done to the process of a plugin.

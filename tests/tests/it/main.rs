@@ -70,6 +70,7 @@ mod segments;
 mod sources;
 mod supervision;
 mod support;
+mod szlabs;
 mod transports;
 mod trust;
 mod typed_streams;
