@@ -24,7 +24,7 @@ const INDEX: &str = "GOPLUG_INDEX";
 /// The index cannot be had or read.
 pub(crate) async fn search(global: &Global, args: &SearchArgs) -> Result<(), Failure> {
     let what = "cannot search";
-    let (_, packages) = open(global, &args.index).await.map_err(|fault| Failure::new(what, fault))?;
+    let (_, packages) = open(global, &named(what, &args.index)?).await.map_err(|fault| Failure::new(what, fault))?;
     let mut found: Vec<&IndexedPackage> = packages.index.search(&args.text);
     if !args.all {
         // They are in order, the newest of each last.
@@ -69,7 +69,7 @@ pub(crate) async fn pull(global: &Global, args: &PullArgs) -> Result<(), Failure
     let failed = |fault: Fault| Failure::new(&what, fault);
     let wanted =
         PluginRef::parse(&args.plugin).map_err(|error| failed(Fault::new(Code::InvalidArgument, error.to_string())))?;
-    let (nowhere, packages) = open(global, &args.index).await.map_err(failed)?;
+    let (nowhere, packages) = open(global, &named(&what, &args.index)?).await.map_err(failed)?;
     let package = packages.index.find(&wanted).map_err(|fault| failed(fault).hint("goplugctl search --all"))?;
     let file = args.out.clone().unwrap_or_else(|| {
         let last = package.file.rsplit('/').next().unwrap_or(&package.file);
@@ -101,12 +101,15 @@ pub(crate) fn push(global: &Global, args: &PushArgs) -> Result<(), Failure> {
     Ok(out.show(std::slice::from_ref(&pushed), true, || names.clone(), |_, _| text)?)
 }
 
-async fn open(global: &Global, args: &IndexArgs) -> Result<(Nowhere, Packages), Fault> {
+/// The index that is meant.
+fn named(what: &str, args: &IndexArgs) -> Result<PathBuf, Failure> {
     let variable = || std::env::var_os(INDEX).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let named = args.index.clone().or_else(variable);
-    let missing = || Fault::new(Code::InvalidArgument, format!("no index is named: say --index, or set {INDEX}"));
-    let at = locator(named.as_deref().ok_or_else(missing)?)?;
-    let at = match at {
+    let missing = || Failure::usage(what, format!("no index is named: say --index, or set {INDEX}"));
+    args.index.clone().or_else(variable).ok_or_else(missing)
+}
+
+async fn open(global: &Global, named: &Path) -> Result<(Nowhere, Packages), Fault> {
+    let at = match locator(named)? {
         // A folder of packages may be called so.
         Locator::Git(repository) if Path::new(&repository.address).is_dir() => Locator::Path(repository.address.into()),
         at => at,

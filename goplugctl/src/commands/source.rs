@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use goplug_pconf_schema::locator::GitTransport;
-use goplug_pconf_schema::{Code, Fault, Locator, Origin};
+use goplug_pconf_schema::manifest::{Folder, MANIFEST_NAME};
+use goplug_pconf_schema::{Code, Fault, Locator, MAX_PCONF_BYTES, Manifest, Origin};
 use goplug_registry::{Fetch, Fetched};
 use serde::Serialize;
 
@@ -83,6 +84,13 @@ pub(super) async fn source(
     dry_run: bool,
 ) -> Result<Source, Fault> {
     let locator = locator(named)?;
+    if let (Locator::Path(path), None) = (&locator, args.sha256)
+        && !is_elsewhere(path)
+    {
+        // Nothing has to be asked of anybody.
+        let (path, allow_unsigned) = (path.clone(), args.allow_unsigned);
+        return Ok(Source { path, allow_unsigned, is_fetched: false, would_build: None, _fetched: None });
+    }
     let directories = session.target.directories().await?;
     let first = directories.first().ok_or_else(|| Fault::new(Code::WrongState, "it serves no plugin directory"))?;
     let directory = Directory::open(Path::new(first), true).await?;
@@ -109,6 +117,17 @@ pub(super) async fn source(
         would_build,
         _fetched: Some(fetched),
     })
+}
+
+/// Whether the manifest at this path says that its plugin is elsewhere.
+fn is_elsewhere(path: &Path) -> bool {
+    let is_manifest = path.file_name().is_some_and(|name| name == MANIFEST_NAME);
+    let file = if is_manifest { path.to_owned() } else { path.join(MANIFEST_NAME) };
+    let is_small =
+        |file: &Path| file.metadata().is_ok_and(|status| status.is_file() && status.len() <= MAX_PCONF_BYTES as u64);
+    let text = is_small(&file).then(|| std::fs::read(&file).ok()).flatten();
+    let manifest = text.and_then(|text| Manifest::parse(&text, Folder::default()).ok());
+    manifest.is_some_and(|manifest| manifest.elsewhere().is_some())
 }
 
 /// A command as people read it.

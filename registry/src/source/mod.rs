@@ -17,7 +17,6 @@ mod plan;
 mod recipe;
 mod run;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ use goplug_package::{Keys, Package};
 use goplug_pconf_schema::admin::PluginDetail;
 use goplug_pconf_schema::locator::{FileUrl, Repository};
 use goplug_pconf_schema::manifest::{Folder, MANIFEST_NAME};
-use goplug_pconf_schema::{Code, Fault, Locator, Manifest, Origin, Sha256, printable};
+use goplug_pconf_schema::{Code, Fault, Locator, Manifest, Origin, Sha256};
 
 pub use index::{Packages, push};
 
@@ -327,15 +326,4 @@ pub(crate) async fn with_origin(mut detail: PluginDetail) -> PluginDetail {
         installed.origin = blocking(move || Ok(origin::of_version(&folder))).await.unwrap_or_default();
     }
     detail
-}
-
-impl fmt::Display for Progress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fetching { bytes, total: Some(total) } => write!(f, "fetching {bytes} of {total} bytes"),
-            Self::Fetching { bytes, total: None } => write!(f, "fetching {bytes} bytes"),
-            Self::Cloning => f.write_str("fetching the repository"),
-            Self::Building { line } => write!(f, "building: {}", printable(line)),
-        }
-    }
 }

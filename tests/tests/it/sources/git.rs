@@ -91,6 +91,9 @@ async fn built(registry: &Registry, address: &str) -> Result<Fetched, Error> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_of_a_repository_are_built_once_and_follow_one_another() {
+    if lacks_tools("commits of a repository are built once and follow one another") {
+        return;
+    }
     let repository = Repository::new();
     let first = repository.version("1.0.0", &good());
     let second = repository.version("1.1.0", &good());
@@ -136,6 +139,9 @@ async fn commits_of_a_repository_are_built_once_and_follow_one_another() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_that_goes_wrong_leaves_nothing() {
+    if lacks_tools("a build that goes wrong leaves nothing") {
+        return;
+    }
     let home = Home::new();
     let registry = trusting(&home).await;
     let marker = home.dir.join(".sources/pid");
@@ -190,6 +196,9 @@ async fn a_build_that_goes_wrong_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_plugin_can_be_made_of_is_refused_before_anything_runs() {
+    if lacks_tools("what no plugin can be made of is refused before anything runs") {
+        return;
+    }
     let home = Home::new();
     let registry = trusting(&home).await;
     let with = |change: &dyn Fn(&Repository)| {
@@ -226,6 +235,9 @@ async fn what_no_plugin_can_be_made_of_is_refused_before_anything_runs() {
 /// A repository may be anybody's: what its configuration, its hooks and its files tell git to run does not run.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_an_evil_repository_runs() {
+    if lacks_tools("nothing of an evil repository runs") {
+        return;
+    }
     let home = Home::new();
     let registry = trusting(&home).await;
     let repository = Repository::new();
@@ -276,6 +288,9 @@ async fn nothing_of_an_evil_repository_runs() {
 
 #[test]
 fn a_build_gets_an_environment_of_its_own_and_must_be_asked_for() {
+    if lacks_tools("a build gets an environment of its own and must be asked for") {
+        return;
+    }
     let repository = Repository::new();
     let (dir, hosts) = (PluginDir::new(), Hosts::new());
     let seen = repository.work.join(".git/seen");
