@@ -24,12 +24,15 @@ fn said(ran: &Ran) -> String {
     format!("{}{}", ran.out, ran.err)
 }
 
+/// Problems, each with its place.
+type Expected = &'static [(&'static str, &'static str)];
+
 /// Each text of the chain, what it is said of, and the problems that are told instead, with their places.
 #[test]
 fn each_check_of_the_chain_has_its_counterpart() {
     let source = r#""source":{"mode":"local_so","path":"none.so"}"#;
     let so = "shared object DIR/none.so does not exist";
-    let cases: [(&str, String, &[(&str, &str)]); 9] = [
+    let cases: [(&str, String, Expected); 9] = [
         ("JSON error", r#"{"name": "do","#.to_owned(), &[("1:15", "the file ends before the object does")]),
         (
             "missing plugin name",
