@@ -34,7 +34,7 @@ fn each_check_of_the_chain_has_its_counterpart() {
         (
             "missing plugin name",
             format!(r#"{{"version":"1.0.0",{source}}}"#),
-            &[("1:1", "`name` is missing: it is the name of the plugin's folder"), ("1:56", so)],
+            &[("1:1", "`name` is missing: it is the name of the plugin's folder"), ("1:55", so)],
         ),
         (
             "SemVer error",
@@ -79,7 +79,7 @@ fn each_check_of_the_chain_has_its_counterpart() {
                 ("1:1", "`name` is missing"),
                 ("1:12", "`version` `one` is no SemVer version"),
                 ("2:16", "`maintainers` must be an array, found the number 7"),
-                ("3:38", so),
+                ("3:37", so),
             ],
         ),
     ];
