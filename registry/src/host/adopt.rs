@@ -80,21 +80,24 @@ pub async fn adopt(folder: &Path) -> Result<Vec<Adopted>, Fault> {
 ///
 /// `stem`: what the names of their records begin with; others are not read.
 ///
+/// # Errors
+/// As [`adopt`].
+///
 /// # Cancel safety
 /// Safe: it changes nothing.
 pub(crate) async fn silent(
     folder: &Path,
     stem: &str,
     is_it: impl Fn(&Record) -> bool + Send + 'static,
-) -> Option<Record> {
+) -> Result<Option<Record>, Fault> {
     let (owned, prefix) = (folder.to_owned(), format!("{stem}-"));
     let listed = tokio::task::spawn_blocking(move || {
-        let (boot_id, files) = list_of(&owned, |name| name.starts_with(&prefix)).ok()?;
+        let (boot_id, files) = list_of(&owned, |name| name.starts_with(&prefix))?;
         let records = files.into_iter().filter_map(|(_, read)| read.ok());
         let here = records.filter(|record| record.exit.is_none() && record.boot_id == boot_id && is_it(record));
-        Some(here.collect::<Vec<_>>())
+        Ok::<_, Fault>(here.collect::<Vec<_>>())
     });
-    for record in listed.await.ok().flatten()? {
+    for record in listed.await.map_err(|error| Fault::new(Code::Internal, error.to_string()))?? {
         let is_silent = |fault: &Fault| fault.code == Code::Unavailable;
         let told = match Talk::connect(&control_path(folder, &record.instance)).await {
             Ok(mut talk) if proven(&record, &talk).is_ok() => talk.ask(&Request::Status, HOST_LIMIT).await.map(drop),
@@ -103,10 +106,10 @@ pub(crate) async fn silent(
             Err(fault) => Err(fault),
         };
         if told.as_ref().is_err_and(is_silent) {
-            return Some(record);
+            return Ok(Some(record));
         }
     }
-    None
+    Ok(None)
 }
 
 /// Removes the record of a plugin that has [`Adopted::Ended`] or is [`Adopted::Lost`], and what is left of its sockets in

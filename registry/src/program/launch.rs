@@ -68,11 +68,12 @@ fn stem(plugin: &str) -> String {
 /// to end would count as ended.
 ///
 /// # Errors
-/// `unavailable`: there is such a host.
+/// `unavailable`: there is such a host; `denied`: nobody can tell, the folder of hosts cannot be read.
 pub(crate) async fn check_none_is_hidden(options: &Builder, id: &PluginId) -> Result<(), Fault> {
     let (directory, wanted) = (options.directory.clone(), id.clone());
     let is_it = move |record: &Record| labelled(record, &directory).as_ref() == Some(&wanted);
-    let Some(record) = host::silent(&options.hosts(), &stem(id.name()), is_it).await else { return Ok(()) };
+    let silent = host::silent(&options.hosts(), &stem(id.name()), is_it).await?;
+    let Some(record) = silent else { return Ok(()) };
     let (plugin, host) = (record.plugin.pid, record.host.pid);
     let text = format!(
         "pid {plugin} may be a process of it, whose goplug-host, pid {host}, does not answer: `kill -CONT {host}` if it was stopped"
