@@ -213,10 +213,49 @@ fn every_key_is_read() {
 
 #[test]
 fn other_sources_are_understood_and_not_run() {
-    for mode in ["local_so", "remote_git", "remote_url"] {
+    for mode in ["remote_git", "remote_url"] {
         let manifest = parse(&format!(r#"{{"name":"do","version":"1.0.0","source":{{"mode":"{mode}","path":"x"}}}}"#));
         let reason = manifest.not_runnable().unwrap();
-        assert_eq!(reason, format!("`source.mode` `{mode}` is not run by this version, which runs `local_exec`"));
+        assert_eq!(
+            reason,
+            format!("`source.mode` `{mode}` is not run by this version, which runs `local_exec` and `local_so`")
+        );
         assert!(manifest.lint().contains(&reason));
+    }
+}
+
+#[test]
+fn the_methods_of_a_shared_object_are_its_labels() {
+    let so = |more: &str| {
+        format!(r#"{{"name":"do","version":"1.0.0","source":{{"mode":"local_so","path":"do.so"}}{more}}}"#)
+    };
+    let plain = parse(&so(""));
+    assert_eq!((plain.not_runnable(), plain.labels(), plain.command_line()), (None, vec![], vec!["do.so".to_owned()]));
+    assert_eq!(plain.shared_object, SharedObject { labels: vec![], concurrent: false, grace: Duration::from_secs(10) });
+    assert_eq!(plain.lint(), [""; 0]);
+    let both = parse(&so(
+        r#","http_services":{"driver":"beego","Routes":[{"Label":"get"},{"label":"put"},{"label":7},{},{"label":""},
+        {"label":"Execute"},{"label":"."}]},"shared_object":{"labels":["put","del/ete"],"concurrent":true,"grace":"2s"},
+        "exec":{"command":"./x"},"wire":"v0""#,
+    ));
+    assert_eq!(both.labels(), ["get", "put", "del/ete"]);
+    assert_eq!((both.shared_object.concurrent, both.shared_object.grace), (true, Duration::from_secs(2)));
+    let notes = both.lint().join("\n");
+    for part in [
+        "`Execute` is the method that takes any label: it is no method",
+        "`.` is a relative path",
+        "`exec.command`",
+        "`wire`",
+    ] {
+        assert!(notes.contains(part), "{part}: {notes}");
+    }
+    for (more, expected) in [
+        (r#""labels":[""]"#, "`shared_object.labels` label is empty"),
+        (r#""labels":["Execute"]"#, "`shared_object.labels` `Execute` is the method that takes any label"),
+        (r#""labels":[1]"#, "`shared_object.labels` must be a string, found a number"),
+        (r#""grace":"1ms""#, "`shared_object.grace` must be a duration from 100ms to 1d"),
+    ] {
+        let told = problem_of(&so(&format!(r#","shared_object":{{{more}}}"#)));
+        assert!(told.contains(expected), "{told}");
     }
 }

@@ -29,7 +29,7 @@ pub(crate) async fn hello_of(registry: &Arc<Inner>, installed: Arc<Installed>) -
     // Before it can write a `.pconf` that names it.
     registry.programs.put_aside(&instance.socket);
     // Without the labels of a plugin's process: nobody is to adopt it.
-    let mut spec = program_of(&installed).spec(&instance.name, &instance.socket, options.hosts())?;
+    let mut spec = program_of(&installed, &program).await?.spec(&instance.name, &instance.socket, options.hosts())?;
     spec.linger_ms = 0;
     let hosted = host::launch(&program, &spec).await?;
     let guard = Unready::new(hosted.clone());

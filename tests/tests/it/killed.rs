@@ -1,6 +1,7 @@
 //! Killed at every system call: an installation, a removal, an upgrade, a rollback, and the file of what the operator wants,
 //! leave the old or the new.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -33,17 +34,18 @@ fn source_of(dir: &PluginDir, name: &str, version: &str) -> std::path::PathBuf {
     let folder = dir.join(name);
     std::fs::create_dir_all(folder.join("data")).unwrap();
     let manifest = format!(
-        r#"{{"name":"do","namespace":"test","version":"{version}","source":{{"mode":"local_so","path":"a.so"}}}}"#
+        r#"{{"name":"do","namespace":"test","version":"{version}","source":{{"mode":"local_exec","path":"run"}}}}"#
     );
-    for (name, text) in [("plugin.json", manifest.as_str()), ("a.so", version), ("data/x", "xxx")] {
+    for (name, text) in [("plugin.json", manifest.as_str()), ("run", version), ("data/x", "xxx")] {
         std::fs::write(folder.join(name), text).unwrap();
     }
+    std::fs::set_permissions(folder.join("run"), std::fs::Permissions::from_mode(0o755)).unwrap();
     folder
 }
 
 /// Everything in the folder of the plugin, or nothing.
 fn whole(folder: &Path) -> Option<bool> {
-    let names = ["plugin.json", "a.so", "data/x"].map(|name| std::fs::read(folder.join(name)).ok());
+    let names = ["plugin.json", "run", "data/x"].map(|name| std::fs::read(folder.join(name)).ok());
     match names {
         [None, None, None] if !folder.exists() => Some(false),
         [Some(_), Some(_), Some(text)] if text == b"xxx" => Some(true),
@@ -129,7 +131,7 @@ fn killed_at_every_system_call_there_is_the_old_or_the_new() {
 /// The version whose files are all there, and no other's.
 fn whole_version(folder: &Path) -> Option<String> {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
-    let (manifest, program) = (read("plugin.json")?, read("a.so")?);
+    let (manifest, program) = (read("plugin.json")?, read("run")?);
     let fits = manifest.contains(&format!("\"version\":\"{program}\"")) && read("data/x").as_deref() == Some("xxx");
     fits.then_some(program)
 }

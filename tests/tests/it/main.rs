@@ -60,6 +60,7 @@ mod notifications;
 mod open_files;
 mod packages;
 mod segments;
+mod shared_objects;
 mod supervision;
 mod support;
 mod transports;
