@@ -252,8 +252,8 @@ fn the_methods_of_a_shared_object_are_its_labels() {
     for (more, expected) in [
         (r#""labels":[""]"#, "`shared_object.labels` label is empty"),
         (r#""labels":["Execute"]"#, "`shared_object.labels` `Execute` is the method that takes any label"),
-        (r#""labels":[1]"#, "`shared_object.labels` must be a string, found a number"),
-        (r#""grace":"1ms""#, "`shared_object.grace` must be a duration from 100ms to 1d"),
+        (r#""labels":[1]"#, "`shared_object.labels` must be a string, found the number 1"),
+        (r#""grace":"1ms""#, "`shared_object.grace` must be a duration from 100ms to 24h"),
     ] {
         let told = problem_of(&so(&format!(r#","shared_object":{{{more}}}"#)));
         assert!(told.contains(expected), "{told}");
