@@ -6,20 +6,25 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use goplug_pconf_schema::wire::host::{Answer, HostSpec, ProcessLimits};
 use goplug_pconf_schema::{Code, Fault};
 use goplug_transport::close_on_exec;
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
 
 /// The first argument of the program that becomes the plugin.
 pub(crate) const EXEC: &str = "--exec";
+/// How that program finds the plugin's: its standard input is the file, or by the path.
+const OPENED: &str = "opened";
+const BY_PATH: &str = "path";
+/// How a program begins that the kernel runs without an interpreter that reads it.
+const ELF: [u8; 4] = *b"\x7fELF";
 
 /// How often, and after which pause, a program that somebody is writing is tried again; nothing tells when they are done.
 const BUSY_TRIES: u32 = 10;
@@ -47,18 +52,26 @@ pub(crate) fn spawn(spec: &HostSpec) -> Result<Spawned, Fault> {
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| failed("make a pipe", error.into()))
     };
     let (reason, reason_end) = pipe()?;
+    // Passed on by its number: nobody else starts anything in this process meanwhile.
+    rustix::io::fcntl_setfd(&reason_end, FdFlags::empty()).map_err(|error| failed("make a pipe", error.into()))?;
     let (stdout, stdout_end) = pipe()?;
     let (stderr, stderr_end) = pipe()?;
     let limits = serde_json::to_string(&spec.limits).unwrap_or_default();
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("goplug-host").arg(EXEC).arg(std::process::id().to_string()).arg(limits);
+    command.arg0("goplug-host").arg(EXEC).arg(std::process::id().to_string());
+    // Where it says why it cannot become the plugin; closed without a word, it has.
+    command.arg(reason_end.as_raw_fd().to_string()).arg(limits);
+    command.arg(if spec.opened { OPENED } else { BY_PATH });
     command.arg(&spec.workdir).arg(&spec.program).args(&spec.args);
     command.env_clear().envs(&spec.env).process_group(0);
-    // Its standard input is where it says why it cannot become the plugin; closed without a word, it has.
-    command.stdin(reason_end).stdout(stdout_end).stderr(stderr_end);
+    let program = match spec.opened {
+        true => Stdio::from(rustix::io::dup(rustix::stdio::stderr()).map_err(|error| failed("pass the program on", error.into()))?),
+        false => Stdio::null(),
+    };
+    command.stdin(program).stdout(stdout_end).stderr(stderr_end);
     let child = command.spawn().map_err(|error| failed("start a process", error))?;
     // Else the ends that only the plugin may hold stay open here.
-    drop(command);
+    drop((command, reason_end));
     let pid = Pid::from_child(&child);
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty());
     let mut why = Vec::new();
@@ -77,22 +90,26 @@ pub(crate) fn spawn(spec: &HostSpec) -> Result<Spawned, Fault> {
     Ok(Spawned { pid, pidfd, stdout, stderr })
 }
 
-/// `goplug-host --exec HOST LIMITS WORKDIR PROGRAM ARGUMENT…`: becomes the plugin, or says why not.
-pub(crate) fn become_plugin(args: impl Iterator<Item = OsString>) -> ExitCode {
-    // Out of the way of the plugin's standard input, and closed by its start.
-    let Ok(reason) = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3) else { return ExitCode::from(127) };
-    let Err(fault) = try_to_become(args);
+/// `goplug-host --exec HOST REASON LIMITS HOW WORKDIR PROGRAM ARGUMENT…`: becomes the plugin, or says why not.
+pub(crate) fn become_plugin(mut args: impl Iterator<Item = OsString>) -> ExitCode {
+    let mut next = || args.next()?.into_string().ok();
+    let (host, reason) = (next(), next().and_then(|number| number.parse::<u32>().ok()));
+    let (Some(host), Some(reason)) = (host, reason) else { return ExitCode::from(127) };
+    let reason = File::options().write(true).open(format!("/proc/self/fd/{reason}"));
+    let Ok(mut reason) = reason else { return ExitCode::from(127) };
+    let Err(fault) = try_to_become(&host, args);
     // The host may be gone; then nobody asks why.
-    let _ = File::from(reason).write_all(&Answer::problem(&fault).to_line());
+    let _ = reason.write_all(&Answer::problem(&fault).to_line());
     ExitCode::from(127)
 }
 
 /// Never returns when it works.
-fn try_to_become(mut args: impl Iterator<Item = OsString>) -> Result<std::convert::Infallible, Fault> {
+fn try_to_become(host: &str, mut args: impl Iterator<Item = OsString>) -> Result<std::convert::Infallible, Fault> {
     let usage = || Fault::new(Code::InvalidArgument, "`--exec` is for goplug-host itself");
     let mut next = || args.next().ok_or_else(usage);
-    let host: u32 = next()?.to_str().and_then(|text| text.parse().ok()).ok_or_else(usage)?;
+    let host: u32 = host.parse().map_err(|_| usage())?;
     let limits: ProcessLimits = next()?.to_str().and_then(|text| serde_json::from_str(text).ok()).ok_or_else(usage)?;
+    let is_opened = next()? == OPENED;
     let (workdir, program) = (PathBuf::from(next()?), PathBuf::from(next()?));
     let failed = |what: &str, error: io::Error| Fault::new(code_of(&error), format!("cannot {what}: {error}"));
 
@@ -103,6 +120,10 @@ fn try_to_become(mut args: impl Iterator<Item = OsString>) -> Result<std::conver
     if parent != Some(host) {
         return Err(Fault::new(Code::Unavailable, "the host has died"));
     }
+    let opened = match is_opened {
+        true => Some(rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3).map_err(own("hold on to the program"))?),
+        false => None,
+    };
     std::env::set_current_dir(&workdir).map_err(|error| failed(&format!("enter {}", workdir.display()), error))?;
     let null = File::open("/dev/null").map_err(|error| failed("open /dev/null", error))?;
     rustix::stdio::dup2_stdin(&null).map_err(own("read from /dev/null"))?;
@@ -110,8 +131,11 @@ fn try_to_become(mut args: impl Iterator<Item = OsString>) -> Result<std::conver
     // Last: whatever was inherited from an application that is careless with its descriptors ends here.
     close_on_exec(3).map_err(|error| failed("keep descriptors to myself", error))?;
 
-    let mut command = Command::new(&program);
-    command.args(args);
+    let mut command = match &opened {
+        Some(file) => by_descriptor(file).map_err(own("hold on to the program"))?,
+        None => Command::new(&program),
+    };
+    command.arg0(&program).args(args);
     for _ in 0..BUSY_TRIES {
         let error = command.exec();
         if error.raw_os_error() != Some(Errno::TXTBSY.raw_os_error()) {
@@ -120,6 +144,16 @@ fn try_to_become(mut args: impl Iterator<Item = OsString>) -> Result<std::conver
         std::thread::sleep(BUSY_PAUSE);
     }
     Err(not_run(&program, Errno::TXTBSY.into()))
+}
+
+/// The very file that is open, whatever lies at its path by now.
+fn by_descriptor(file: &OwnedFd) -> Result<Command, Errno> {
+    let mut begin = [0; ELF.len()];
+    // A script is read by its interpreter, by the name that the kernel gives it: that of this descriptor.
+    if rustix::io::pread(file, &mut begin, 0)? != ELF.len() || begin != ELF {
+        rustix::io::fcntl_setfd(file, FdFlags::empty())?;
+    }
+    Ok(Command::new(format!("/proc/self/fd/{}", file.as_raw_fd())))
 }
 
 /// Soft and hard limit alike, so that the plugin cannot raise it again.

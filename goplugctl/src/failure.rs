@@ -143,6 +143,7 @@ pub(crate) fn mends(reason: Reason, plugin: &PluginId) -> String {
         Reason::GivenUp => "logs",
         Reason::Untrusted => "trust approve",
         Reason::NoVersion => "inspect",
+        Reason::Altered => "trust show",
         Reason::Pinned => return format!("goplugctl pin {plugin} --clear"),
         Reason::NoHost => return "goplugctl doctor".into(),
         Reason::Unsigned => return "goplugctl install --allow-unsigned FILE".into(),

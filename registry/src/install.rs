@@ -18,7 +18,7 @@ use std::sync::Arc;
 use goplug_package::Keys;
 use goplug_pconf_schema::admin::{Installation, Removal};
 use goplug_pconf_schema::manifest::MANIFEST_NAME;
-use goplug_pconf_schema::{Code, Desired, Fault, Manifest, PluginId};
+use goplug_pconf_schema::{Code, Desired, Fault, Manifest, PluginId, Sha256};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use semver::Version;
@@ -26,6 +26,7 @@ use semver::Version;
 use crate::desired;
 use crate::discovery::Installed;
 use crate::discovery::version::{place, shelf as shelf_of};
+use crate::trust::{Noted, Records};
 use crate::lint::{lint_manifest_of, lint_source};
 use crate::versions::{self, Current, Shelf, Then, Turn, plan};
 use crate::words::show;
@@ -54,6 +55,8 @@ pub(crate) struct Source {
     tally: Tally,
     /// Of a package: where it was unpacked. It stays as long as this.
     staged: Option<Staged>,
+    /// The digest of its `MANIFEST`.
+    contents: Option<Sha256>,
     signed_by: Option<String>,
 }
 
@@ -62,10 +65,11 @@ pub(crate) struct Source {
 pub(crate) fn survey(directory: &Path, source: &Path, keys: &Keys) -> Result<Source, Fault> {
     let is_manifest = source.file_name().is_some_and(|name| name == MANIFEST_NAME) && !source.is_dir();
     if !is_manifest && let Some(file) = package::open(source)? {
-        let Unpacked { staged, folder, handle, tally, signed_by } = package::unpack(directory, file, keys)?;
+        let Unpacked { staged, folder, handle, tally, contents, signed_by } = package::unpack(directory, file, keys)?;
         let manifest =
             lint_source(&folder.join(MANIFEST_NAME)).map_err(|problems| all(Code::InvalidArgument, &problems))?;
-        return Ok(Source { manifest, folder, handle, tally, staged: Some(staged), signed_by });
+        let (staged, contents) = (Some(staged), Some(contents));
+        return Ok(Source { manifest, folder, handle, tally, staged, contents, signed_by });
     }
     let folder = if is_manifest { source.parent().unwrap_or(source) } else { source };
     let folder = std::path::absolute(folder).map_err(|error| wrong(error.to_string()))?;
@@ -93,7 +97,7 @@ pub(crate) fn survey(directory: &Path, source: &Path, keys: &Keys) -> Result<Sou
             return Err(all(code, &problems));
         }
     };
-    Ok(Source { manifest, folder, handle, tally, staged: None, signed_by: None })
+    Ok(Source { manifest, folder, handle, tally, staged: None, contents: None, signed_by: None })
 }
 
 fn all(code: Code, problems: &[String]) -> Fault {
@@ -105,6 +109,12 @@ impl Source {
     pub(crate) fn as_installed(&self) -> Arc<Installed> {
         let (manifest, folder) = (Arc::new(self.manifest.clone()), self.folder.clone());
         Arc::new(Installed { manifest, folder, warnings: Vec::new() })
+    }
+
+    /// What is written down of it.
+    pub(crate) fn noted(&self) -> Noted<'_> {
+        let Manifest { id, version, .. } = &self.manifest;
+        Noted { id, version, contents: self.contents, signed_by: self.signed_by.clone() }
     }
 
     /// What [`install`] will do, or did; `current`: whether it is the current version then.
@@ -124,10 +134,22 @@ impl Source {
     }
 }
 
-/// Brings a folder in, beside the other versions of its plugin; none of them is the current one by that. Blocking.
-pub(crate) fn install(directory: &Path, mut source: Source) -> Result<(), Fault> {
-    let id = source.manifest.id.clone();
+/// Brings a folder in, beside the other versions of its plugin; none of them is the current one by that. What it must be from
+/// then on is written down first. Blocking.
+pub(crate) fn install(directory: &Path, source: Source, records: &Records) -> Result<(), Fault> {
+    let (id, shelf) = (source.manifest.id.clone(), versions::shelf(directory, &source.manifest.id)?);
     check_namespace(directory, &id)?;
+    let others: Vec<_> = shelf.installed.iter().chain(shelf.version()).cloned().collect();
+    let before = records.note(&source.noted(), &others)?;
+    let put = put(directory, source);
+    if put.is_err() {
+        records.undo(&id, before);
+    }
+    put
+}
+
+fn put(directory: &Path, mut source: Source) -> Result<(), Fault> {
+    let id = source.manifest.id.clone();
     if let Some(Staged { staging, name }) = &source.staged {
         return Turn::take(directory)?.put(directory, staging, name, &id, &source.manifest.version);
     }
@@ -167,14 +189,17 @@ pub(crate) fn parent_of(
             namespace => namespace_folder(root, directory, namespace)?,
         };
         match work(&parent) {
-            Ok(()) => return rustix::fs::fsync(&parent).map_err(failed("sync the plugin directory")),
+            Ok(()) => {
+                let above = directory.join(id.namespace());
+                return rustix::fs::fsync(&parent).map_err(failed(&format!("sync {}", show(&above))));
+            }
             // Somebody removed the namespace's folder as an empty one.
             Err(Errno::NOENT) => {}
             Err(Errno::EXIST | Errno::NOTEMPTY) => {
                 let text = format!("{} is there already", show(&directory.join(place(id))));
                 return Err(Fault::new(Code::Conflict, text));
             }
-            Err(error) => return Err(failed("put the plugin in its place")(error)),
+            Err(error) => return Err(failed(&format!("put {} in its place", show(&directory.join(place(id)))))(error)),
         }
     }
     Err(Fault::new(Code::Conflict, format!("the folder of namespace `{}` is removed again and again", id.namespace())))
@@ -185,7 +210,7 @@ fn namespace_folder(root: &OwnedFd, directory: &Path, namespace: &str) -> Result
     if let Err(error) = made.as_ref()
         && *error != Errno::EXIST
     {
-        return Err(failed("make the folder of the namespace")(*error));
+        return Err(failed(&format!("make {}", show(&directory.join(namespace))))(*error));
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = rustix::fs::openat(root, namespace, flags, Mode::empty()).map_err(|error| {
@@ -196,14 +221,15 @@ fn namespace_folder(root: &OwnedFd, directory: &Path, namespace: &str) -> Result
         )
     })?;
     if made.is_ok() {
-        rustix::fs::fchmod(&folder, Mode::from_raw_mode(0o755)).map_err(failed("open the folder of the namespace"))?;
-        rustix::fs::fsync(root).map_err(failed("sync the plugin directory"))?;
+        let shown = show(&directory.join(namespace));
+        rustix::fs::fchmod(&folder, Mode::from_raw_mode(0o755)).map_err(failed(&format!("set the mode of {shown}")))?;
+        rustix::fs::fsync(root).map_err(failed(&format!("sync {}", show(directory))))?;
     }
     Ok(folder)
 }
 
 /// Takes a plugin out that is known by `at`, a link or a folder, with all its versions. Blocking.
-pub(crate) fn remove(directory: &Path, id: &PluginId, at: &Path) -> Result<(), Fault> {
+pub(crate) fn remove(directory: &Path, id: &PluginId, at: &Path, records: &Records) -> Result<(), Fault> {
     let root = root(directory)?;
     let staging = Staging::open(directory)?;
     let turn = Turn::take(directory)?;
@@ -221,19 +247,22 @@ pub(crate) fn remove(directory: &Path, id: &PluginId, at: &Path) -> Result<(), F
     let away = staging::fresh_name()?;
     rustix::fs::renameat(parent, name, staging.handle(), &away).map_err(|error| match error {
         Errno::NOENT => Fault::new(Code::NotFound, format!("{} is not there any more", show(at))),
-        error => failed("take its folder out")(error),
+        error => failed(&format!("take {} out", show(at)))(error),
     })?;
-    rustix::fs::fsync(parent).map_err(failed("sync the plugin directory"))?;
+    let synced = rustix::fs::fsync(parent).map_err(failed(&format!("sync the folder of {}", show(at))));
     // It is out; what follows only tidies up, and the next one does it if we cannot.
     staging.remove(&away);
     if let Some(folder) = namespace {
         // Only when it is empty.
         _ = rustix::fs::unlinkat(&root, folder, AtFlags::REMOVEDIR);
     }
-    _ = turn.clear(&staging, id);
+    let cleared = turn.clear(&staging, id);
     // Whoever installs it again finds it as new.
+    records.forget(id).map_err(|fault| Fault { message: format!("it was removed, but {}", fault.message), ..fault })?;
     let forgotten = desired::update(directory, |state| state.set(id, Desired::default()));
-    forgotten.map(drop).map_err(|why| Fault::new(Code::Internal, format!("it was removed, but {why}")))
+    let forgotten = forgotten.map(drop).map_err(|why| Fault::new(Code::Internal, why));
+    let but = |fault: Fault| Fault { message: format!("it was removed, but {}", fault.message), ..fault };
+    synced.and(cleared).and(forgotten).map_err(but)
 }
 
 /// What [`remove`] will do, or did.
@@ -276,7 +305,7 @@ fn check_namespace(directory: &Path, id: &PluginId) -> Result<(), Fault> {
 }
 
 /// What an installation would lead to. Blocking.
-pub(crate) fn plan(directory: &Path, source: &Source) -> Result<(Shelf, Then), Fault> {
+pub(crate) fn plan(directory: &Path, source: &Source, records: &Records) -> Result<(Shelf, Then), Fault> {
     let (id, version) = (&source.manifest.id, &source.manifest.version);
     check_namespace(directory, id)?;
     let shelf = versions::shelf(directory, id)?;
@@ -288,6 +317,7 @@ pub(crate) fn plan(directory: &Path, source: &Source) -> Result<(Shelf, Then), F
     };
     let same = there.map(|there| same::is_same(source.handle.as_fd(), &there));
     let then = plan::install(&shelf, id, version, same)?;
+    records.check(&source.noted())?;
     Ok((shelf, then))
 }
 

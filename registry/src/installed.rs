@@ -9,6 +9,7 @@ use crate::discovery::version::shelf as shelf_of;
 use crate::host::{self, Adopted};
 use crate::registry::{Known, Registry, runs};
 use crate::versions::{self, Current, Then, Turn};
+use crate::trust::Records;
 use crate::{Install, install, program};
 
 impl Registry {
@@ -34,9 +35,10 @@ impl Registry {
         self.rescan().await?;
         self.check_place(&id, &directory)?;
         let at = directory.clone();
-        let (source, shelf, then) = blocking(move || {
-            let (shelf, then) = install::plan(&at, &source)?;
-            Ok((source, shelf, then))
+        let records = self.records(&directory);
+        let (source, records, shelf, then) = blocking(move || {
+            let (shelf, then) = install::plan(&at, &source, &records)?;
+            Ok((source, records, shelf, then))
         })
         .await?;
         let note = match &then {
@@ -48,11 +50,11 @@ impl Registry {
             return Ok(answer);
         }
         let at = directory.clone();
-        blocking(move || install::install(&at, source)).await?;
+        blocking(move || install::install(&at, source, &records)).await?;
         match (then, &shelf.current) {
             (Then::Beside(_), _) => self.rescan().await?,
             (Then::Current, Current::None) => {
-                blocking(move || Turn::take(&directory)?.point(&directory, &id, &version, &Current::None)).await?;
+                blocking(move || Turn::take(&directory)?.begin(&directory, &id, &version)).await?;
                 self.rescan().await?;
             }
             (Then::Current, _) => self.switch(&id, &shelf, &version).await.map_err(|fault| {
@@ -127,13 +129,20 @@ impl Registry {
         let answer = install::removal(&installed.id, &installed.found, dry_run);
         if !dry_run {
             let directory = self.absolute_directory()?;
+            let records = self.records(&directory);
             blocking(move || {
-                install::remove(&directory, &installed.id, installed.file.parent().unwrap_or(&installed.file))
+                let at = installed.file.parent().unwrap_or(&installed.file);
+                install::remove(&directory, &installed.id, at, &records)
             })
             .await?;
             self.rescan().await?;
         }
         Ok(answer)
+    }
+
+    /// What is known of the packages of this directory.
+    pub(crate) fn records(&self, directory: &Path) -> Records {
+        Records::new(self.trust_folder(), directory)
     }
 
     pub(crate) fn absolute_directory(&self) -> Result<PathBuf, Fault> {

@@ -603,8 +603,10 @@ impl Registry {
             Some(Known::Installed(plugin)) => no_process(&plugin),
             None => return Fault::new(Code::DeadlineExceeded, text),
         };
-        let is_final =
-            matches!(fault.reason, Some(Reason::Disabled | Reason::GivenUp | Reason::NoHost | Reason::Untrusted));
+        let is_final = matches!(
+            fault.reason,
+            Some(Reason::Disabled | Reason::GivenUp | Reason::NoHost | Reason::Untrusted | Reason::Altered)
+        );
         if !is_final {
             return Fault::new(Code::DeadlineExceeded, text);
         }
@@ -621,7 +623,11 @@ fn no_process(plugin: &InstalledPlugin) -> Fault {
     let state = show::installed(plugin).state;
     let because = plugin.last_error.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
     let text = format!("plugin `{}` is {state}, no process of it runs{because}", plugin.id);
-    let code = if matches!(state, State::Starting | State::Backoff) { Code::Unavailable } else { Code::WrongState };
+    let code = match state {
+        State::Starting | State::Backoff => Code::Unavailable,
+        State::Denied => Code::Denied,
+        _ => Code::WrongState,
+    };
     let reason = plugin.last_error.as_ref().and_then(|fault| fault.reason).or(state.reason());
     Fault { reason, ..Fault::new(code, text) }
 }

@@ -49,7 +49,7 @@ pub use frame::{
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use http::{MAX_FIELDS, MAX_HEAD_BYTES};
-pub use peer::{Peer, Program, close_on_exec, pidfd_inode};
+pub use peer::{Peer, Program, close_on_exec, hold_off_writers, pidfd_inode};
 #[cfg(feature = "server")]
 pub use server::{
     Handler, IncomingBody, ServerBody, ServerHead, ServerLimits, ServerRequest, ServerResponse, ServerUpgrade, Written,

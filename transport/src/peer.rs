@@ -1,5 +1,6 @@
 //! Who is at the other end of a Unix socket, and whether that process still lives.
 
+mod lease;
 mod program;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 
+pub use lease::hold_off_writers;
 pub use program::Program;
 
 /// `f_type` of the file system of pidfds, on which an inode number names one process for as long as the system runs.

@@ -77,6 +77,8 @@ pub enum Reason {
     NoHost,
     /// The plugin's process runs another program than the one that is trusted, or one that nobody can look at.
     Untrusted,
+    /// What is installed of the plugin is not what was verified when it was installed.
+    Altered,
     /// Nobody signed the package.
     Unsigned,
     /// The key that signed the package is none of those that are trusted.

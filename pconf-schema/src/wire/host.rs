@@ -35,6 +35,9 @@ pub struct HostSpec {
     pub instance: String,
     /// The program, an absolute path.
     pub program: PathBuf,
+    /// The program is open as the standard error of the host: that file is executed, whatever lies at `program` by now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub opened: bool,
     /// Its arguments, without its own name.
     #[serde(default)]
     pub args: Vec<String>,
@@ -112,6 +115,7 @@ impl HostSpec {
         Self {
             instance: instance.to_owned(),
             program: program.to_owned(),
+            opened: false,
             args: Vec::new(),
             env: BTreeMap::new(),
             workdir: PathBuf::from("/"),

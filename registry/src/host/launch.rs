@@ -50,6 +50,19 @@ fn is_allowed(name: &str) -> bool {
 /// # Cancel safety
 /// Dropping the future ends the host, and its plugin with it.
 pub async fn launch(program: &Path, spec: &HostSpec) -> Result<Hosted, Fault> {
+    if spec.opened {
+        return Err(Fault::new(Code::InvalidArgument, "`opened` takes the file that is open"));
+    }
+    launch_with(program, spec, None).await
+}
+
+/// As [`launch`]; `opened` is executed instead of what lies at the path of the plugin's program. It is kept until it runs.
+pub(crate) async fn launch_opened(program: &Path, mut spec: HostSpec, opened: Option<File>) -> Result<Hosted, Fault> {
+    spec.opened = opened.is_some();
+    launch_with(program, &spec, opened).await
+}
+
+async fn launch_with(program: &Path, spec: &HostSpec, opened: Option<File>) -> Result<Hosted, Fault> {
     spec.check().map_err(|why| Fault::new(Code::InvalidArgument, why))?;
     let json = serde_json::to_vec(spec).map_err(|error| {
         Fault::new(Code::InvalidArgument, format!("program, folder, socket and workdir must be UTF-8: {error}"))
@@ -60,7 +73,7 @@ pub async fn launch(program: &Path, spec: &HostSpec) -> Result<Hosted, Fault> {
     }
     reap();
     let program = program.to_owned();
-    let spawned = tokio::task::spawn_blocking(move || spawn(&program, &json)).await;
+    let spawned = tokio::task::spawn_blocking(move || spawn(&program, &json, opened)).await;
     let (mut guard, report) = spawned.map_err(|error| failed("start a host", std::io::Error::other(error)))??;
     let answer = tokio::time::timeout(LAUNCH_LIMIT, first_line(&report)).await;
     let late =
@@ -101,7 +114,7 @@ impl Drop for Guard {
     }
 }
 
-fn spawn(program: &Path, json: &[u8]) -> Result<(Guard, pipe::Receiver), Fault> {
+fn spawn(program: &Path, json: &[u8], opened: Option<File>) -> Result<(Guard, pipe::Receiver), Fault> {
     // A file in memory takes all of it at once, whether it is read or not.
     let input = rustix::fs::memfd_create("goplug-host", MemfdFlags::CLOEXEC);
     let mut input = File::from(input.map_err(|error| failed("hand over a specification", error.into()))?);
@@ -109,7 +122,7 @@ fn spawn(program: &Path, json: &[u8]) -> Result<(Guard, pipe::Receiver), Fault> 
     written.map_err(|error| failed("hand over a specification", error))?;
     let (reader, writer) = std::io::pipe().map_err(|error| failed("make a pipe", error))?;
     let mut command = Command::new(program);
-    command.arg0("goplug-host").env_clear().stdin(input).stdout(writer).stderr(Stdio::null());
+    command.arg0("goplug-host").env_clear().stdin(input).stdout(writer).stderr(opened.map_or_else(Stdio::null, Stdio::from));
     let child = command.spawn().map_err(|error| {
         let code = if error.kind() == std::io::ErrorKind::PermissionDenied { Code::Denied } else { code_of(&error) };
         Fault::new(code, format!("cannot run {}: {error}", program.display()))

@@ -16,4 +16,5 @@ pub use goplug_pconf_schema::wire::host::{
     Exit, HostPhase, HostSpec, LogLine, OutputLimits, ProcessId, ProcessLimits, Record, Status, Stream,
 };
 pub use hosted::{Follow, Hosted};
+pub(crate) use launch::launch_opened;
 pub use launch::{allowed_environment, launch};

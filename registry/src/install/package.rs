@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use goplug_package::{Keys, Package, Signer};
-use goplug_pconf_schema::Fault;
+use goplug_pconf_schema::{Fault, Sha256};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use super::copy::Tally;
@@ -31,6 +31,8 @@ pub(super) struct Unpacked {
     pub(super) folder: PathBuf,
     pub(super) handle: OwnedFd,
     pub(super) tally: Tally,
+    /// The digest of its `MANIFEST`.
+    pub(super) contents: Sha256,
     /// The key that signed it.
     pub(super) signed_by: Option<String>,
 }
@@ -60,5 +62,6 @@ pub(super) fn unpack(directory: &Path, file: File, keys: &Keys) -> Result<Unpack
         Signer::Trusted(key) => Some(key.as_str().to_owned()),
         Signer::Somebody | Signer::Nobody => None,
     };
-    Ok(Unpacked { folder: staged.staging.path(directory, &staged.name), staged, handle, tally, signed_by })
+    let contents = package.digest();
+    Ok(Unpacked { contents, folder: staged.staging.path(directory, &staged.name), staged, handle, tally, signed_by })
 }

@@ -4,6 +4,11 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use super::*;
 use goplug_package::Keys;
 
+/// Nothing is known of any package.
+fn records(directory: &Path) -> Records {
+    Records::new(directory.join("../no-such-trust"), directory)
+}
+
 fn put(folder: &Path, name: &str, namespace: &str, version: &str) {
     fs::create_dir_all(folder.join("data/deep")).unwrap();
     let text =
@@ -17,10 +22,10 @@ fn put(folder: &Path, name: &str, namespace: &str, version: &str) {
 
 fn installed(directory: &Path, source: &Path) -> Result<Installation, Fault> {
     let source = survey(directory, source, &Keys::default())?;
-    let (shelf, then) = plan(directory, &source)?;
+    let (shelf, then) = plan(directory, &source, &records(directory))?;
     let answer = source.answer(directory, then == Then::Current, None, false);
     let (id, version) = (source.manifest.id.clone(), source.manifest.version.clone());
-    install(directory, source)?;
+    install(directory, source, &records(directory))?;
     if answer.current {
         Turn::take(directory)?.point(directory, &id, &version, &shelf.current)?;
     }
@@ -62,7 +67,7 @@ fn a_folder_goes_in_whole_with_modes_of_ours_and_comes_out() {
         assert_eq!(error.code, Code::Conflict);
         assert!(error.message.contains("is installed already, version 1.2.3"), "{error}");
         assert_eq!(own(directory.path()), [""; 0]);
-        remove(directory.path(), &answer.plugin, &folder).unwrap();
+        remove(directory.path(), &answer.plugin, &folder, &records(directory.path())).unwrap();
         assert!(folder.symlink_metadata().is_err() && own(directory.path()).is_empty() && !real.exists());
     }
     assert!(!directory.path().join("test").exists(), "the folder of the namespace went with the last plugin in it");
@@ -152,7 +157,7 @@ fn versions_lie_side_by_side_and_one_link_names_the_current_one() {
     assert!(put_version("1.0.0").unwrap_err().message.ends_with("is installed already, version 1.0.0"));
     fs::write(source.path().join("data/deep/x"), vec![b'y'; 70_000]).unwrap();
     let survey = survey(at, source.path(), &Keys::default()).unwrap();
-    let other = plan(at, &survey).unwrap_err();
+    let other = plan(at, &survey, &records(at)).unwrap_err();
     assert!(other.code == Code::Conflict && other.message.contains("with other content"), "{other}");
 
     assert_eq!(remove_version(at, &id, &one).unwrap_err().code, Code::WrongState);

@@ -1,5 +1,6 @@
 //! Starting the process of an installed plugin: what it gets, and when it is ready.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,8 @@ use crate::discovery::{Found, Installed, check_shared_object};
 use crate::host::{self, HostSpec, Hosted, ProcessLimits, Record};
 use crate::options::Builder;
 use crate::started::{Command, Unready, forget, wait_ready};
+use crate::supervisor::Shared;
+use crate::trust::Verified;
 
 /// What the record of a process is labelled with, so that a later registry knows whose it is.
 pub(crate) const LABEL_DIRECTORY: &str = "directory";
@@ -60,20 +63,36 @@ impl Instance {
 /// Starts a process and waits until it answers on its socket; with its hooks.
 ///
 /// # Errors
-/// `not_found`, `denied` or `invalid_argument` when it can never run so; else why it did not come up.
+/// `not_found`, `denied` or `invalid_argument` when it can never run so, with the reason `altered` when it is not what was
+/// installed; else why it did not come up.
 ///
 /// # Cancel safety
 /// Dropping the future ends the process.
-pub(crate) async fn launch(options: &Builder, installed: Arc<Installed>, instance: Instance) -> Result<Process, Fault> {
+pub(crate) async fn launch(shared: &Shared, installed: Arc<Installed>, instance: Instance) -> Result<Process, Fault> {
+    let options = shared.options.load_full();
+    let verified = Verified::of(&options, &shared.trust.digests, &installed).await?;
+    let verified = verified.as_ref();
     let program = options.host_program.clone().map_or_else(host::find, Ok)?;
-    hook(&program, options, &installed, &installed.manifest.hooks.pre_start, "pre_start").await?;
-    let spec = spec(options, program_of(&installed, &program).await?, &installed, &instance)?;
-    let hosted = host::launch(&program, &spec).await?;
+    hook(&program, &options, &installed, verified, &installed.manifest.hooks.pre_start, "pre_start").await?;
+    let spec = spec(&options, program_of(&installed, &program).await?, &installed, &instance)?;
+    let opened = open(verified, own_program(&installed)).await?;
+    let hosted = host::launch_opened(&program, spec, opened).await?;
     let guard = Unready::new(hosted.clone());
     wait_ready(&hosted, &instance.socket, DEFAULT_READY).await?;
-    hook(&program, options, &installed, &installed.manifest.hooks.post_start, "post_start").await?;
+    if let Some(verified) = verified {
+        verified.still_holds().await?;
+    }
+    hook(&program, &options, &installed, verified, &installed.manifest.hooks.post_start, "post_start").await?;
     guard.release();
     Ok(process(hosted, installed))
+}
+
+/// The program as it was installed; `None`: whatever lies at its path is run.
+pub(super) async fn open(verified: Option<&Arc<Verified>>, program: &str) -> Result<Option<File>, Fault> {
+    match verified {
+        Some(verified) => verified.open(program).await,
+        None => Ok(None),
+    }
 }
 
 /// What is known of a process that runs.
@@ -107,6 +126,7 @@ pub(crate) async fn hook(
     program: &Path,
     options: &Builder,
     installed: &Installed,
+    verified: Option<&Arc<Verified>>,
     words: &[String],
     name: &str,
 ) -> Result<(), Fault> {
@@ -116,7 +136,8 @@ pub(crate) async fn hook(
     let command = command(installed, first).args(rest);
     let mut spec = command.spec(&instance.name, &instance.socket, folder)?;
     spec.linger_ms = 0;
-    let hosted = host::launch(program, &spec).await?;
+    let opened = open(verified, first).await?;
+    let hosted = host::launch_opened(program, spec, opened).await?;
     let guard = Unready::new(hosted.clone());
     let exit = timeout(HOOK_LIMIT, hosted.exited()).await;
     guard.release();
@@ -163,6 +184,12 @@ pub(super) async fn program_of(installed: &Installed, host: &Path) -> Result<Com
         Some(why) => Err(Fault::new(Code::InvalidArgument, why)),
         None => Ok(command(installed, &host.to_string_lossy()).arg(SHARED_OBJECT).arg(&installed.folder)),
     }
+}
+
+/// The program that is a file of the plugin; of a shared object none is.
+pub(super) fn own_program(installed: &Installed) -> &str {
+    let Manifest { exec, source, .. } = &*installed.manifest;
+    if source.mode == SourceMode::LocalSo { "" } else { &exec.command }
 }
 
 fn spec(options: &Builder, command: Command, installed: &Installed, instance: &Instance) -> Result<HostSpec, Fault> {

@@ -9,9 +9,9 @@ use tokio::time::{Instant, timeout};
 
 use super::launch::{Process, hook};
 use crate::host::{self, Exit, Hosted};
-use crate::options::Builder;
 use crate::started::forget;
-use crate::supervisor::{Command, Slot};
+use crate::supervisor::{Command, Shared, Slot};
+use crate::trust::Verified;
 
 /// How long a process that was told to leave, and got its SIGTERM, may take before everything of it is killed.
 const KILL_AFTER: Duration = Duration::from_secs(5);
@@ -22,17 +22,17 @@ const ACTIVATED_WITHIN: Duration = Duration::from_secs(30);
 pub(super) async fn part(
     slot: Option<Arc<Slot>>,
     process: Process,
-    options: Arc<Builder>,
+    shared: Arc<Shared>,
 ) -> Result<Option<Exit>, Fault> {
-    run_hook(&process, &options, "pre_stop").await;
+    run_hook(&process, &shared, "pre_stop").await;
     if let Some(slot) = slot {
-        let drain = options.drain;
+        let drain = shared.options.load().drain;
         let unload = slot.ask(|reply| Command::Unload { drain, stop: true, reply });
         // One that does not listen is ended all the same.
         _ = timeout(drain + KILL_AFTER * 2, unload).await;
     }
     let exit = kill(&process).await;
-    run_hook(&process, &options, "post_stop").await;
+    run_hook(&process, &shared, "post_stop").await;
     exit
 }
 
@@ -62,14 +62,18 @@ async fn kill(process: &Process) -> Result<Option<Exit>, Fault> {
 }
 
 /// A hook that fails on the way out stops nothing.
-async fn run_hook(process: &Process, options: &Builder, name: &str) {
+async fn run_hook(process: &Process, shared: &Shared, name: &str) {
     let hooks = &process.installed.manifest.hooks;
     let words = if name == "pre_stop" { &hooks.pre_stop } else { &hooks.post_stop };
     if words.is_empty() {
         return;
     }
-    let program = options.host_program.clone().map_or_else(host::find, Ok);
-    let run = async { hook(&program?, options, &process.installed, words, name).await };
+    let run = async {
+        let options = shared.options.load_full();
+        let verified = Verified::of(&options, &shared.trust.digests, &process.installed).await?;
+        let program = options.host_program.clone().map_or_else(host::find, Ok)?;
+        hook(&program, &options, &process.installed, verified.as_ref(), words, name).await
+    };
     if let Err(fault) = run.await {
         tracing::warn!(plugin = %process.installed.manifest.id, %fault, "a hook failed");
     }
@@ -108,11 +112,11 @@ pub(super) async fn taken_over(slot: Arc<Slot>, new: Process) -> Result<(), Faul
 }
 
 /// Ends a predecessor when it has finished its calls and left by itself, or has had its time.
-pub(super) async fn retire(old: Process, options: Arc<Builder>) {
+pub(super) async fn retire(old: Process, shared: Arc<Shared>) {
     // The supervisor drains it and tells it to stop.
-    _ = timeout(options.drain + KILL_AFTER, old.hosted.exited()).await;
+    _ = timeout(shared.options.load().drain + KILL_AFTER, old.hosted.exited()).await;
     if let Err(fault) = end(&old).await {
         tracing::warn!(plugin = %old.installed.manifest.id, %fault, "the predecessor could not be ended");
     }
-    run_hook(&old, &options, "post_stop").await;
+    run_hook(&old, &shared, "post_stop").await;
 }

@@ -5,6 +5,7 @@
 //! stopped --start--> starting --ready--> running --stop--> stopping --parted--> stopped
 //!                    starting --not ready-----+
 //!                    running --ended by itself+--> backoff --timer--> starting     (too often: failed; meant to: stopped)
+//!                    starting --not what was installed--> denied
 //! running --manifest changed--> running, its successor starting; ready: it takes the place
 //! running --nobody calls--> stopping --> asleep --a call--> starting
 //! any --disable--> disabled       manifest removed --> gone
@@ -41,6 +42,8 @@ pub(crate) enum Phase {
         until: Instant,
     },
     Failed,
+    /// What is installed is not what was verified.
+    Denied,
     Disabled,
     Gone,
 }
@@ -99,6 +102,8 @@ pub(crate) enum After {
     Stay,
     /// It fails too often, or is not to be started again.
     GiveUp,
+    /// It may not run: nothing of it was started.
+    Deny,
 }
 
 /// What has to be done.
@@ -132,6 +137,7 @@ impl Machine {
             Phase::Stopping(_) => State::Draining,
             Phase::Backoff { .. } => State::Backoff,
             Phase::Failed => State::Failed,
+            Phase::Denied => State::Denied,
             Phase::Disabled => State::Disabled,
             Phase::Gone => State::Gone,
         }
@@ -161,7 +167,7 @@ impl Then {
 /// What follows from `input`.
 pub(crate) fn step(machine: Machine, input: Input, now: Instant) -> (Machine, Vec<Effect>) {
     use Effect::{Abandon, Arm, Launch, Offer, Part, Withdraw};
-    use Phase::{Asleep, Backoff, Disabled, Failed, Gone, Running, Starting, Stopped, Stopping};
+    use Phase::{Asleep, Backoff, Denied, Disabled, Failed, Gone, Running, Starting, Stopped, Stopping};
     let stay = || (machine, Vec::new());
     let launch = |machine: Machine| (machine.wanted(true).to(Starting), vec![Launch, Withdraw]);
     match (machine.phase, input) {
@@ -174,13 +180,13 @@ pub(crate) fn step(machine: Machine, input: Input, now: Instant) -> (Machine, Ve
         (Running { successor: true }, Input::Changed) => (machine, vec![Abandon, Launch]),
         (Running { successor: false }, Input::Changed) => (machine.to(Running { successor: true }), vec![Launch]),
         // What was wrong may have been in the manifest.
-        (Backoff { .. } | Failed, Input::Changed) if machine.wanted => launch(machine),
+        (Backoff { .. } | Failed | Denied, Input::Changed) if machine.wanted => launch(machine),
         (_, Input::Changed) => stay(),
 
         (_, Input::Removed | Input::Stop | Input::Disable) => end(machine, input),
 
         (Disabled | Stopping(Then::Gone | Then::Disabled), Input::Start | Input::Restart) => stay(),
-        (Stopped | Asleep | Backoff { .. } | Failed, Input::Start | Input::Restart) => launch(machine),
+        (Stopped | Asleep | Backoff { .. } | Failed | Denied, Input::Start | Input::Restart) => launch(machine),
         (Starting | Running { .. }, Input::Start) => (machine.wanted(true), Vec::new()),
         (Stopping(_), Input::Start | Input::Restart) => (machine.wanted(true).to(Stopping(Then::Start)), Vec::new()),
         (Starting, Input::Restart) => (machine.wanted(true), vec![Abandon, Launch]),
@@ -203,6 +209,7 @@ pub(crate) fn step(machine: Machine, input: Input, now: Instant) -> (Machine, Ve
             (machine.to(Running { successor: false }), vec![Offer])
         }
         (Starting, Input::NotReady(After::Again(until))) => (machine.to(Backoff { until }), vec![Withdraw, Arm(until)]),
+        (Starting, Input::NotReady(After::Deny)) => (machine.to(Denied), vec![Withdraw]),
         (Starting, Input::NotReady(_)) => (machine.to(Failed), vec![Withdraw]),
         // The old process goes on serving.
         (Running { successor: true }, Input::NotReady(_)) => (machine.to(Running { successor: false }), Vec::new()),
@@ -212,7 +219,7 @@ pub(crate) fn step(machine: Machine, input: Input, now: Instant) -> (Machine, Ve
         (Running { successor: false }, Input::Ended(after)) => match after {
             After::Again(until) => (machine.to(Backoff { until }), vec![Withdraw, Arm(until)]),
             After::Stay => (machine.wanted(false).to(Stopped), vec![Withdraw]),
-            After::GiveUp => (machine.to(Failed), vec![Withdraw]),
+            After::GiveUp | After::Deny => (machine.to(Failed), vec![Withdraw]),
         },
         (_, Input::Ended(_)) => stay(),
 

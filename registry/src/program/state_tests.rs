@@ -18,6 +18,7 @@ fn phases(later: Instant) -> Vec<Phase> {
         Phase::Stopping(Then::Gone),
         Phase::Backoff { until: later },
         Phase::Failed,
+        Phase::Denied,
         Phase::Disabled,
         Phase::Gone,
     ]
@@ -41,6 +42,7 @@ fn every_pair_of_phase_and_input_has_its_answer() {
         Input::Ready,
         Input::NotReady(After::Again(later)),
         Input::NotReady(After::GiveUp),
+        Input::NotReady(After::Deny),
         Input::Ended(After::Again(later)),
         Input::Ended(After::Stay),
         Input::Ended(After::GiveUp),

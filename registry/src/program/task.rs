@@ -340,7 +340,14 @@ impl Task {
                 self.blame_trial(&fault);
                 // What can never work is not tried again.
                 let hopeless = matches!(fault.code, Code::NotFound | Code::Denied | Code::InvalidArgument);
-                let after = if hopeless { After::GiveUp } else { self.after(restart::Exit::NotReady, None, &fault) };
+                let after = match fault.reason {
+                    Some(Reason::Altered) => {
+                        self.shared.events.record(EventKind::Untrusted, Some(&self.id), None, Some(fault.message.clone()));
+                        After::Deny
+                    }
+                    _ if hopeless => After::GiveUp,
+                    _ => self.after(restart::Exit::NotReady, None, &fault),
+                };
                 if matches!(self.machine.phase, Phase::Running { .. }) {
                     let text = format!("the new process did not come up, the process before goes on: {fault}");
                     self.shared.events.record(EventKind::Changed, Some(&self.id), None, Some(text));
@@ -413,11 +420,10 @@ impl Task {
     async fn handed_over(&mut self, taken: Result<(), Fault>) {
         self.handover = None;
         let Some(old) = self.old.take() else { return };
-        let options = self.shared.options.load_full();
         match taken {
             Ok(()) => {
                 self.note_predecessor(&old.hosted);
-                self.shared.tasks.spawn(retire(old, options));
+                self.shared.tasks.spawn(retire(old, Arc::clone(&self.shared)));
             }
             Err(fault) => self.give_back(old, fault).await,
         }
@@ -470,7 +476,7 @@ impl Task {
             needs::ready(&registry.upgrade().ok_or_else(gone)?, &id, &installed.manifest).await?;
             // The semaphore is never closed; without a permit the start would only be less polite.
             let _permit = shared.launches.acquire().await.ok();
-            launch(&options, installed, instance).await
+            launch(&shared, installed, instance).await
         }));
     }
 
@@ -523,6 +529,7 @@ impl Task {
             Phase::Starting => Down::Starting,
             Phase::Backoff { .. } => Down::Backoff,
             Phase::Failed => Down::Failed,
+            Phase::Denied => Down::Denied,
             Phase::Disabled => Down::Disabled,
             _ => Down::Stopped,
         };
@@ -535,14 +542,13 @@ impl Task {
 
     fn part(&mut self) {
         (self.handover, self.pulse, self.ping, self.tick) = (None, None, None, None);
-        let options = self.shared.options.load_full();
         if let Some(old) = self.old.take() {
-            self.shared.tasks.spawn(retire(old, Arc::clone(&options)));
+            self.shared.tasks.spawn(retire(old, Arc::clone(&self.shared)));
         }
         let Some(process) = self.process.clone() else { return };
         // It is meant to end.
         self.exit = None;
-        self.parting = Some(Box::pin(part(self.slot(), process, options)));
+        self.parting = Some(Box::pin(part(self.slot(), process, Arc::clone(&self.shared))));
     }
 
     fn pinged(&mut self, answered: bool) {

@@ -60,6 +60,8 @@ pub(crate) enum Down {
     Backoff,
     /// It cannot be started.
     Failed,
+    /// It may not be started.
+    Denied,
     /// The operator wants it off.
     Disabled,
 }
@@ -153,6 +155,7 @@ impl Machine {
             Phase::Down(Down::Starting) => State::Starting,
             Phase::Down(Down::Backoff) => State::Backoff,
             Phase::Down(Down::Failed) => State::Failed,
+            Phase::Down(Down::Denied) => State::Denied,
             Phase::Down(Down::Disabled) => State::Disabled,
             Phase::Gone => State::Gone,
         }

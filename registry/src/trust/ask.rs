@@ -126,7 +126,7 @@ impl Registry {
         directory_name(&self.directory())
     }
 
-    pub(super) fn trust_folder(&self) -> PathBuf {
+    pub(crate) fn trust_folder(&self) -> PathBuf {
         self.inner.shared.options.load().trust_folder()
     }
 

@@ -18,6 +18,8 @@ pub(crate) const MAX_EXECUTABLE_BYTES: u64 = 1024 * 1024 * 1024;
 pub(crate) const MAX_AT_ONCE: usize = 4;
 /// Digests that are remembered.
 const REMEMBERED: usize = 256;
+/// Packages whose files are remembered.
+const REMEMBERED_PACKAGES: usize = 64;
 /// A file that was changed more recently than that may be changed again without another time: the kernel's clock ticks.
 const SETTLED: Duration = Duration::from_secs(2);
 const PIECE: usize = 256 * 1024;
@@ -26,12 +28,14 @@ const PIECE: usize = 256 * 1024;
 #[derive(Debug)]
 pub(crate) struct Digests {
     known: Mutex<VecDeque<(Stamp, Sha256)>>,
+    /// The files of packages, by the digest of what names them all.
+    packages: Mutex<VecDeque<(Sha256, Arc<[Stamp]>)>>,
     pub(super) places: Arc<Semaphore>,
 }
 
 impl Default for Digests {
     fn default() -> Self {
-        Self { known: Mutex::default(), places: Arc::new(Semaphore::new(MAX_AT_ONCE)) }
+        Self { known: Mutex::default(), packages: Mutex::default(), places: Arc::new(Semaphore::new(MAX_AT_ONCE)) }
     }
 }
 
@@ -45,13 +49,9 @@ impl Digests {
         if let Some(digest) = self.remembered(&before) {
             return Ok(digest);
         }
-        let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let digest = read(file, until)?;
-        if stamp(file)? != before {
-            return Err("it is being written".into());
-        }
-        let begun_ns = i128::try_from(begun.as_nanos()).unwrap_or(i128::MAX);
-        if before.ctime_ns + SETTLED.as_nanos().cast_signed() < begun_ns {
+        let begun = SystemTime::now();
+        let digest = self.anew(file, until)?;
+        if is_settled(&before, begun) {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.truncate(REMEMBERED - 1);
             known.push_front((before, digest));
@@ -59,10 +59,41 @@ impl Digests {
         Ok(digest)
     }
 
+    /// As [`Digests::of`]; nothing is remembered, and nothing that is remembered is believed.
+    #[allow(clippy::unused_self, reason = "the other way to ask")]
+    pub(super) fn anew(&self, file: &mut File, until: Instant) -> Result<Sha256, String> {
+        let before = stamp(file)?;
+        let digest = read(file, until)?;
+        if stamp(file)? == before { Ok(digest) } else { Err("it is being written".into()) }
+    }
+
+    /// How the files of a package were when all of them were what `contents`, the digest of its `MANIFEST`, promises.
+    pub(super) fn package(&self, contents: &Sha256) -> Option<Arc<[Stamp]>> {
+        let packages = self.packages.lock().unwrap_or_else(PoisonError::into_inner);
+        packages.iter().find(|(known, _)| known == contents).map(|(_, stamps)| Arc::clone(stamps))
+    }
+
+    /// Remembers that, unless a file was changed just before it was read at `begun`.
+    pub(super) fn remember_package(&self, contents: Sha256, stamps: &Arc<[Stamp]>, begun: SystemTime) {
+        if !stamps.iter().all(|stamp| is_settled(stamp, begun)) {
+            return;
+        }
+        let mut packages = self.packages.lock().unwrap_or_else(PoisonError::into_inner);
+        packages.retain(|(known, _)| *known != contents);
+        packages.truncate(REMEMBERED_PACKAGES - 1);
+        packages.push_front((contents, Arc::clone(stamps)));
+    }
+
     fn remembered(&self, stamp: &Stamp) -> Option<Sha256> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.iter().find(|(known, _)| known == stamp).map(|(_, digest)| *digest)
     }
+}
+
+/// Whether the file was changed so long before that another change cannot have the same time.
+fn is_settled(stamp: &Stamp, begun: SystemTime) -> bool {
+    let begun = begun.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    stamp.ctime_ns + SETTLED.as_nanos().cast_signed() < i128::try_from(begun.as_nanos()).unwrap_or(i128::MAX)
 }
 
 fn stamp(file: &File) -> Result<Stamp, String> {

@@ -2,14 +2,16 @@
 //!
 //! In reading order: `verdict` (what follows from a pin and a program, pure), `executable` (what runs), `digest` (its
 //! SHA-256), `store` (the pins on disk), `vet` (before a process is activated), `ask` (what can be asked of a registry),
-//! `keys` (whose packages are taken).
+//! `keys` (whose packages are taken), `record` (what is written down of them), `verify` (what is started is that).
 
 mod ask;
 mod digest;
 mod executable;
 mod keys;
+mod record;
 mod store;
 mod verdict;
+mod verify;
 mod vet;
 
 use std::collections::BTreeMap;
@@ -20,6 +22,8 @@ use goplug_pconf_schema::{PluginId, Sha256};
 
 pub(crate) use digest::Digests;
 pub(crate) use executable::attest;
+pub(crate) use record::{Noted, Records};
+pub(crate) use verify::Verified;
 pub(crate) use vet::{Vetted, turned, vet};
 
 /// What the supervisors of one registry have in common about programs.

@@ -1,5 +1,5 @@
-//! What is trusted, on disk: the pins in `trust.json`, the keys in `trusted-keys`, outside of every plugin directory, because whoever may write there may not say who is
-//! trusted. Blocking.
+//! What is trusted, on disk: the pins in `trust.json`, what was installed in `packages.json`, the keys in `trusted-keys`, outside
+//! of every plugin directory, because whoever may write there may not say who is trusted. Blocking.
 //!
 //! A reader sees the old file or the new one, whenever its writer was killed: it is written beside, synced and renamed. Writers
 //! take turns by a lock on the folder. A file that cannot be believed stays where it is: until somebody has looked at it, no
@@ -10,42 +10,86 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use goplug_pconf_schema::{MAX_TRUST_BYTES, TrustState};
+use goplug_pconf_schema::{MAX_PACKAGES_BYTES, MAX_TRUST_BYTES, PackageState, TrustState};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::desired::lock;
 
-const FILE: &str = "trust.json";
 const KEYS: &str = "trusted-keys";
 /// What is written and then renamed.
 const NEXT: &str = "trust.json.next";
 /// The largest file of keys that is read: a thousand of them with long comments.
 pub(super) const MAX_KEYS_BYTES: usize = 256 * 1024;
 
-/// Reads the pins; none, when nobody wrote any.
+/// A file that says what it says as a whole, or cannot be believed.
+pub(super) trait Kept: Clone + Default + PartialEq {
+    /// Its name in the folder.
+    const FILE: &str;
+    /// The largest one that is read.
+    const LIMIT: usize;
+
+    fn parse(bytes: &[u8]) -> Result<Self, String>;
+    fn to_json(&self) -> Vec<u8>;
+}
+
+impl Kept for TrustState {
+    const FILE: &str = "trust.json";
+    const LIMIT: usize = MAX_TRUST_BYTES;
+
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        Self::parse(bytes)
+    }
+
+    fn to_json(&self) -> Vec<u8> {
+        self.to_json()
+    }
+}
+
+impl Kept for PackageState {
+    const FILE: &str = "packages.json";
+    const LIMIT: usize = MAX_PACKAGES_BYTES;
+
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        Self::parse(bytes)
+    }
+
+    fn to_json(&self) -> Vec<u8> {
+        self.to_json()
+    }
+}
+
+/// Reads a file; it is empty, when nobody wrote any.
 ///
 /// # Errors
-/// Why they cannot be believed, with the name of the file.
-pub(super) fn load(folder: &Path) -> Result<TrustState, String> {
+/// Why it cannot be believed, with its name.
+pub(super) fn load<T: Kept>(folder: &Path) -> Result<T, String> {
     match open(folder) {
         Ok(opened) => load_at(&opened, folder),
-        Err(Errno::NOENT) => Ok(TrustState::default()),
+        Err(Errno::NOENT) => Ok(T::default()),
         Err(error) => Err(format!("{} cannot be opened: {error}", folder.display())),
     }
 }
 
-/// Changes the pins: reads them, lets `change` change them, and writes them if they are others then. Waits for other writers.
+/// Changes a file: reads it, lets `change` change it, and writes it if it is another one then. Waits for other writers.
 ///
 /// # Errors
 /// As [`load`]; what could not be written. Then nothing is changed.
-pub(super) fn update<T>(folder: &Path, change: impl FnOnce(&mut TrustState) -> T) -> Result<T, String> {
+pub(super) fn update<S: Kept, T>(folder: &Path, change: impl FnOnce(&mut S) -> T) -> Result<T, String> {
+    try_update(folder, |state| Ok(change(state)))
+}
+
+/// As [`update`]; what `change` refuses is not written.
+pub(super) fn try_update<S: Kept, T, E: From<String>>(
+    folder: &Path,
+    change: impl FnOnce(&mut S) -> Result<T, E>,
+) -> Result<T, E> {
     let opened = turn(folder)?;
-    let mut state = load_at(&opened, folder)?;
+    let mut state: S = load_at(&opened, folder)?;
     let before = state.clone();
-    let answer = change(&mut state);
+    let answer = change(&mut state)?;
     if state != before {
-        write(&opened, folder, FILE, &state.to_json())?;
+        write(&opened, folder, S::FILE, &state.to_json())?;
     }
     Ok(answer)
 }
@@ -106,10 +150,10 @@ fn write(opened: &OwnedFd, folder: &Path, name: &str, bytes: &[u8]) -> Result<()
     rustix::fs::fsync(opened).map_err(|error| failed("synced", error))
 }
 
-fn load_at(opened: &OwnedFd, folder: &Path) -> Result<TrustState, String> {
-    match read(opened, folder, FILE, MAX_TRUST_BYTES)? {
-        Some(bytes) => TrustState::parse(&bytes).map_err(|why| format!("{} {why}", folder.join(FILE).display())),
-        None => Ok(TrustState::default()),
+fn load_at<T: Kept>(opened: &OwnedFd, folder: &Path) -> Result<T, String> {
+    match read(opened, folder, T::FILE, T::LIMIT)? {
+        Some(bytes) => T::parse(&bytes).map_err(|why| format!("{} {why}", folder.join(T::FILE).display())),
+        None => Ok(T::default()),
     }
 }
 
@@ -158,23 +202,25 @@ mod tests {
 
     use super::*;
 
+    const FILE: &str = TrustState::FILE;
+
     fn pin(n: u8) -> Pin {
         Pin { sha256: Sha256::from([n; 32]), path: "/bin/x".into(), since: "now".into(), approved: false }
     }
 
     fn put(folder: &Path, n: u8) -> Result<Option<Pin>, String> {
         let id = PluginId::new("Test", "Do").unwrap();
-        update(folder, |state| state.set("/plugins", &id, Some(pin(n))))
+        update(folder, |state: &mut TrustState| state.set("/plugins", &id, Some(pin(n))))
     }
 
     #[test]
     fn pins_are_kept_in_a_file_of_our_own() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("a/b");
-        assert_eq!(load(&folder).unwrap(), TrustState::default());
+        assert_eq!(load::<TrustState>(&folder).unwrap(), TrustState::default());
         assert_eq!(put(&folder, 1).unwrap(), None);
         assert_eq!(put(&folder, 2).unwrap(), Some(pin(1)));
-        assert_eq!(load(&folder).unwrap().pins("/plugins").count(), 1);
+        assert_eq!(load::<TrustState>(&folder).unwrap().pins("/plugins").count(), 1);
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&folder), mode(&folder.join(FILE))), (0o700, 0o600));
         let names: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -188,7 +234,7 @@ mod tests {
         put(folder, 1).unwrap();
         let whole = std::fs::read(&file).unwrap();
         let refused = |why: &str| {
-            for answer in [load(folder).map(drop), put(folder, 2).map(drop)] {
+            for answer in [load::<TrustState>(folder).map(drop), put(folder, 2).map(drop)] {
                 let error = answer.unwrap_err();
                 assert!(error.contains("trust.json") && error.contains(why), "{error}");
             }

@@ -75,7 +75,7 @@ async fn pinned(options: &Builder, id: &PluginId, shown: &Executable) -> Result<
         approved: false,
     });
     let work = move || {
-        if let Some(pin) = store::load(&folder)?.of(&directory, &id) {
+        if let Some(pin) = store::load::<TrustState>(&folder)?.of(&directory, &id) {
             return Ok(Some((pin.clone(), false)));
         }
         let Some(first) = first else { return Ok(None) };

@@ -140,6 +140,7 @@ impl Registry {
     async fn put_beside(&self, id: &PluginId, directory: &Path, source: &Path, how: Upgrade) -> Result<Version, Fault> {
         let (at, source, id) = (directory.to_owned(), source.to_owned(), id.clone());
         let keys = self.keys(how.allow_unsigned).await?;
+        let records = self.records(directory);
         let work = move || {
             let source = install::survey(&at, &source, &keys)?;
             let version = source.manifest.version.clone();
@@ -153,8 +154,8 @@ impl Registry {
             match install::is_there(&at, &source) {
                 Some(false) => plan::install(&found, &id, &version, Some(false)).map(drop)?,
                 Some(true) => {}
-                None if how.dry_run => {}
-                None => install::install(&at, source)?,
+                None if how.dry_run => records.check(&source.noted())?,
+                None => install::install(&at, source, &records)?,
             }
             Ok(version)
         };

@@ -91,6 +91,7 @@ fn running(found: &ProcessFindings, name: &str) -> Finding {
         State::Stopped if found.is_asleep => {
             Warning("it was stopped because nobody called it: a call starts it".into())
         }
+        State::Denied => Broken(format!("it may not run{why}"), does("trust show")),
         State::Failed if is_without_host(found) => Broken(format!("it cannot be started{why}"), Some(DOCTOR.into())),
         State::Failed => Broken(format!("it was given up{why}"), does("logs")),
         State::Backoff => {

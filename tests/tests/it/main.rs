@@ -23,6 +23,8 @@
 //! | 100 SIGKILLs of the daemon with 20 plugins; whoever got their numbers; a daemon that stands still for 30 s | `daemon::outlived::*` |
 //! | 50 hot upgrades at 2,000 calls a second | `supervision::upgrades::no_call_fails_while_new_versions_take_over` |
 //! | 500 injected errors of system calls; killed at every one | `injected::*`, `killed::*` |
+//! | a full disk, and one that fails, at every write of an installation, an upgrade, a removal | `disk::*` |
+//! | of 341 evil archives no byte outside the staging folder | `evil_packages::*` |
 //! | two registries of one directory | `supervision::leases::*` |
 //! | the same over HTTP as over frames | `transports::everything_holds_over_http_too` |
 //! | a body is read where it was written; a thousand need few segments; a killed side leaves none | `segments::*` |
@@ -30,6 +32,7 @@
 //! | streams of an interface, both ways, over frames and HTTP; one that was cut off is an error | `typed_streams::*` |
 //! | a package is verified before anything of it is written, runs nothing, installs, upgrades and rolls back | `packages::*`, and `evil::*`, `mutated::*` of the package `goplug-package` |
 //! | a shared object in Rust, C and Go: each label, a deadline, a cancel, a crash that nobody else notices, memory back | `shared_objects::*` |
+//! | 0 programs run of a package that are not what was installed, of 2,000 starts while somebody swaps them | `packages::verified::*` |
 //! | compile errors of interfaces are readable | `compile_errors::*` |
 //! | the demo | `demo::*` |
 //! | every example runs | `examples::*` |
@@ -41,11 +44,14 @@
 
 mod bodies;
 mod calls;
+mod changes;
 mod cli;
 mod compile_errors;
 mod daemon;
 mod demo;
 mod discovery;
+mod disk;
+mod evil_packages;
 mod examples;
 mod figures;
 mod hostile;

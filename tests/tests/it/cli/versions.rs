@@ -17,11 +17,11 @@ pub(super) fn program(path: &Path, text: &str) {
 
 /// Three versions of a plugin without a process, and two of one that runs, below a folder that is not looked at.
 fn sources(dir: &PluginDir) -> Vec<Process> {
-    for (version, more) in [("1.0.0", ""), ("1.1.0", r#","idle_stop":"1h""#), ("2.0.0", r#","idle_stop":"2h""#)] {
+    for (version, more) in [("1.0.0", ""), ("1.1.0", r#","idle_stop":"1h""#), ("2.0.0", r#","lazy_load":true"#)] {
         let folder = dir.join(&format!(".sources/{version}"));
         std::fs::create_dir_all(&folder).unwrap();
         let text = format!(
-            r#"{{"name":"do","namespace":"test","version":"{version}","wire":"v0","lazy_load":true,"source":{{"mode":"local_exec","path":"do"}}{more}}}"#
+            r#"{{"name":"do","namespace":"test","version":"{version}","source":{{"mode":"remote_git","path":"https://example.org/do.git"}}{more}}}"#
         );
         std::fs::write(folder.join("plugin.json"), text).unwrap();
         program(&folder.join("do"), version);
