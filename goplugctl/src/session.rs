@@ -188,8 +188,20 @@ impl Session {
     /// Asks a question before something that cannot be undone; without a person at the terminal, or with `--yes`, the
     /// answer is yes.
     pub(crate) async fn confirm(&mut self, question: &str) -> Result<bool, Failure> {
-        if self.yes || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        self.ask(question, true).await
+    }
+
+    /// As [`Session::confirm`], but without a person at the terminal the answer is no.
+    pub(crate) async fn consents(&mut self, question: &str) -> Result<bool, Failure> {
+        self.ask(question, false).await
+    }
+
+    async fn ask(&mut self, question: &str, alone: bool) -> Result<bool, Failure> {
+        if self.yes {
             return Ok(true);
+        }
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Ok(alone);
         }
         self.say(&format!("{question} [y/N] "));
         let mut line = String::new();

@@ -8,8 +8,8 @@ use goplug_pconf_schema::{Code, Fault, PluginId};
 use crate::discovery::version::shelf as shelf_of;
 use crate::host::{self, Adopted};
 use crate::registry::{Known, Registry, runs};
-use crate::versions::{self, Current, Then, Turn};
 use crate::trust::Records;
+use crate::versions::{self, Current, Then, Turn};
 use crate::{Install, install, program};
 
 impl Registry {

@@ -18,6 +18,7 @@ pub(crate) mod own;
 pub(crate) mod pack;
 mod ping;
 mod process;
+mod source;
 mod standing;
 mod trust;
 mod versions;

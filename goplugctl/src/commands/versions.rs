@@ -14,13 +14,26 @@ use crate::output::{Style, escape};
 use crate::session::Session;
 use crate::target::{Against, Upgrade};
 
+use super::source::source;
+
 pub(super) async fn upgrade(session: &mut Session, args: &UpgradeArgs) -> Result<(), Failure> {
     let what = |plugin: &str| format!("cannot upgrade `{plugin}`");
     let plugin = session.one(&what(&args.plugin), &args.plugin).await?;
     let failed = |fault: Fault| failed(what(plugin.as_str()), fault, &plugin);
-    let source = args.source.as_deref().map(absolute).transpose().map_err(failed)?;
-    let UpgradeArgs { rollback_on, downgrade, allow_unsigned, dry_run, .. } = *args;
-    let how = Upgrade { source: source.as_deref(), rollback_on, downgrade, allow_unsigned, dry_run };
+    let source = match &args.source {
+        Some(named) => {
+            let fetched = source(session, named, &args.how, args.dry_run).await;
+            Some(fetched.map_err(|fault| Failure::new(what(plugin.as_str()), fault))?)
+        }
+        None => None,
+    };
+    if let Some(would_build) = source.as_ref().and_then(|source| source.would_build.as_ref()) {
+        return would_build.show(session);
+    }
+    let allow_unsigned = source.as_ref().map_or(args.how.allow_unsigned, |source| source.allow_unsigned);
+    let UpgradeArgs { rollback_on, downgrade, dry_run, .. } = *args;
+    let path = source.as_ref().map(|source| source.path.as_path());
+    let how = Upgrade { source: path, rollback_on, downgrade, allow_unsigned, dry_run };
     let done = session.target.upgrade(&plugin, how).await.map_err(failed)?;
     show(session, &done)
 }

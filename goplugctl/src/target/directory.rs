@@ -12,12 +12,12 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use goplug_pconf_schema::admin::{
     Activation, CallbackList, DaemonStatus, Diff, Installation, LogEntry, MethodList, Notification, Ping, Pinned,
-    PluginDetail, PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, TrustedKey,
+    PluginDetail, PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, State, Trust, TrustEntry, TrustedKey,
     Unloaded, Upgraded, Why,
 };
 use goplug_pconf_schema::wire::event::Position;
-use goplug_pconf_schema::{Code, Fault, PluginId, Sha256, printable};
-use goplug_registry::{CallOptions, Events, Registry, Wait};
+use goplug_pconf_schema::{Code, Fault, Locator, PluginId, Sha256, printable};
+use goplug_registry::{CallOptions, Events, Fetch, Fetched, Progress, Registry, Wait};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::{Against, Answer, Awaited, Call, Change, Install, Items, Target, Unload, Upgrade};
@@ -62,6 +62,26 @@ impl Directory {
         Ok(Self { registry })
     }
 
+    /// Fetches what can be installed here, or by the daemon of this directory.
+    pub(crate) async fn fetch(
+        &self,
+        source: &Locator,
+        how: Fetch,
+        told: impl Fn(Progress) + Send + Sync,
+    ) -> Result<Fetched, Fault> {
+        self.registry.fetch(source, how, told).await
+    }
+
+    /// Builds what was fetched, if there is something to build.
+    pub(crate) async fn build(
+        &self,
+        fetched: Fetched,
+        within: Duration,
+        told: impl Fn(Progress) + Send + Sync,
+    ) -> Result<Fetched, Fault> {
+        self.registry.build(fetched, within, told).await
+    }
+
     /// The target on a registry that somebody else opened.
     pub(crate) fn on(registry: Registry) -> Self {
         Self { registry }
@@ -89,6 +109,16 @@ impl Directory {
         match self.registry.inspect(plugin.as_str()).await?.active {
             Some(false) => Ok(()),
             Some(true) | None => self.loaded(plugin).await,
+        }
+    }
+
+    /// As [`Directory::adopted`]; one that has no process gets none.
+    async fn adopted_if_it_runs(&self, plugin: &PluginId) {
+        let shown = self.registry.inspect(plugin.as_str()).await;
+        let is_down = |state: State| matches!(state, State::Stopped | State::Failed | State::Disabled | State::Denied);
+        if !shown.is_ok_and(|detail| is_down(detail.summary.state)) {
+            // Whatever keeps it from being taken over is told by what follows.
+            _ = self.adopted(plugin).await;
         }
     }
 
@@ -184,7 +214,7 @@ impl Target for Directory {
 
     fn upgrade<'a>(&'a self, plugin: &'a PluginId, how: Upgrade<'a>) -> Answer<'a, Upgraded> {
         async move {
-            _ = self.adopted(plugin).await;
+            self.adopted_if_it_runs(plugin).await;
             let Upgrade { source, rollback_on, downgrade, allow_unsigned, dry_run } = how;
             let how = goplug_registry::Upgrade { rollback_on, downgrade, allow_unsigned, dry_run };
             self.registry.upgrade(plugin.as_str(), source, how).await
@@ -206,7 +236,7 @@ impl Target for Directory {
 
     fn diff<'a>(&'a self, plugin: &'a PluginId, against: Against<'a>) -> Answer<'a, Diff> {
         async move {
-            _ = self.adopted(plugin).await;
+            self.adopted_if_it_runs(plugin).await;
             let against = match against {
                 Against::Newest => goplug_registry::Against::Newest,
                 Against::Version(version) => goplug_registry::Against::Version(version.to_owned()),

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use goplug_pconf_schema::{Code, Fault, Known, KnownVersion, MAX_KNOWN_VERSIONS, PackageState, PluginId, Reason, Sha256};
+use goplug_pconf_schema::{
+    Code, Fault, Known, KnownVersion, MAX_KNOWN_VERSIONS, PackageState, PluginId, Reason, Sha256,
+};
 use semver::Version;
 
 use super::store;

@@ -131,8 +131,8 @@ fn look(records: &Records, digests: Arc<Digests>, installed: &Installed) -> Resu
         let text = format!("its {CONTENTS_NAME} has sha256 {}, installed was {}", short(&found), short(&expected));
         return Err(altered(&text));
     }
-    let contents = Contents::parse(&text)
-        .map_err(|problems| altered(&format!("its {CONTENTS_NAME} {}", problems.join("; "))))?;
+    let contents =
+        Contents::parse(&text).map_err(|problems| altered(&format!("its {CONTENTS_NAME} {}", problems.join("; "))))?;
     let is_it = contents.id().is_ok_and(|id| id == manifest.id) && contents.version == manifest.version;
     if !is_it {
         return Err(altered(&format!("its {CONTENTS_NAME} is that of another version")));
@@ -158,12 +158,7 @@ fn check_manifest(folder: &OwnedFd, contents: &Contents, manifest: &Manifest) ->
 }
 
 /// Reads every file, unless all are as they were when they were read last.
-fn compare(
-    folder: &OwnedFd,
-    contents: &Contents,
-    expected: Sha256,
-    digests: &Digests,
-) -> Result<Arc<[Stamp]>, Fault> {
+fn compare(folder: &OwnedFd, contents: &Contents, expected: Sha256, digests: &Digests) -> Result<Arc<[Stamp]>, Fault> {
     if let Some(stamps) = digests.package(&expected) {
         let same = |(file, stamp): (&PackedFile, &Stamp)| stamp_at(folder, &file.path).as_ref() == Some(stamp);
         if contents.files.len() == stamps.len() && contents.files.iter().zip(stamps.iter()).all(same) {

@@ -33,6 +33,7 @@
 //! | a package is verified before anything of it is written, runs nothing, installs, upgrades and rolls back | `packages::*`, and `evil::*`, `mutated::*` of the package `goplug-package` |
 //! | a shared object in Rust, C and Go: each label, a deadline, a cancel, a crash that nobody else notices, memory back | `shared_objects::*` |
 //! | 0 programs run of a package that are not what was installed, of 2,000 starts while somebody swaps them | `packages::verified::*` |
+//! | plugins from an address or a repository install, run, upgrade, roll back; what is wrong with one leaves nothing | `sources::*` |
 //! | compile errors of interfaces are readable | `compile_errors::*` |
 //! | the demo | `demo::*` |
 //! | every example runs | `examples::*` |
@@ -68,6 +69,7 @@ mod open_files;
 mod packages;
 mod segments;
 mod shared_objects;
+mod sources;
 mod supervision;
 mod support;
 mod transports;

@@ -21,7 +21,7 @@ fn sources(dir: &PluginDir) -> Vec<Process> {
         let folder = dir.join(&format!(".sources/{version}"));
         std::fs::create_dir_all(&folder).unwrap();
         let text = format!(
-            r#"{{"name":"do","namespace":"test","version":"{version}","source":{{"mode":"remote_git","path":"https://example.org/do.git"}}{more}}}"#
+            r#"{{"name":"do","namespace":"test","version":"{version}","wire":"v0","source":{{"mode":"local_exec","path":"do"}}{more}}}"#
         );
         std::fs::write(folder.join("plugin.json"), text).unwrap();
         program(&folder.join("do"), version);
