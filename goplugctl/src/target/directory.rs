@@ -12,8 +12,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use goplug_pconf_schema::admin::{
     Activation, CallbackList, DaemonStatus, Diff, Installation, LogEntry, MethodList, Notification, Ping, Pinned,
-    PluginDetail, PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, TrustedKey,
-    Unloaded, Upgraded, Why,
+    PluginDetail, PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, State, Trust, TrustEntry,
+    TrustedKey, Unloaded, Upgraded, Why,
 };
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Code, Fault, Locator, PluginId, Sha256, printable};
@@ -98,6 +98,16 @@ impl Directory {
         match self.registry.inspect(plugin.as_str()).await?.active {
             Some(false) => Ok(()),
             Some(true) | None => self.loaded(plugin).await,
+        }
+    }
+
+    /// As [`Directory::adopted`]; one that has no process gets none.
+    async fn adopted_if_it_runs(&self, plugin: &PluginId) {
+        let shown = self.registry.inspect(plugin.as_str()).await;
+        let is_down = |state: State| matches!(state, State::Stopped | State::Failed | State::Disabled | State::Denied);
+        if !shown.is_ok_and(|detail| is_down(detail.summary.state)) {
+            // Whatever keeps it from being taken over is told by what follows.
+            _ = self.adopted(plugin).await;
         }
     }
 
@@ -227,7 +237,7 @@ impl Target for Directory {
 
     fn upgrade<'a>(&'a self, plugin: &'a PluginId, how: Upgrade<'a>) -> Answer<'a, Upgraded> {
         async move {
-            _ = self.adopted(plugin).await;
+            self.adopted_if_it_runs(plugin).await;
             let Upgrade { source, rollback_on, downgrade, allow_unsigned, dry_run } = how;
             let how = goplug_registry::Upgrade { rollback_on, downgrade, allow_unsigned, dry_run };
             self.registry.upgrade(plugin.as_str(), source, how).await
@@ -249,7 +259,7 @@ impl Target for Directory {
 
     fn diff<'a>(&'a self, plugin: &'a PluginId, against: Against<'a>) -> Answer<'a, Diff> {
         async move {
-            _ = self.adopted(plugin).await;
+            self.adopted_if_it_runs(plugin).await;
             let against = match against {
                 Against::Newest => goplug_registry::Against::Newest,
                 Against::Version(version) => goplug_registry::Against::Version(version.to_owned()),

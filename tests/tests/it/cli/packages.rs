@@ -11,10 +11,10 @@ fn sources(dir: &PluginDir) -> Vec<Process> {
         let folder = dir.join(&format!(".sources/{version}"));
         std::fs::create_dir_all(folder.join("data")).unwrap();
         let text = format!(
-            r#"{{"name":"do","namespace":"test","version":"{version}","source":{{"mode":"local_so","path":"do.so"}}}}"#
+            r#"{{"name":"do","namespace":"test","version":"{version}","wire":"v0","source":{{"mode":"local_exec","path":"do"}}}}"#
         );
         std::fs::write(folder.join("plugin.json"), text).unwrap();
-        std::fs::write(folder.join("do.so"), version).unwrap();
+        super::versions::program(&folder.join("do"), version);
         std::fs::write(folder.join("data/words"), "one two").unwrap();
     }
     std::fs::create_dir_all(dir.join(".sources/broken")).unwrap();
