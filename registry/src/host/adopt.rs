@@ -99,15 +99,16 @@ pub(crate) async fn silent(
     });
     for record in listed.await.map_err(|error| Fault::new(Code::Internal, error.to_string()))?? {
         let is_silent = |fault: &Fault| fault.code == Code::Unavailable;
-        match Talk::connect(&control_path(folder, &record.instance)).await {
+        let nobody_answers = match Talk::connect(&control_path(folder, &record.instance)).await {
             // Another process than the record's is none of it.
-            Ok(mut talk) if proven(&record, &talk).is_ok() => {
-                if talk.ask(&Request::Status, HOST_LIMIT).await.as_ref().is_err_and(is_silent) {
-                    return Ok(Some(record));
-                }
+            Ok(mut talk) => {
+                let proven = proven(&record, &talk).is_ok();
+                proven && talk.ask(&Request::Status, HOST_LIMIT).await.as_ref().is_err_and(is_silent)
             }
-            Err(fault) if is_silent(&fault) => return Ok(Some(record)),
-            _ => {}
+            Err(fault) => is_silent(&fault),
+        };
+        if nobody_answers {
+            return Ok(Some(record));
         }
     }
     Ok(None)
