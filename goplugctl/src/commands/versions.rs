@@ -28,7 +28,7 @@ pub(super) async fn upgrade(session: &mut Session, args: &UpgradeArgs) -> Result
         None => None,
     };
     if let Some(would_build) = source.as_ref().and_then(|source| source.would_build.as_ref()) {
-        return would_build.show(session);
+        return would_build.show(&mut session.out, "installed");
     }
     let allow_unsigned = source.as_ref().map_or(args.how.allow_unsigned, |source| source.allow_unsigned);
     let UpgradeArgs { rollback_on, downgrade, dry_run, .. } = *args;

@@ -21,7 +21,7 @@ pub(crate) use goplug_registry::Install;
 
 pub(crate) use choose::{Place, choose, default_sockets};
 pub(crate) use daemon::Daemon;
-pub(crate) use directory::Directory;
+pub(crate) use directory::{Directory, Nowhere};
 
 /// What a target's answer looks like while it is awaited.
 pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, Fault>>;

@@ -99,15 +99,13 @@ pub(crate) async fn silent(
     });
     for record in listed.await.map_err(|error| Fault::new(Code::Internal, error.to_string()))?? {
         let is_silent = |fault: &Fault| fault.code == Code::Unavailable;
-        let nobody_answers = match Talk::connect(&control_path(folder, &record.instance)).await {
+        let told = match Talk::connect(&control_path(folder, &record.instance)).await {
+            Ok(mut talk) if proven(&record, &talk).is_ok() => talk.ask(&Request::Status, HOST_LIMIT).await.map(drop),
             // Another process than the record's is none of it.
-            Ok(mut talk) => {
-                let proven = proven(&record, &talk).is_ok();
-                proven && talk.ask(&Request::Status, HOST_LIMIT).await.as_ref().is_err_and(is_silent)
-            }
-            Err(fault) => is_silent(&fault),
+            Ok(_) => Ok(()),
+            Err(fault) => Err(fault),
         };
-        if nobody_answers {
+        if told.as_ref().is_err_and(is_silent) {
             return Ok(Some(record));
         }
     }

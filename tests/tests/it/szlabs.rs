@@ -7,12 +7,7 @@ use goplug_tests::PluginDir;
 
 use crate::support::{Ran, goplugctl};
 
-/// Of `DIR`, the folder.
-const NO_SO: &str = "shared object DIR/none.so does not exist";
 const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/szlabs.md");
-
-/// Their text, a manifest of which it is said, and the problems that are told instead, each with its place.
-type Case = (&'static str, String, &'static [(&'static str, &'static str)]);
 
 /// The folder of a plugin `do`, with this manifest and these files.
 fn folder(dir: &PluginDir, manifest: &str, files: &[&str]) -> String {
@@ -29,26 +24,30 @@ fn said(ran: &Ran) -> String {
     format!("{}{}", ran.out, ran.err)
 }
 
+/// Problems, each with its place.
+type Expected<'a> = &'a [(&'a str, &'a str)];
+
 /// Each text of the chain, what it is said of, and the problems that are told instead, with their places.
 #[test]
 fn each_check_of_the_chain_has_its_counterpart() {
     let source = r#""source":{"mode":"local_so","path":"none.so"}"#;
-    let cases: [Case; 9] = [
+    let so = "shared object DIR/none.so does not exist";
+    let cases: [(&str, String, Expected<'_>); 9] = [
         ("JSON error", r#"{"name": "do","#.to_owned(), &[("1:15", "the file ends before the object does")]),
         (
             "missing plugin name",
             format!(r#"{{"version":"1.0.0",{source}}}"#),
-            &[("1:1", "`name` is missing: it is the name of the plugin's folder"), ("1:55", NO_SO)],
+            &[("1:1", "`name` is missing: it is the name of the plugin's folder"), ("1:55", so)],
         ),
         (
             "SemVer error",
             format!("{{\"name\":\"do\",\n \"version\":\"1.0\",{source}}}"),
-            &[("2:12", "`version` `1.0` is no SemVer version"), ("2:53", NO_SO)],
+            &[("2:12", "`version` `1.0` is no SemVer version"), ("2:53", so)],
         ),
         (
             "SemVer error",
             format!("{{\"name\":\"do\",\n \"version\":\"v1.2.3\",{source}}}"),
-            &[("2:12", "write `1.2.3`"), ("2:56", NO_SO)],
+            &[("2:12", "write `1.2.3`"), ("2:56", so)],
         ),
         (
             "plugin source missing",
@@ -69,7 +68,7 @@ fn each_check_of_the_chain_has_its_counterpart() {
         (
             "plugin so file %s is not existing",
             format!(r#"{{"name":"do","version":"1.0.0",{source}}}"#),
-            &[("1:67", NO_SO)],
+            &[("1:67", so)],
         ),
         (
             "%s.so file is missing",
@@ -83,7 +82,7 @@ fn each_check_of_the_chain_has_its_counterpart() {
                 ("1:1", "`name` is missing"),
                 ("1:12", "`version` `one` is no SemVer version"),
                 ("2:16", "`maintainers` must be an array, found the number 7"),
-                ("3:37", NO_SO),
+                ("3:37", so),
             ],
         ),
     ];
