@@ -6,6 +6,7 @@ use goplug_pconf_schema::{Code, Fault, PluginRef, Reason};
 use crate::args::{InstallArgs, Plugins, RemoveArgs};
 use crate::failure::Failure;
 use crate::output::escape;
+use crate::progress::Line;
 use crate::session::Session;
 use crate::target::{Change, Install};
 
@@ -19,10 +20,11 @@ pub(super) async fn install(session: &mut Session, args: &InstallArgs) -> Result
     let source = fetched.map_err(|fault| refused(&what, fault, &named, is_there))?;
     let failed = |fault: Fault| refused(&what, fault, &named, is_there && !source.is_fetched);
     if let Some(would_build) = &source.would_build {
-        return would_build.show(session);
+        return would_build.show(&mut session.out, "installed");
     }
     let how = Install { allow_unsigned: source.allow_unsigned, dry_run: args.dry_run };
-    let answer = session.target.install(&source.path, how).await.map_err(failed)?;
+    let installing = session.target.install(&source.path, how);
+    let answer = Line::new(session.out.is_quiet()).during("installing", installing).await.map_err(failed)?;
     let names = vec![answer.plugin.to_string()];
     if let (Some(note), false, false) = (&answer.note, answer.current, args.dry_run) {
         // Else it would be looked for in vain.

@@ -32,8 +32,8 @@
 //! | streams of an interface, both ways, over frames and HTTP; one that was cut off is an error | `typed_streams::*` |
 //! | a package is verified before anything of it is written, runs nothing, installs, upgrades and rolls back | `packages::*`, and `evil::*`, `mutated::*` of the package `goplug-package` |
 //! | a shared object in Rust, C and Go: each label, a deadline, a cancel, a crash that nobody else notices, memory back | `shared_objects::*` |
-//! | 0 programs run of a package that are not what was installed, of 2,000 starts while somebody swaps them | `packages::verified::*` |
 //! | plugins from an address or a repository install, run, upgrade, roll back; what is wrong with one leaves nothing | `sources::*` |
+//! | 0 programs run of a package that are not what was installed, of 2,000 starts while somebody swaps them | `packages::verified::*` |
 //! | compile errors of interfaces are readable | `compile_errors::*` |
 //! | the demo | `demo::*` |
 //! | every example runs | `examples::*` |
@@ -72,6 +72,7 @@ mod shared_objects;
 mod sources;
 mod supervision;
 mod support;
+mod szlabs;
 mod transports;
 mod trust;
 mod typed_streams;
