@@ -65,7 +65,9 @@ pub(crate) fn spawn(spec: &HostSpec) -> Result<Spawned, Fault> {
     command.arg(&spec.workdir).arg(&spec.program).args(&spec.args);
     command.env_clear().envs(&spec.env).process_group(0);
     let program = match spec.opened {
-        true => Stdio::from(rustix::io::dup(rustix::stdio::stderr()).map_err(|error| failed("pass the program on", error.into()))?),
+        true => Stdio::from(
+            rustix::io::dup(rustix::stdio::stderr()).map_err(|error| failed("pass the program on", error.into()))?,
+        ),
         false => Stdio::null(),
     };
     command.stdin(program).stdout(stdout_end).stderr(stderr_end);

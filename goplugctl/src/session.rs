@@ -185,6 +185,14 @@ impl Session {
         self.worst
     }
 
+    /// Asks a question that only a person can answer: `None` when there is none at the terminal. With `--yes` the answer is yes.
+    pub(crate) async fn ask(&mut self, question: &str) -> Result<Option<bool>, Failure> {
+        match self.yes || io::stdin().is_terminal() && io::stderr().is_terminal() {
+            true => self.confirm(question).await.map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// Asks a question before something that cannot be undone; without a person at the terminal, or with `--yes`, the
     /// answer is yes.
     pub(crate) async fn confirm(&mut self, question: &str) -> Result<bool, Failure> {

@@ -10,6 +10,7 @@ pub mod admin;
 mod checked;
 pub mod contents;
 mod desired;
+pub mod grants;
 mod id;
 pub mod manifest;
 mod packages;
@@ -25,6 +26,7 @@ pub mod wire;
 
 pub use contents::Contents;
 pub use desired::{Desired, DesiredState, MAX_DESIRED_BYTES};
+pub use grants::{Grant, Permissions};
 pub use id::{MAX_NAME_BYTES, NameError, PluginId, check_call_name, printable, push_printable};
 pub use manifest::Manifest;
 pub use packages::{Known, KnownVersion, MAX_KNOWN_VERSIONS, MAX_PACKAGES_BYTES, PackageState};

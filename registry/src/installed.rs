@@ -8,8 +8,8 @@ use goplug_pconf_schema::{Code, Fault, PluginId};
 use crate::discovery::version::shelf as shelf_of;
 use crate::host::{self, Adopted};
 use crate::registry::{Known, Registry, runs};
-use crate::versions::{self, Current, Then, Turn};
 use crate::trust::Records;
+use crate::versions::{self, Current, Then, Turn};
 use crate::{Install, install, program};
 
 impl Registry {
@@ -20,8 +20,8 @@ impl Registry {
     ///
     /// # Errors
     /// `invalid_argument` with every problem, `too_large`, `not_found` for what cannot be installed; `denied` for a package that
-    /// no trusted key signed; `conflict` when that
-    /// version is installed already; `denied`, `overloaded` or `internal` when the system refuses; as an upgrade when the new
+    /// no trusted key signed, and for permissions that nobody has granted ([`crate::Reason::NotGranted`]); `conflict` when that
+    /// version is installed already, or was with other content; `denied`, `overloaded` or `internal` when the system refuses; as an upgrade when the new
     /// version does not come up: it is installed then, and the one before stays the current one.
     ///
     /// # Cancel safety
@@ -36,21 +36,22 @@ impl Registry {
         self.check_place(&id, &directory)?;
         let at = directory.clone();
         let records = self.records(&directory);
-        let (source, records, shelf, then) = blocking(move || {
-            let (shelf, then) = install::plan(&at, &source, &records)?;
-            Ok((source, records, shelf, then))
+        let grant = (!how.dry_run).then(|| how.grant.clone());
+        let (source, records, shelf, then, asked) = blocking(move || {
+            let (shelf, then, asked) = install::plan(&at, &source, &records, grant.as_ref())?;
+            Ok((source, records, shelf, then, asked))
         })
         .await?;
         let note = match &then {
             Then::Beside(why) => Some(why.clone()),
             Then::Current => shelf.version().map(|before| format!("it follows {before}")),
         };
-        let answer = source.answer(&directory, then == Then::Current, note, how.dry_run);
+        let answer = source.answer(&directory, then == Then::Current, note, asked, how.dry_run);
         if how.dry_run {
             return Ok(answer);
         }
         let at = directory.clone();
-        blocking(move || install::install(&at, source, &records)).await?;
+        blocking(move || install::install(&at, source, &records, &how.grant)).await?;
         match (then, &shelf.current) {
             (Then::Beside(_), _) => self.rescan().await?,
             (Then::Current, Current::None) => {

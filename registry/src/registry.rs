@@ -597,8 +597,10 @@ impl Registry {
             Some(Known::Installed(plugin)) => no_process(&plugin),
             None => return Fault::new(Code::DeadlineExceeded, text),
         };
-        let is_final =
-            matches!(fault.reason, Some(Reason::Disabled | Reason::GivenUp | Reason::NoHost | Reason::Untrusted | Reason::Altered));
+        let is_final = matches!(
+            fault.reason,
+            Some(Reason::Disabled | Reason::GivenUp | Reason::NoHost | Reason::Untrusted | Reason::Altered)
+        );
         if !is_final {
             return Fault::new(Code::DeadlineExceeded, text);
         }

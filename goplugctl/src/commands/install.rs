@@ -1,8 +1,10 @@
 //! `install` and `remove`: folders in, folders out.
 
 use goplug_pconf_schema::admin::{Installation, Removal};
+use goplug_pconf_schema::grants::words;
 use goplug_pconf_schema::{Code, Fault, PluginRef, Reason};
 
+use super::grant;
 use crate::args::{InstallArgs, Plugins, RemoveArgs};
 use crate::failure::Failure;
 use crate::output::escape;
@@ -15,6 +17,10 @@ pub(super) async fn install(session: &mut Session, args: &InstallArgs) -> Result
         let source = escape(&args.source.display().to_string());
         let hint = match fault.code {
             _ if fault.reason == Some(Reason::Unsigned) => Some(format!("goplugctl install --allow-unsigned {source}")),
+            _ if fault.reason == Some(Reason::NotGranted) => grant::option(&fault).map(|option| {
+                let unsigned = if args.allow_unsigned { "--allow-unsigned " } else { "" };
+                format!("goplugctl install {unsigned}{option} {source}")
+            }),
             _ if fault.reason == Some(Reason::UntrustedKey) => Some("goplugctl trust add KEY".to_owned()),
             Code::InvalidArgument => Some(format!("goplugctl lint {source}")),
             Code::Conflict => Some("goplugctl list".to_owned()),
@@ -29,8 +35,15 @@ pub(super) async fn install(session: &mut Session, args: &InstallArgs) -> Result
     // A daemon may stand in another folder.
     let source = std::path::absolute(&args.source)
         .map_err(|error| failed(Fault::new(Code::InvalidArgument, error.to_string())))?;
-    let how = Install { allow_unsigned: args.allow_unsigned, dry_run: args.dry_run };
-    let answer = session.target.install(&source, how).await.map_err(failed)?;
+    let grant = args.grant.clone().unwrap_or_default();
+    let how = Install { allow_unsigned: args.allow_unsigned, grant, dry_run: args.dry_run };
+    let answer = match session.target.install(&source, how.clone()).await {
+        Ok(answer) => answer,
+        Err(fault) => match grant::ask(session, args.grant.as_ref(), &fault).await? {
+            Some(grant) => session.target.install(&source, Install { grant, ..how }).await.map_err(failed)?,
+            None => return Err(failed(fault)),
+        },
+    };
     let names = vec![answer.plugin.to_string()];
     if let (Some(note), false, false) = (&answer.note, answer.current, args.dry_run) {
         // Else it would be looked for in vain.
@@ -38,6 +51,7 @@ pub(super) async fn install(session: &mut Session, args: &InstallArgs) -> Result
         session.say(&format!("{plugin} {version} lies beside and is not current: {}\n", escape(note)));
     }
     if !args.dry_run {
+        grant::tell(session, answer.plugin.as_str(), &answer.asked);
         return Ok(session.out.changed(&[answer], true, &names)?);
     }
     let Installation { plugin, version, folder, files, bytes, .. } = &answer;
@@ -48,6 +62,8 @@ pub(super) async fn install(session: &mut Session, args: &InstallArgs) -> Result
     });
     let note = note.unwrap_or_default();
     let text = format!("{plugin} {version} would be installed in {folder}: {files} files, {bytes} bytes{note}\n");
+    let asked = escape(&words(&answer.asked).join(", "));
+    let text = if asked.is_empty() { text } else { format!("{text}it would have to be granted {asked}\n") };
     Ok(session.out.show(std::slice::from_ref(&answer), true, || names, |_, _| text)?)
 }
 

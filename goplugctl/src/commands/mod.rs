@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 mod events;
 pub(crate) mod execute;
 pub(crate) mod external;
+mod grant;
 mod inspect;
 mod install;
 mod life;

@@ -185,8 +185,8 @@ impl Target for Directory {
     fn upgrade<'a>(&'a self, plugin: &'a PluginId, how: Upgrade<'a>) -> Answer<'a, Upgraded> {
         async move {
             _ = self.adopted(plugin).await;
-            let Upgrade { source, rollback_on, downgrade, allow_unsigned, dry_run } = how;
-            let how = goplug_registry::Upgrade { rollback_on, downgrade, allow_unsigned, dry_run };
+            let Upgrade { source, rollback_on, downgrade, allow_unsigned, grant, dry_run } = how;
+            let how = goplug_registry::Upgrade { rollback_on, downgrade, allow_unsigned, grant, dry_run };
             self.registry.upgrade(plugin.as_str(), source, how).await
         }
         .boxed()

@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Executable;
-use crate::PluginId;
 use crate::manifest::{ManifestWire, SourceMode};
 use crate::wire::event::CallbackStatus;
 use crate::wire::fault::Reason;
 use crate::wire::hello::{CallbackInfo, InterfaceInfo, Limits, MethodInfo};
 use crate::wire::host::Stream;
 use crate::wire::life::HealthStatus;
+use crate::{Permissions, PluginId};
 
 /// Where a plugin is in its life. The original GoPlug's three are `stopped`, `discovered` and `loaded`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -365,6 +365,12 @@ pub struct Installation {
     /// Of a package: the trusted key that signed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<String>,
+    /// The permissions that it asks for.
+    #[serde(default, skip_serializing_if = "Permissions::is_empty")]
+    pub permissions: Permissions,
+    /// Those of them that had to be granted now.
+    #[serde(default, skip_serializing_if = "Permissions::is_empty")]
+    pub asked: Permissions,
     /// Whether it is the current version: else it lies beside that one.
     pub current: bool,
     /// For people: why it is not, or what became of the one before.

@@ -122,7 +122,12 @@ fn spawn(program: &Path, json: &[u8], opened: Option<File>) -> Result<(Guard, pi
     written.map_err(|error| failed("hand over a specification", error))?;
     let (reader, writer) = std::io::pipe().map_err(|error| failed("make a pipe", error))?;
     let mut command = Command::new(program);
-    command.arg0("goplug-host").env_clear().stdin(input).stdout(writer).stderr(opened.map_or_else(Stdio::null, Stdio::from));
+    command
+        .arg0("goplug-host")
+        .env_clear()
+        .stdin(input)
+        .stdout(writer)
+        .stderr(opened.map_or_else(Stdio::null, Stdio::from));
     let child = command.spawn().map_err(|error| {
         let code = if error.kind() == std::io::ErrorKind::PermissionDenied { Code::Denied } else { code_of(&error) };
         Fault::new(code, format!("cannot run {}: {error}", program.display()))

@@ -342,7 +342,12 @@ impl Task {
                 let hopeless = matches!(fault.code, Code::NotFound | Code::Denied | Code::InvalidArgument);
                 let after = match fault.reason {
                     Some(Reason::Altered) => {
-                        self.shared.events.record(EventKind::Untrusted, Some(&self.id), None, Some(fault.message.clone()));
+                        self.shared.events.record(
+                            EventKind::Untrusted,
+                            Some(&self.id),
+                            None,
+                            Some(fault.message.clone()),
+                        );
                         After::Deny
                     }
                     _ if hopeless => After::GiveUp,

@@ -119,6 +119,9 @@ impl Verified {
 fn look(records: &Records, digests: Arc<Digests>, installed: &Installed) -> Result<Option<Verified>, Fault> {
     let (manifest, folder) = (&installed.manifest, &installed.folder);
     let Some(known) = records.of(&manifest.id)? else { return Ok(None) };
+    if known.versions.is_empty() {
+        return Ok(None);
+    }
     let Some(known) = known.versions.get(&manifest.version) else {
         return Err(altered(&format!("version {} was put there, and not installed", manifest.version)));
     };
@@ -131,8 +134,8 @@ fn look(records: &Records, digests: Arc<Digests>, installed: &Installed) -> Resu
         let text = format!("its {CONTENTS_NAME} has sha256 {}, installed was {}", short(&found), short(&expected));
         return Err(altered(&text));
     }
-    let contents = Contents::parse(&text)
-        .map_err(|problems| altered(&format!("its {CONTENTS_NAME} {}", problems.join("; "))))?;
+    let contents =
+        Contents::parse(&text).map_err(|problems| altered(&format!("its {CONTENTS_NAME} {}", problems.join("; "))))?;
     let is_it = contents.id().is_ok_and(|id| id == manifest.id) && contents.version == manifest.version;
     if !is_it {
         return Err(altered(&format!("its {CONTENTS_NAME} is that of another version")));
@@ -158,12 +161,7 @@ fn check_manifest(folder: &OwnedFd, contents: &Contents, manifest: &Manifest) ->
 }
 
 /// Reads every file, unless all are as they were when they were read last.
-fn compare(
-    folder: &OwnedFd,
-    contents: &Contents,
-    expected: Sha256,
-    digests: &Digests,
-) -> Result<Arc<[Stamp]>, Fault> {
+fn compare(folder: &OwnedFd, contents: &Contents, expected: Sha256, digests: &Digests) -> Result<Arc<[Stamp]>, Fault> {
     if let Some(stamps) = digests.package(&expected) {
         let same = |(file, stamp): (&PackedFile, &Stamp)| stamp_at(folder, &file.path).as_ref() == Some(stamp);
         if contents.files.len() == stamps.len() && contents.files.iter().zip(stamps.iter()).all(same) {
