@@ -109,11 +109,11 @@ impl Folders<'_> {
 
     /// Folders are for everybody to read; they are synced when all that is in them is there.
     fn finish(self) -> Result<(), Fault> {
-        let inner = self.open.values().map(AsFd::as_fd);
-        for folder in inner.chain([self.root]) {
+        let inner = self.open.iter().map(|(path, folder)| (path.as_str(), folder.as_fd()));
+        for (path, folder) in inner.chain([("the folder of plugin.json", self.root)]) {
             rustix::fs::fchmod(folder, Mode::from_raw_mode(0o755))
                 .and_then(|()| rustix::fs::fsync(folder))
-                .map_err(|error| failed("sync a folder", &error.into()))?;
+                .map_err(|error| failed(&format!("sync {}", printable(path)), &error.into()))?;
         }
         Ok(())
     }

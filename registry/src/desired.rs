@@ -7,13 +7,14 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use goplug_pconf_schema::{DesiredState, MAX_DESIRED_BYTES};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 /// Our own folder in a plugin directory. Nothing in it is ever taken for a plugin.
 pub(crate) const OWN_FOLDER: &str = ".goplug";
@@ -85,8 +86,13 @@ pub(crate) fn update(
     let mode = Mode::RUSR | Mode::WUSR;
     let mut file = File::from(rustix::fs::openat(&folder, NEXT, flags, mode).map_err(failed("make", NEXT))?);
     let written = file.write_all(&state.to_json()).and_then(|()| file.sync_all());
-    written.map_err(|error| format!("cannot write {OWN_FOLDER}/{NEXT}: {error}"))?;
-    rustix::fs::renameat(&folder, NEXT, &folder, FILE).map_err(failed("put in place", FILE))?;
+    let placed = written
+        .map_err(|error| format!("cannot write {OWN_FOLDER}/{NEXT}: {error}"))
+        .and_then(|()| rustix::fs::renameat(&folder, NEXT, &folder, FILE).map_err(failed("put in place", FILE)));
+    if placed.is_err() {
+        _ = rustix::fs::unlinkat(&folder, NEXT, AtFlags::empty());
+    }
+    placed?;
     rustix::fs::fsync(&folder).map_err(failed("sync", OWN_FOLDER))?;
     Ok(bad)
 }
@@ -112,12 +118,7 @@ pub(crate) fn lock(file: &OwnedFd, operation: FlockOperation) -> Result<(), Stri
 /// Opens our own folder in `directory`, and makes it if it is not there.
 pub(crate) fn own_folder(directory: &Path) -> Result<OwnedFd, String> {
     let path = directory.join(OWN_FOLDER);
-    match rustix::fs::mkdirat(CWD, &path, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(failed("make", OWN_FOLDER)(error)),
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let folder = rustix::fs::open(&path, flags, Mode::empty()).map_err(failed("open", OWN_FOLDER))?;
+    let (folder, _) = open_or_make(CWD, &path, Mode::RWXU).map_err(failed("open or make", OWN_FOLDER))?;
     let status = rustix::fs::fstat(folder.as_fd()).map_err(failed("look at", OWN_FOLDER))?;
     let us = rustix::process::geteuid().as_raw();
     if (status.st_uid != us && status.st_uid != 0) || status.st_mode & 0o022 != 0 {
@@ -126,8 +127,26 @@ pub(crate) fn own_folder(directory: &Path) -> Result<OwnedFd, String> {
     Ok(folder)
 }
 
+/// Opens a folder, and makes it if it is not there: a full disk hinders nobody who needs nothing of it. The second: whether it
+/// may be new.
+pub(crate) fn open_or_make<N: Arg + Copy>(at: BorrowedFd<'_>, name: N, mode: Mode) -> Result<(OwnedFd, bool), Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = || rustix::fs::openat(at, name, flags, Mode::empty());
+    match open() {
+        Err(Errno::NOENT) => {}
+        opened => return Ok((opened?, false)),
+    }
+    match rustix::fs::mkdirat(at, name, mode) {
+        Ok(()) | Err(Errno::EXIST) => Ok((open()?, true)),
+        Err(error) => Err(error),
+    }
+}
+
 fn failed(what: &'static str, name: &'static str) -> impl Fn(Errno) -> String {
-    move |error| format!("cannot {what} {name}: {error}")
+    move |error| match name {
+        OWN_FOLDER => format!("cannot {what} {name}: {error}"),
+        _ => format!("cannot {what} {OWN_FOLDER}/{name}: {error}"),
+    }
 }
 
 #[cfg(test)]

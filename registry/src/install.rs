@@ -206,14 +206,17 @@ pub(crate) fn parent_of(
             namespace => namespace_folder(root, directory, namespace)?,
         };
         match work(&parent) {
-            Ok(()) => return rustix::fs::fsync(&parent).map_err(failed("sync the plugin directory")),
+            Ok(()) => {
+                let above = directory.join(id.namespace());
+                return rustix::fs::fsync(&parent).map_err(failed(&format!("sync {}", show(&above))));
+            }
             // Somebody removed the namespace's folder as an empty one.
             Err(Errno::NOENT) => {}
             Err(Errno::EXIST | Errno::NOTEMPTY) => {
                 let text = format!("{} is there already", show(&directory.join(place(id))));
                 return Err(Fault::new(Code::Conflict, text));
             }
-            Err(error) => return Err(failed("put the plugin in its place")(error)),
+            Err(error) => return Err(failed(&format!("put {} in its place", show(&directory.join(place(id)))))(error)),
         }
     }
     Err(Fault::new(Code::Conflict, format!("the folder of namespace `{}` is removed again and again", id.namespace())))
@@ -224,7 +227,7 @@ fn namespace_folder(root: &OwnedFd, directory: &Path, namespace: &str) -> Result
     if let Err(error) = made.as_ref()
         && *error != Errno::EXIST
     {
-        return Err(failed("make the folder of the namespace")(*error));
+        return Err(failed(&format!("make {}", show(&directory.join(namespace))))(*error));
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = rustix::fs::openat(root, namespace, flags, Mode::empty()).map_err(|error| {
@@ -235,8 +238,9 @@ fn namespace_folder(root: &OwnedFd, directory: &Path, namespace: &str) -> Result
         )
     })?;
     if made.is_ok() {
-        rustix::fs::fchmod(&folder, Mode::from_raw_mode(0o755)).map_err(failed("open the folder of the namespace"))?;
-        rustix::fs::fsync(root).map_err(failed("sync the plugin directory"))?;
+        let shown = show(&directory.join(namespace));
+        rustix::fs::fchmod(&folder, Mode::from_raw_mode(0o755)).map_err(failed(&format!("set the mode of {shown}")))?;
+        rustix::fs::fsync(root).map_err(failed(&format!("sync {}", show(directory))))?;
     }
     Ok(folder)
 }
@@ -260,20 +264,22 @@ pub(crate) fn remove(directory: &Path, id: &PluginId, at: &Path, records: &Recor
     let away = staging::fresh_name()?;
     rustix::fs::renameat(parent, name, staging.handle(), &away).map_err(|error| match error {
         Errno::NOENT => Fault::new(Code::NotFound, format!("{} is not there any more", show(at))),
-        error => failed("take its folder out")(error),
+        error => failed(&format!("take {} out", show(at)))(error),
     })?;
-    rustix::fs::fsync(parent).map_err(failed("sync the plugin directory"))?;
+    let synced = rustix::fs::fsync(parent).map_err(failed(&format!("sync the folder of {}", show(at))));
     // It is out; what follows only tidies up, and the next one does it if we cannot.
     staging.remove(&away);
     if let Some(folder) = namespace {
         // Only when it is empty.
         _ = rustix::fs::unlinkat(&root, folder, AtFlags::REMOVEDIR);
     }
-    _ = turn.clear(&staging, id);
+    let cleared = turn.clear(&staging, id);
     // Whoever installs it again finds it as new.
     records.forget(id).map_err(|fault| Fault { message: format!("it was removed, but {}", fault.message), ..fault })?;
     let forgotten = desired::update(directory, |state| state.set(id, Desired::default()));
-    forgotten.map(drop).map_err(|why| Fault::new(Code::Internal, format!("it was removed, but {why}")))
+    let forgotten = forgotten.map(drop).map_err(|why| Fault::new(Code::Internal, why));
+    let but = |fault: Fault| Fault { message: format!("it was removed, but {}", fault.message), ..fault };
+    synced.and(cleared).and(forgotten).map_err(but)
 }
 
 /// What [`remove`] will do, or did.

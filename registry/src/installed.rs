@@ -55,7 +55,7 @@ impl Registry {
         match (then, &shelf.current) {
             (Then::Beside(_), _) => self.rescan().await?,
             (Then::Current, Current::None) => {
-                blocking(move || Turn::take(&directory)?.point(&directory, &id, &version, &Current::None)).await?;
+                blocking(move || Turn::take(&directory)?.begin(&directory, &id, &version)).await?;
                 self.rescan().await?;
             }
             (Then::Current, _) => self.switch(&id, &shelf, &version).await.map_err(|fault| {

@@ -1,6 +1,5 @@
 //! What a process holds, before and after: descriptors, threads, children, memory.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// What must be back when everything is over.
@@ -83,33 +82,6 @@ fn children() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
     lists.map(|list| list.split_whitespace().count()).sum()
-}
-
-/// Runs `body` in a process of its own: for what a test measures of its own process, where other tests would disturb it.
-///
-/// `test` is the full name of the calling test, such as `leaks::all_is_given_back`. The test binary starts itself with
-/// that one test; inside, `body` runs.
-///
-/// # Panics
-/// When the inner run fails.
-pub fn isolated(test: &str, body: impl FnOnce()) {
-    const INSIDE: &str = "GOPLUG_ISOLATED";
-    if std::env::var_os(INSIDE).is_some_and(|inside| inside == test) {
-        return body();
-    }
-    let own = std::env::current_exe().expect("the test binary");
-    let arguments = ["--exact", test, "--test-threads=1", "--include-ignored"];
-    let run = Command::new(own).args(arguments).env(INSIDE, test).output().expect("the test binary, once more");
-    // Figures and seeds of the inner run are shown as if they were ours.
-    let errors = String::from_utf8_lossy(&run.stderr);
-    errors.lines().filter(|line| is_shown(line)).for_each(crate::say);
-    let output = String::from_utf8_lossy(&run.stdout);
-    assert!(run.status.success(), "{test} in a process of its own: {}\n{output}\n{errors}", run.status);
-    assert!(output.contains("1 passed"), "no test `{test}`:\n{output}");
-}
-
-fn is_shown(line: &str) -> bool {
-    ["figure: ", "seed: ", "SKIPPED"].iter().any(|start| line.starts_with(start))
 }
 
 /// Forgets the highest memory use so far and returns the present one in bytes.

@@ -31,6 +31,7 @@ const EDGES: [(&str, &[&str]); 14] = [
             "goplug-plugin-impl",
             "goplug-registry",
             "goplug-interface",
+            "goplug-package",
             "goplugctl",
             "goplugd",
             "goplug-host",
@@ -152,7 +153,8 @@ impl Packages {
     fn wrong_users(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         for (name, owner, _) in ADDRESSES {
-            for package in self.ours.iter().filter(|package| *package != owner) {
+            // Nobody runs the tests: they may make with it what is to be refused.
+            for package in self.ours.iter().filter(|package| *package != owner && *package != "goplug-tests") {
                 if self.used_by(package).any(|used| used.replace('-', "_") == name) {
                     wrong.push(format!("`{package}` must not depend on `{name}`: its one address is in `{owner}`"));
                 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod corpus;
 mod evil;
 mod mutated;
 mod original;

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::failed;
-use crate::desired::{OWN_FOLDER, lock, own_folder};
+use crate::desired::{OWN_FOLDER, lock, open_or_make, own_folder};
 
 pub(crate) const FOLDER: &str = "staging";
 /// Deeper than anything that is copied: a bound for deleting what others put there.
@@ -25,15 +25,10 @@ impl Staging {
     pub(crate) fn open(directory: &Path) -> Result<Self, Fault> {
         let internal = |why: String| Fault::new(Code::Internal, why);
         let own = own_folder(directory).map_err(internal)?;
-        match rustix::fs::mkdirat(&own, FOLDER, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(failed("make the staging folder")(error)),
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder =
-            rustix::fs::openat(&own, FOLDER, flags, Mode::empty()).map_err(failed("open the staging folder"))?;
+        let (folder, _) = open_or_make(own.as_fd(), FOLDER, Mode::RWXU)
+            .map_err(failed(&format!("open or make {OWN_FOLDER}/{FOLDER}")))?;
         if rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            for name in names(folder.as_fd()).map_err(failed("read the staging folder"))? {
+            for name in names(folder.as_fd()).map_err(failed(&format!("read {OWN_FOLDER}/{FOLDER}")))? {
                 remove_tree(folder.as_fd(), &name, 0);
             }
         }
@@ -44,10 +39,11 @@ impl Staging {
     /// A fresh empty folder in it, and its name.
     pub(crate) fn make(&self) -> Result<(String, OwnedFd), Fault> {
         let name = fresh_name()?;
-        rustix::fs::mkdirat(&self.0, &name, Mode::RWXU).map_err(failed("make a folder to copy to"))?;
+        rustix::fs::mkdirat(&self.0, &name, Mode::RWXU)
+            .map_err(failed(&format!("make a folder in {OWN_FOLDER}/{FOLDER}")))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder =
-            rustix::fs::openat(&self.0, &name, flags, Mode::empty()).map_err(failed("open the folder to copy to"))?;
+        let folder = rustix::fs::openat(&self.0, &name, flags, Mode::empty())
+            .map_err(failed(&format!("open a folder in {OWN_FOLDER}/{FOLDER}")))?;
         Ok((name, folder))
     }
 

@@ -13,9 +13,9 @@ use rustix::io::Errno;
 use semver::Version;
 
 use super::plan::{Current, Shelf};
-use crate::desired;
+use crate::desired::{self, OWN_FOLDER};
 use crate::discovery::version::{VERSIONS, link_text, place, read_link, shelf as shelf_of};
-use crate::discovery::{Installed, examine_version};
+use crate::discovery::{Examined, Installed, examine_version};
 use crate::install::staging::{Staging, fresh_name};
 use crate::install::{failed, lint_source_version, parent_of, root};
 use crate::words::show;
@@ -32,12 +32,8 @@ impl Turn {
     pub(crate) fn take(directory: &Path) -> Result<Self, Fault> {
         let internal = |why: String| Fault::new(Code::Internal, why);
         let own = desired::own_folder(directory).map_err(internal)?;
-        match rustix::fs::mkdirat(&own, VERSIONS, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(failed("make the folder of versions")(error)),
-        }
-        let folder =
-            rustix::fs::openat(&own, VERSIONS, FOLDER, Mode::empty()).map_err(failed("open the folder of versions"))?;
+        let (folder, _) = desired::open_or_make(own.as_fd(), VERSIONS, Mode::from_raw_mode(0o755))
+            .map_err(failed(&format!("open or make {OWN_FOLDER}/{VERSIONS}")))?;
         desired::lock(&folder, FlockOperation::NonBlockingLockExclusive).map_err(internal)?;
         Ok(Self(folder))
     }
@@ -65,9 +61,13 @@ impl Turn {
         let text = version.to_string();
         unlink_stray(&shelf, &text);
         match rustix::fs::renameat_with(staging.handle(), name, &shelf, &text, RenameFlags::NOREPLACE) {
-            Ok(()) => rustix::fs::fsync(&shelf).map_err(failed("sync the folder of versions")),
+            Ok(()) => rustix::fs::fsync(&shelf).map_err(|error| {
+                // Nobody has heard of it yet.
+                _ = self.take_out(staging, shelf.as_fd(), &text);
+                failed(&format!("sync {}", show(&shelf_of(id))))(error)
+            }),
             Err(Errno::EXIST | Errno::NOTEMPTY) => Err(changed_meanwhile(id)),
-            Err(error) => Err(failed("put the version in its place")(error)),
+            Err(error) => Err(failed(&format!("put version {text} to {}", show(&shelf_of(id))))(error)),
         }
     }
 
@@ -93,12 +93,12 @@ impl Turn {
         match rustix::fs::renameat(from, name, staging.handle(), &away) {
             Ok(()) => {}
             Err(Errno::NOENT) => return Ok(()),
-            Err(error) => return Err(failed("take the version out")(error)),
+            Err(error) => return Err(failed(&format!("take {name} out of {OWN_FOLDER}/{VERSIONS}"))(error)),
         }
-        rustix::fs::fsync(from).map_err(failed("sync the folder of versions"))?;
+        let synced = rustix::fs::fsync(from).map_err(failed(&format!("sync {OWN_FOLDER}/{VERSIONS}")));
         // It is out; what follows only tidies up, and the next one does it if we cannot.
         staging.remove(&away);
-        Ok(())
+        synced
     }
 
     /// Names another version as the current one, by one rename. `expected` is what was there when that was decided.
@@ -113,8 +113,16 @@ impl Turn {
         expected: &Current,
     ) -> Result<(), Fault> {
         let root = root(directory)?;
-        if current(directory, id)? != *expected || read(directory, id, version).is_none() {
+        if current(directory, id)? != *expected {
             return Err(changed_meanwhile(id));
+        }
+        match examine_version(directory, id, version) {
+            None => return Err(changed_meanwhile(id)),
+            Some(Examined { read: Err(refusal), .. }) => {
+                let text = format!("version {version} of plugin `{id}` cannot be used: it {}", refusal.reason);
+                return Err(Fault::new(Code::Conflict, text));
+            }
+            Some(_) => {}
         }
         let before = match expected {
             Current::None => None,
@@ -130,10 +138,23 @@ impl Turn {
         }
         let staging = Staging::open(directory)?;
         let link = fresh_name()?;
-        rustix::fs::symlinkat(link_text(id, version), staging.handle(), &link).map_err(failed("make the link"))?;
+        rustix::fs::symlinkat(link_text(id, version), staging.handle(), &link)
+            .map_err(failed(&format!("make a link in {OWN_FOLDER}/staging")))?;
         let pointed = self.exchange(&root, directory, &staging, &link, id, expected);
         if pointed.is_err() {
             staging.remove(&link);
+        }
+        pointed
+    }
+
+    /// Names the first version of a plugin as the current one; when that fails, it goes again.
+    ///
+    /// # Errors
+    /// As [`Turn::point`].
+    pub(crate) fn begin(&self, directory: &Path, id: &PluginId, version: &Version) -> Result<(), Fault> {
+        let pointed = self.point(directory, id, version, &Current::None);
+        if pointed.is_err() && matches!(current(directory, id), Ok(Current::None)) {
+            _ = Staging::open(directory).and_then(|staging| self.clear(&staging, id));
         }
         pointed
     }
@@ -201,7 +222,7 @@ pub(crate) fn read(directory: &Path, id: &PluginId, version: &Version) -> Option
 /// Every plugin's versions that lie side by side.
 pub(crate) fn all(directory: &Path) -> BTreeMap<PluginId, Vec<Version>> {
     let mut all = BTreeMap::new();
-    let top = directory.join(desired::OWN_FOLDER).join(VERSIONS);
+    let top = directory.join(OWN_FOLDER).join(VERSIONS);
     for namespace in folders(&top) {
         for name in folders(&top.join(&namespace)) {
             let outer = if namespace == "-" { "" } else { namespace.as_str() };
@@ -241,12 +262,12 @@ fn folders(path: &Path) -> Vec<String> {
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 fn make(above: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Fault> {
-    match rustix::fs::mkdirat(above, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) => rustix::fs::fsync(above).map_err(failed("sync the folder of versions"))?,
-        Err(Errno::EXIST) => {}
-        Err(error) => return Err(failed("make the folder of versions")(error)),
+    let (folder, may_be_new) = desired::open_or_make(above, name, Mode::from_raw_mode(0o755))
+        .map_err(failed(&format!("open or make a folder in {OWN_FOLDER}/{VERSIONS}")))?;
+    if may_be_new {
+        rustix::fs::fsync(above).map_err(failed(&format!("sync {OWN_FOLDER}/{VERSIONS}")))?;
     }
-    rustix::fs::openat(above, name, FOLDER, Mode::empty()).map_err(failed("open the folder of versions"))
+    Ok(folder)
 }
 
 /// A link that somebody who was killed left where a version goes.

@@ -1,54 +1,93 @@
-//! Killed at every system call: an installation, a removal, an upgrade, a rollback, and the file of what the operator wants,
+//! Killed at every system call: an installation, an upgrade, a rollback, a removal, and the file of what the operator wants,
 //! leave the old or the new.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use goplug_tests::{PluginDir, deep, fast, note, skip};
 
+use crate::changes::{Change, Moment, Stage, can_trace, for_each};
 use crate::support::GOPLUGCTL;
 
-/// The system calls that change something, and those between them.
-const CALLS: [&str; 11] = [
-    "mkdirat",
-    "mkdir",
-    "openat",
-    "write",
-    "copy_file_range",
-    "fchmod",
-    "fsync",
-    "renameat",
-    "renameat2",
-    "symlinkat",
-    "unlinkat",
-];
-/// More than any of them is made once the work has begun.
+/// More calls than any thread makes of one kind.
 const MOST: u32 = 400;
 
-fn source(dir: &PluginDir) -> std::path::PathBuf {
-    source_of(dir, ".source", "1.2.3")
+/// Kills the verb at each of its system calls in turn, on a fresh directory each time.
+fn killed_at_every_call(change: Change) {
+    if !can_trace() {
+        return skip(&format!("{change:?}, killed at every system call"), "strace is not there or may not trace");
+    }
+    let stage = Stage::new(change);
+    let (moments, hidden) = stage.moments();
+    let all = moments.len();
+    // What is done before the work begins changes nothing; between two calls that change nothing nothing changes.
+    let is_told = |moment: &&Moment| match () {
+        () if deep() => true,
+        () if fast() => (moment.names() || moment.call == "fsync") && !moment.is_early,
+        () => moment.changes() && !moment.is_early,
+    };
+    let moments: Vec<_> = moments.iter().filter(is_told).cloned().collect();
+    let [old, new, missed] = [const { AtomicU64::new(0) }; 3];
+    for_each(&moments, |Moment { call, nth, text, .. }| {
+        let what = format!("{change:?}, killed at {call} {nth}, such as {text}");
+        let dir = stage.fresh();
+        let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal=KILL:when={nth}"));
+        let run = stage.traced(dir.path(), &["-o", "/dev/null", "-e", &trace, "-e", &inject]);
+        let is_new = stage.is_new(dir.path(), &what);
+        if run.is_killed() {
+            _ = if is_new { &new } else { &old }.fetch_add(1, Ordering::Relaxed);
+        } else {
+            // Its threads shared the work in another way.
+            assert!(run.status.success() && is_new, "{what}: {run:?}");
+            _ = missed.fetch_add(1, Ordering::Relaxed);
+        }
+        stage.settles(dir.path(), is_new, &what);
+    });
+    let [old, new, missed] = [old, new, missed].map(AtomicU64::into_inner);
+    let name = format!("{change:?}").to_lowercase();
+    let rest = format_args!("{missed} not met, {} of {all} calls tried, {hidden} not told from others", moments.len());
+    note(&format!("killed_at_system_calls_{name}"), format_args!("{old} old, {new} new; {rest}"));
+    assert!(old > 0 && new > 0, "nothing was killed in time");
 }
 
-fn source_of(dir: &PluginDir, name: &str, version: &str) -> std::path::PathBuf {
-    let folder = dir.join(name);
-    std::fs::create_dir_all(folder.join("data")).unwrap();
-    let manifest = format!(
-        r#"{{"name":"do","namespace":"test","version":"{version}","source":{{"mode":"local_so","path":"a.so"}}}}"#
-    );
-    for (name, text) in [("plugin.json", manifest.as_str()), ("a.so", version), ("data/x", "xxx")] {
-        std::fs::write(folder.join(name), text).unwrap();
-    }
-    folder
+#[test]
+fn an_installation_is_there_whole_or_not_at_all() {
+    killed_at_every_call(Change::Install);
 }
 
-/// Everything in the folder of the plugin, or nothing.
-fn whole(folder: &Path) -> Option<bool> {
-    let names = ["plugin.json", "a.so", "data/x"].map(|name| std::fs::read(folder.join(name)).ok());
-    match names {
-        [None, None, None] if !folder.exists() => Some(false),
-        [Some(_), Some(_), Some(text)] if text == b"xxx" => Some(true),
-        _ => None,
-    }
+#[test]
+fn the_installation_of_a_package_is_there_whole_or_not_at_all() {
+    killed_at_every_call(Change::InstallPackage);
+}
+
+#[test]
+fn an_upgrade_leaves_the_old_version_or_the_new_one() {
+    killed_at_every_call(Change::Upgrade);
+}
+
+#[test]
+fn the_upgrade_with_a_package_leaves_the_old_version_or_the_new_one() {
+    killed_at_every_call(Change::UpgradePackage);
+}
+
+#[test]
+fn the_upgrade_of_a_folder_that_somebody_put_there_leaves_it_or_the_new_version() {
+    killed_at_every_call(Change::UpgradeByHand);
+}
+
+#[test]
+fn a_rollback_leaves_one_version_or_the_other() {
+    killed_at_every_call(Change::Rollback);
+}
+
+#[test]
+fn a_removal_leaves_everything_or_nothing() {
+    killed_at_every_call(Change::Remove);
+}
+
+#[test]
+fn the_removal_of_a_version_leaves_it_whole_or_not_at_all() {
+    killed_at_every_call(Change::RemoveVersion);
 }
 
 /// Runs the verb under strace, which kills it at the `nth` call; whether it was killed.
@@ -77,131 +116,10 @@ fn killed(dir: &PluginDir, words: &[&str], call: &str, nth: u32) -> bool {
     !status.success()
 }
 
-#[test]
-fn killed_at_every_system_call_there_is_the_old_or_the_new() {
-    let probe = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
-    if !probe.is_ok_and(|status| status.success()) {
-        return skip("killed at every system call", "strace is not there or may not trace");
-    }
-    let (mut kills, mut old, mut new) = (0, 0, 0);
-    // Many calls are made before the work begins, when the program is loaded.
-    let step = if fast() { 7 } else { 1 };
-    for call in CALLS {
-        for verb in ["install", "install a package", "remove"] {
-            for nth in (1..MOST).step_by(step) {
-                let dir = PluginDir::new();
-                let source = source(&dir);
-                if verb == "remove" {
-                    assert!(
-                        crate::support::goplugctl(&["--dir", dir.text(), "install", source.to_str().unwrap()]).code
-                            == 0
-                    );
-                }
-                let package = dir.join(".source.plg");
-                let words: &[&str] = match verb {
-                    "install" => &["install", source.to_str().unwrap()],
-                    "remove" => &["remove", "test/do"],
-                    _ => {
-                        let (from, to) = (source.to_str().unwrap(), package.to_str().unwrap());
-                        assert_eq!(crate::support::goplugctl(&["pack", from, "--out", to]).code, 0);
-                        &["install", "--allow-unsigned", package.to_str().unwrap()]
-                    }
-                };
-                let was_killed = killed(&dir, words, call, nth);
-                let is_there = whole(&dir.join("test/do"));
-                let is_there = is_there.unwrap_or_else(|| panic!("a mixture after {verb}, killed at {call} {nth}"));
-                if !was_killed {
-                    break;
-                }
-                kills += 1;
-                *if is_there { &mut new } else { &mut old } += 1;
-                // The next one is not hindered, and tidies up.
-                let again = crate::support::goplugctl(&["--dir", dir.text(), "install", source.to_str().unwrap()]);
-                assert_eq!(again.code, if is_there { 9 } else { 0 }, "after {verb}, killed at {call} {nth}: {again:?}");
-                assert_eq!(whole(&dir.join("test/do")), Some(true));
-            }
-        }
-    }
-    note("killed_at_system_calls", format_args!("{kills} kills: {old} without the plugin, {new} with all of it"));
-    assert!(kills > 20 && old > 0 && new > 0);
-}
-
-/// The version whose files are all there, and no other's.
-fn whole_version(folder: &Path) -> Option<String> {
-    let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
-    let (manifest, program) = (read("plugin.json")?, read("a.so")?);
-    let fits = manifest.contains(&format!("\"version\":\"{program}\"")) && read("data/x").as_deref() == Some("xxx");
-    fits.then_some(program)
-}
-
-/// What an upgrade or a rollback leaves is one version or the other, whole, and the next one is not hindered by it.
-#[test]
-fn killed_at_every_system_call_the_current_version_is_the_old_or_the_new() {
-    let probe = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
-    if !probe.is_ok_and(|status| status.success()) {
-        return skip("killed at every system call", "strace is not there or may not trace");
-    }
-    let (mut kills, mut old, mut new) = (0, 0, 0);
-    // A folder that somebody put there, by another way to the same end.
-    for (verb, by_hand) in [("upgrade", false), ("upgrade", true), ("rollback", false)] {
-        for call in CALLS {
-            // Few of those that name things are made, and each is another moment.
-            let names = call.starts_with("rename") || matches!(call, "symlinkat" | "fsync" | "unlinkat");
-            let step = if names || deep() { 1 } else { 13 };
-            for nth in (1..MOST).step_by(step) {
-                let dir = PluginDir::new();
-                let run = |words: &[&str]| {
-                    let ran = crate::support::goplugctl(&[&["--dir", dir.text()], words].concat());
-                    assert_eq!(ran.code, 0, "{words:?} after {verb}, killed at {call} {nth}: {ran:?}");
-                };
-                let (one, two) = (source_of(&dir, ".one", "1.2.3"), source_of(&dir, ".two", "1.3.0"));
-                let (one, two) = (one.to_str().unwrap(), two.to_str().unwrap());
-                if by_hand {
-                    std::fs::create_dir(dir.join("test")).unwrap();
-                    std::fs::rename(one, dir.join("test/do")).unwrap();
-                } else {
-                    run(&["install", one]);
-                }
-                let (words, from, to): (&[&str], _, _) = match verb {
-                    "upgrade" => (&["upgrade", "test/do", two], "1.2.3", "1.3.0"),
-                    _ => {
-                        run(&["install", two]);
-                        (&["rollback", "test/do"], "1.3.0", "1.2.3")
-                    }
-                };
-                let was_killed = killed(&dir, words, call, nth);
-                let current = whole_version(&dir.join("test/do"));
-                let current = current
-                    .unwrap_or_else(|| panic!("a mixture after {verb}, killed at {call} {nth}, by hand: {by_hand}"));
-                if !was_killed {
-                    assert_eq!(current, to);
-                    break;
-                }
-                kills += 1;
-                match current.as_str() {
-                    current if current == from => old += 1,
-                    current if current == to => new += 1,
-                    other => panic!("{other} after {verb}, killed at {call} {nth}"),
-                }
-                run(&["upgrade", "test/do", two]);
-                assert_eq!(whole_version(&dir.join("test/do")).as_deref(), Some("1.3.0"));
-                run(&["rollback", "test/do"]);
-                assert_eq!(whole_version(&dir.join("test/do")).as_deref(), Some("1.2.3"));
-            }
-        }
-    }
-    note(
-        "upgrades_killed_at_system_calls",
-        format_args!("{kills} kills: {old} at the old version, {new} at the new one"),
-    );
-    assert!(kills > 20 && old > 0 && new > 0);
-}
-
 /// The file of what the operator wants: the old text or the new one, whatever it was killed at, and the next one writes it.
 #[test]
 fn what_is_wanted_is_the_old_or_the_new() {
-    let probe = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
-    if !probe.is_ok_and(|status| status.success()) {
+    if !can_trace() {
         return skip(
             "what is wanted, killed at every system call",
             "NOT AVAILABLE: strace is not there or may not trace",

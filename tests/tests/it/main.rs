@@ -23,6 +23,8 @@
 //! | 100 SIGKILLs of the daemon with 20 plugins; whoever got their numbers; a daemon that stands still for 30 s | `daemon::outlived::*` |
 //! | 50 hot upgrades at 2,000 calls a second | `supervision::upgrades::no_call_fails_while_new_versions_take_over` |
 //! | 500 injected errors of system calls; killed at every one | `injected::*`, `killed::*` |
+//! | a full disk, and one that fails, at every write of an installation, an upgrade, a removal | `disk::*` |
+//! | of 341 evil archives no byte outside the staging folder | `evil_packages::*` |
 //! | two registries of one directory | `supervision::leases::*` |
 //! | the same over HTTP as over frames | `transports::everything_holds_over_http_too` |
 //! | a body is read where it was written; a thousand need few segments; a killed side leaves none | `segments::*` |
@@ -41,11 +43,14 @@
 
 mod bodies;
 mod calls;
+mod changes;
 mod cli;
 mod compile_errors;
 mod daemon;
 mod demo;
 mod discovery;
+mod disk;
+mod evil_packages;
 mod examples;
 mod figures;
 mod hostile;

@@ -9,10 +9,11 @@ use std::process::Command;
 
 use goplug_registry::{Code, Install, Registry, Upgrade};
 use goplug_tests::{LONG, PluginDir, wait_until};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::supervision::{Home, install_fixture, runs};
-use crate::support::{GOPLUGCTL, command, fault, goplugctl, loaded, row, text};
+use crate::changes::can_trace;
+use crate::supervision::{Home, Hosts, install_fixture, runs};
+use crate::support::{Daemon, GOPLUG_HOST, GOPLUGCTL, command, fault, goplugctl, loaded, row, text};
 
 /// A key of `minisign` for tests, without a password.
 pub(crate) const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/test.key");
@@ -20,8 +21,15 @@ pub(crate) const PUBLIC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data
 
 /// A package of the fixture, below a folder that is not looked at.
 fn package(dir: &PluginDir, version: &str, args: &[&str], key: Option<&str>) -> PathBuf {
+    package_with(dir, version, args, key, &json!({}))
+}
+
+/// The same, with these keys in its manifest.
+fn package_with(dir: &PluginDir, version: &str, args: &[&str], key: Option<&str>, more: &Value) -> PathBuf {
     let args: Vec<_> = ["--version", version].iter().chain(args).copied().collect();
-    install_fixture(dir, "Test/Do", &args, &json!({ "version": version }));
+    let mut keys = more.clone();
+    keys["version"] = version.into();
+    install_fixture(dir, "Test/Do", &args, &keys);
     let folder = dir.join(&format!(".sources/{version}"));
     std::fs::create_dir_all(folder.parent().unwrap()).unwrap();
     std::fs::rename(dir.join("Test/Do"), &folder).unwrap();
@@ -145,24 +153,88 @@ fn of_a_package_that_was_tampered_with_nothing_is_written() {
     assert!(refused > 100, "{refused}");
 }
 
+/// Every program that is run meanwhile, by this process or what it starts: the lines of strace.
+fn executed(log: &Path) -> Vec<String> {
+    let log = std::fs::read_to_string(log).unwrap_or_default();
+    log.lines().filter(|line| line.contains("execve")).map(str::to_owned).collect()
+}
+
+/// A package whose manifest names programs for every occasion.
+fn with_hooks(dir: &PluginDir, version: &str) -> PathBuf {
+    let hook = json!(["/bin/sh", "-c", "exit 0"]);
+    let hooks = json!({"pre_start": hook, "post_start": hook, "pre_stop": hook, "post_stop": hook});
+    package_with(dir, version, &[], None, &json!({"lazy_load": true, "hooks": hooks}))
+}
+
+const NO_STRACE: &str = "NOT AVAILABLE: strace is not there or may not trace";
+
 #[test]
 fn an_installation_runs_nothing() {
-    let probe = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
-    if !probe.is_ok_and(|status| status.success()) {
-        return goplug_tests::skip("an installation runs nothing", "strace is not there or may not trace");
+    if !can_trace() {
+        return goplug_tests::skip("an installation runs nothing", NO_STRACE);
     }
     let dir = PluginDir::new();
-    let one = package(&dir, "1.0.0", &[], None);
-    let log = dir.join(".trace");
+    let [one, two] = ["1.0.0", "1.1.0"].map(|version| with_hooks(&dir, version));
+    let (one, two, log) = (one.to_str().unwrap(), two.to_str().unwrap(), dir.join(".trace"));
+    let verbs: [&[&str]; 5] = [
+        &["install", "--allow-unsigned", one],
+        &["upgrade", "Test/Do", "--allow-unsigned", two],
+        &["rollback", "Test/Do"],
+        &["remove", "Test/Do@1.1.0"],
+        &["remove", "Test/Do"],
+    ];
+    for words in verbs {
+        let mut trace = command("strace");
+        trace.args(["-f", "-qq", "-e", "trace=execve,execveat", "-o", log.to_str().unwrap(), GOPLUGCTL]);
+        trace.env("GOPLUG_TRUST_DIR", dir.join(".trust"));
+        assert!(trace.args(["--dir", dir.text()]).args(words).status().unwrap().success(), "{words:?}");
+        // The first is the command itself.
+        let runs = executed(&log);
+        assert_eq!(runs.len(), 1, "{words:?}: {runs:?}");
+        if words[0] == "install" {
+            let mode = std::fs::metadata(dir.join("Test/Do/plugin.json")).unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o644);
+        }
+    }
+}
+
+/// The same through a daemon, which runs nothing at all until it is asked to start the plugin.
+#[test]
+fn an_installation_through_a_daemon_runs_nothing() {
+    if !can_trace() {
+        return goplug_tests::skip("an installation through a daemon runs nothing", NO_STRACE);
+    }
+    let (dir, hosts) = (PluginDir::new(), Hosts::new());
+    let sources = PluginDir::new();
+    let [one, two] = ["1.0.0", "1.1.0"].map(|version| with_hooks(&sources, version));
+    let folder = hosts.folder();
+    let variables = [("GOPLUG_HOSTS_DIR", folder.as_path()), ("GOPLUG_HOST", Path::new(GOPLUG_HOST))];
+    let daemon = Daemon::at(PluginDir::new(), &["--plugin-dir", dir.text()], &variables);
+    let (log, pid) = (sources.join("trace"), daemon.process.pid());
     let mut trace = command("strace");
-    trace.args(["-f", "-qq", "-e", "trace=execve,execveat", "-o", log.to_str().unwrap(), GOPLUGCTL]);
-    trace.env("GOPLUG_TRUST_DIR", dir.join(".trust"));
-    trace.args(["--dir", dir.text(), "install", "--allow-unsigned", one.to_str().unwrap()]);
-    assert!(trace.status().unwrap().success());
-    let log = std::fs::read_to_string(log).unwrap();
-    let runs: Vec<_> = log.lines().filter(|line| line.contains("execve")).collect();
-    // The first is the command itself.
-    assert_eq!(runs.len(), 1, "{runs:?}");
-    let mode = std::fs::metadata(dir.join("Test/Do/plugin.json")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o7777, 0o644);
+    trace.args(["-f", "-qq", "-e", "trace=execve,execveat", "-o", log.to_str().unwrap(), "-p", &pid.to_string()]);
+    let mut trace = trace.spawn().unwrap();
+    wait_until("every thread of the daemon is watched", LONG, || {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        let mut texts = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
+        texts.all(|text| !text.contains("TracerPid:\t0\n"))
+    });
+    let socket = daemon.socket();
+    let run = |words: &[&str]| {
+        let ran = goplugctl(&[&["--socket", socket.to_str().unwrap()], words].concat());
+        assert_eq!(ran.code, 0, "{words:?}: {ran:?}");
+    };
+    run(&["install", "--allow-unsigned", one.to_str().unwrap()]);
+    run(&["upgrade", "Test/Do", "--allow-unsigned", two.to_str().unwrap()]);
+    run(&["rollback", "Test/Do"]);
+    assert_eq!(executed(&log), Vec::<String>::new());
+    // It would have been seen: its host, the hooks, the program.
+    run(&["start", "Test/Do"]);
+    assert!(executed(&log).len() >= 4, "{:?}", executed(&log));
+    run(&["stop", "Test/Do"]);
+    let before = executed(&log).len();
+    run(&["remove", "Test/Do"]);
+    assert_eq!(executed(&log).len(), before);
+    drop(daemon);
+    trace.wait().unwrap();
 }
