@@ -26,6 +26,10 @@ pub struct Known {
     /// What it was granted, with all its versions.
     #[serde(default, skip_serializing_if = "Permissions::is_empty")]
     pub granted: Permissions,
+    /// The version that was made current last: an older one does not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub current: Option<Version>,
     /// Every version that was installed, by its number. One that is not among them does not run, unless there are none.
     #[schemars(with = "BTreeMap<String, KnownVersion>")]
     pub versions: BTreeMap<Version, KnownVersion>,
@@ -109,7 +113,10 @@ mod tests {
         let versions = (1..4).map(|n| (Version::new(u64::from(n), 0, 0), version(n))).collect();
         let granted = Permissions::from_iter([("net".to_owned(), true.into())]);
         let mut state = PackageState::default();
-        assert_eq!(state.set("/plugins", &id, Some(Known { versions, granted })), None);
+        assert_eq!(
+            state.set("/plugins", &id, Some(Known { versions, granted, current: Some(Version::new(2, 0, 0)) })),
+            None
+        );
         (state, id)
     }
 

@@ -120,6 +120,10 @@ impl Source {
         Noted { id, version, contents, signed_by, wanted, grant }
     }
 
+    pub(crate) fn is_package(&self) -> bool {
+        self.contents.is_some()
+    }
+
     /// The permissions that it asks for.
     fn wanted(&self) -> Permissions {
         self.manifest.permissions.as_ref().and_then(|value| value.as_object()).cloned().unwrap_or_default()
@@ -339,6 +343,9 @@ pub(crate) fn plan(
     };
     let same = there.map(|there| same::is_same(source.handle.as_fd(), &there));
     let then = plan::install(&shelf, id, version, same)?;
+    if shelf.version().is_none() {
+        records.check_first(id, version)?;
+    }
     let asked = records.check(&source.noted(grant))?;
     Ok((shelf, then, asked))
 }

@@ -37,6 +37,7 @@ impl Registry {
         let at = directory.clone();
         let records = self.records(&directory);
         let grant = (!how.dry_run).then(|| how.grant.clone());
+        let kept = records.clone();
         let (source, records, shelf, then, asked) = blocking(move || {
             let (shelf, then, asked) = install::plan(&at, &source, &records, grant.as_ref())?;
             Ok((source, records, shelf, then, asked))
@@ -55,7 +56,11 @@ impl Registry {
         match (then, &shelf.current) {
             (Then::Beside(_), _) => self.rescan().await?,
             (Then::Current, Current::None) => {
-                blocking(move || Turn::take(&directory)?.begin(&directory, &id, &version)).await?;
+                let begin = move || {
+                    Turn::take(&directory)?.begin(&directory, &id, &version)?;
+                    kept.made_current(&id, Some(&version))
+                };
+                blocking(begin).await?;
                 self.rescan().await?;
             }
             (Then::Current, _) => self.switch(&id, &shelf, &version).await.map_err(|fault| {

@@ -85,6 +85,42 @@ impl Records {
         store::try_update(&self.folder, change).map_err(|Refusal(fault)| fault)
     }
 
+    /// Refuses a version that is older than the one that was current, where nothing is installed any more.
+    pub(crate) fn check_first(&self, id: &PluginId, version: &Version) -> Result<(), Fault> {
+        let Some(current) = self.of(id)?.and_then(|known| known.current).filter(|current| version < current) else {
+            return Ok(());
+        };
+        let text = format!(
+            "{version} is older than {current}, which plugin `{id}` was at when its files were removed by hand; \
+             `goplugctl trust revoke {id}` forgets that"
+        );
+        Err(Fault::new(Code::WrongState, text).with_reason(Reason::Altered))
+    }
+
+    /// A version is going to be current, and may be an older one: from now on it may run. Tells which one was current.
+    pub(crate) fn lower(&self, id: &PluginId, to: &Version) -> Result<Option<Version>, Fault> {
+        let current = self.of(id)?.and_then(|known| known.current);
+        if current.as_ref().is_some_and(|current| to < current) {
+            self.made_current(id, Some(to))?;
+        }
+        Ok(current)
+    }
+
+    /// A version is the current one now: an older one does not run any more. Only of a plugin that came as a package.
+    pub(crate) fn made_current(&self, id: &PluginId, version: Option<&Version>) -> Result<(), Fault> {
+        let is_known = |known: &Known| !known.versions.is_empty() && known.current.as_ref() != version;
+        if !self.of(id)?.is_some_and(|known| is_known(&known)) {
+            return Ok(());
+        }
+        let change = |state: &mut PackageState| {
+            if let Some(known) = state.of(&self.directory, id).filter(|known| is_known(known)) {
+                let known = Known { current: version.cloned(), ..known.clone() };
+                state.set(&self.directory, id, Some(known));
+            }
+        };
+        store::update(&self.folder, change).map_err(internal)
+    }
+
     /// Puts back what was known before: nothing came to its place.
     pub(crate) fn undo(&self, id: &PluginId, before: Option<Known>) {
         let undone = store::update(&self.folder, |state: &mut PackageState| state.set(&self.directory, id, before));

@@ -162,6 +162,10 @@ impl Registry {
             plan::upgrade(&found, &id, Some(&version), how.downgrade)?;
             match install::is_there(&at, &source) {
                 Some(false) => plan::install(&found, &id, &version, Some(false)).map(drop)?,
+                // The very package: somebody may have put it there who did not install it.
+                Some(true) if !how.dry_run && source.is_package() => {
+                    records.note(&source.noted(Some(&how.grant)), &[]).map(drop)?
+                }
                 Some(true) => {}
                 None if how.dry_run => records.check(&source.noted(None)).map(drop)?,
                 None => install::install(&at, source, &records, &how.grant)?,
@@ -186,8 +190,20 @@ impl Registry {
         Ok(Upgraded { plugin: id.clone(), from: from.to_string(), to: to.to_string(), pid, dry_run })
     }
 
-    /// Tries the version `to`, and names it as the current one when it serves.
+    /// Makes the version `to` the current one, and lets no older one run from then on.
     pub(crate) async fn switch(&self, id: &PluginId, shelf: &Shelf, to: &Version) -> Result<(), Fault> {
+        let records = self.records(&self.absolute_directory()?);
+        let (kept, plugin, version) = (records.clone(), id.clone(), to.clone());
+        // First, so that it can be tried.
+        let before = blocking(move || kept.lower(&plugin, &version)).await?;
+        let switched = self.try_and_name(id, shelf, to).await;
+        let (plugin, current) = (id.clone(), if switched.is_ok() { Some(to.clone()) } else { before });
+        blocking(move || records.made_current(&plugin, current.as_ref())).await?;
+        switched
+    }
+
+    /// Tries the version `to`, and names it as the current one when it serves.
+    async fn try_and_name(&self, id: &PluginId, shelf: &Shelf, to: &Version) -> Result<(), Fault> {
         let directory = self.absolute_directory()?;
         let (at, plugin, version) = (directory.clone(), id.clone(), to.clone());
         let read = move || {

@@ -1,5 +1,6 @@
 //! Packages as processes meet them: verified, unpacked, run, followed by another one; nothing of them is run before.
 
+mod downgrade;
 mod granted;
 mod verified;
 
