@@ -53,6 +53,7 @@ pub use call::{Answer, CallOptions, Exchange, ReplyBody, RequestBody};
 pub use callback::{Feed, FeedItem, Notice, Subscribe, Subscription};
 pub use doctor::doctor;
 pub use event::Events;
+pub use goplug_pconf_schema::settings::Unsigned;
 pub use goplug_pconf_schema::{
     Code, Fault as Error, Grant, Permissions, Pin, PluginId, Ran, Reason, RollbackOn, Sha256, admin,
 };

@@ -15,6 +15,7 @@ use goplug_pconf_schema::admin::{
     PluginDetail, PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, TrustedKey,
     Unloaded, Upgraded, Why,
 };
+use goplug_pconf_schema::settings::{Unsigned, check_key};
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Code, Fault, PluginId, Sha256, printable};
 use goplug_registry::{CallOptions, Events, Registry, Wait};
@@ -53,6 +54,18 @@ impl Directory {
         }
         if let Some(word) = variable("GOPLUG_PIN_EXECUTABLES") {
             builder = builder.pin_executables(switch("GOPLUG_PIN_EXECUTABLES", &word.to_string_lossy())?);
+        }
+        let wrong = |why: String| Fault::new(Code::InvalidArgument, why);
+        if let Some(list) = variable("GOPLUG_TRUST_KEYS") {
+            let keys: Vec<_> = list.to_string_lossy().split(',').map(|key| key.trim().to_owned()).collect();
+            for key in &keys {
+                check_key(key).map_err(|why| wrong(format!("GOPLUG_TRUST_KEYS: `{}` {why}", printable(key))))?;
+            }
+            builder = builder.trust_keys(keys);
+        }
+        if let Some(word) = variable("GOPLUG_UNSIGNED") {
+            let unsigned = word.to_string_lossy().parse::<Unsigned>();
+            builder = builder.unsigned(unsigned.map_err(|why| wrong(format!("GOPLUG_UNSIGNED: {why}")))?);
         }
         let registry = builder.open().await?;
         match registry.rescan().await {

@@ -2,6 +2,7 @@
 
 mod downgrade;
 mod granted;
+mod policy;
 mod verified;
 
 use std::os::unix::fs::PermissionsExt;
