@@ -13,7 +13,7 @@ use goplug_pconf_schema::wire::host::{
 use goplug_pconf_schema::{Code, Fault};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
 use crate::client::{Asks, Client};
@@ -55,6 +55,8 @@ pub(crate) struct Host {
     children: UnixStream,
     /// Written by the handler of SIGTERM and SIGINT.
     terms: UnixStream,
+    /// Whoever started this host, if everything is to end with them; `None` once it was told to.
+    starter: Option<OwnedFd>,
     kills_before: u64,
     /// When the host itself ends.
     leave_at: Option<u64>,
@@ -81,6 +83,7 @@ impl Host {
 
     fn with(spec: HostSpec, listener: UnixListener, children: UnixStream, terms: UnixStream) -> Result<Self, Fault> {
         let kills_before = record::out_of_memory_kills();
+        let starter = spec.starter.map(starter).transpose()?;
         let spawned = spawn(&spec)?;
         let record = record::record(&spec, spawned.pid, &spawned.pidfd)?;
         // A plugin that nobody could find again must not run: it dies with this process.
@@ -101,6 +104,7 @@ impl Host {
             clients: Vec::new(),
             children,
             terms,
+            starter,
             kills_before,
             leave_at: None,
             closed_until: None,
@@ -118,6 +122,11 @@ impl Host {
             if ready.terms {
                 drain(&self.terms);
                 self.feed(Input::Stop { term_after: 0, kill_after: TERM_GRACE_MS });
+            }
+            if ready.starter {
+                // Nobody is left to wait for what it does.
+                self.starter = None;
+                self.feed(Input::Stop { term_after: 0, kill_after: 0 });
             }
             for (stream, is_ready) in [(Stream::Stdout, ready.stdout), (Stream::Stderr, ready.stderr)] {
                 if is_ready {
@@ -157,16 +166,19 @@ impl Host {
             PollFd::new(&self.listener, at_the_door),
         ];
         let fixed = fds.len();
+        fds.extend(self.starter.iter().map(|starter| PollFd::new(starter, PollFlags::IN)));
+        let started = fds.len();
         fds.extend(self.stdout.iter().chain(&self.stderr).map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         let pipes = fds.len();
         fds.extend(self.clients.iter().map(|client| PollFd::from_borrowed_fd(client.as_fd(), client.interest())));
         // Interrupted by a signal: its handler has made a descriptor ready, which the next round finds.
         let _ = poll(&mut fds, timeout.as_ref());
         let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
-        let mut streams = fds[fixed..pipes].iter().map(is_ready);
+        let mut streams = fds[started..pipes].iter().map(is_ready);
         Ready {
             children: is_ready(&fds[0]),
             terms: is_ready(&fds[1]),
+            starter: fds[fixed..started].iter().any(is_ready),
             listener: is_ready(&fds[2]),
             stdout: self.stdout.is_some() && streams.next() == Some(true),
             stderr: self.stderr.is_some() && streams.next() == Some(true),
@@ -412,6 +424,7 @@ impl Host {
 struct Ready {
     children: bool,
     terms: bool,
+    starter: bool,
     listener: bool,
     stdout: bool,
     stderr: bool,
@@ -430,6 +443,16 @@ fn signals() -> std::io::Result<(UnixStream, UnixStream)> {
         end.set_nonblocking(true)?;
     }
     Ok((children, terms))
+}
+
+/// A hold on the process that started this one.
+fn starter(pid: u32) -> Result<OwnedFd, Fault> {
+    let gone = || Fault::new(Code::Unavailable, "the process that started the host has ended");
+    let parent = rustix::process::getppid().ok_or_else(gone)?;
+    // Whoever lost its parent has another one by now, and so would we.
+    let held = rustix::process::pidfd_open(parent, PidfdFlags::empty()).map_err(|_| gone())?;
+    let is_ours = |parent: Pid| parent.as_raw_nonzero().get().unsigned_abs() == pid;
+    if is_ours(parent) && rustix::process::getppid() == Some(parent) { Ok(held) } else { Err(gone()) }
 }
 
 fn drain(mut signals: &UnixStream) {

@@ -361,18 +361,32 @@ pub(crate) struct ListenArgs {
 /// `install`.
 #[derive(Debug, Args)]
 pub(crate) struct InstallArgs {
-    /// A package, the folder of a plugin, or the plugin.json in it
-    #[arg(value_name = "FILE|DIR")]
+    /// A package, the folder of a plugin or the plugin.json in it, the address of a package, or a git repository
+    #[arg(value_name = "FILE|DIR|URL|GIT")]
     pub(crate) source: PathBuf,
-    /// Take a package that nobody signed
-    #[arg(long)]
-    pub(crate) allow_unsigned: bool,
+    /// What will do.
+    #[command(flatten)]
+    pub(crate) how: SourceArgs,
     /// The permissions that it may have besides those granted before: names with commas between, or `all` [default: asks]
     #[arg(long, value_name = "LIST|all")]
     pub(crate) grant: Option<Grant>,
     /// Check everything, do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// What of a source will do.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SourceArgs {
+    /// Take a package of this machine that nobody signed
+    #[arg(long)]
+    pub(crate) allow_unsigned: bool,
+    /// What the package at an address must have; it need not be signed then
+    #[arg(long, value_name = "HEX", value_parser = clap::value_parser!(Sha256))]
+    pub(crate) sha256: Option<Sha256>,
+    /// Run the build of a repository without asking; it may do whatever you may do
+    #[arg(long)]
+    pub(crate) build: bool,
 }
 
 /// `remove`.
@@ -395,8 +409,8 @@ pub(crate) struct UpgradeArgs {
     /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
-    /// A package or the folder of the new version, or the plugin.json in it [default: the newest that is installed and not pinned away]
-    #[arg(value_name = "FILE|DIR")]
+    /// The new version, as `install` takes it [default: the newest that is installed and not pinned away]
+    #[arg(value_name = "FILE|DIR|URL|GIT")]
     pub(crate) source: Option<PathBuf>,
     /// Take it back when in its first minute more of its calls fail than this, such as err>1%; needs a daemon
     #[arg(long, value_name = "RULE")]
@@ -404,9 +418,9 @@ pub(crate) struct UpgradeArgs {
     /// An older version than the current one will do
     #[arg(long)]
     pub(crate) downgrade: bool,
-    /// Take a package that nobody signed
-    #[arg(long)]
-    pub(crate) allow_unsigned: bool,
+    /// What will do.
+    #[command(flatten)]
+    pub(crate) how: SourceArgs,
     /// The permissions that it may have besides those granted before: names with commas between, or `all` [default: asks]
     #[arg(long, value_name = "LIST|all")]
     pub(crate) grant: Option<Grant>,

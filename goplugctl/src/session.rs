@@ -185,19 +185,23 @@ impl Session {
         self.worst
     }
 
-    /// Asks a question that only a person can answer: `None` when there is none at the terminal. With `--yes` the answer is yes.
-    pub(crate) async fn ask(&mut self, question: &str) -> Result<Option<bool>, Failure> {
-        match self.yes || io::stdin().is_terminal() && io::stderr().is_terminal() {
-            true => self.confirm(question).await.map(Some),
-            false => Ok(None),
-        }
-    }
-
     /// Asks a question before something that cannot be undone; without a person at the terminal, or with `--yes`, the
     /// answer is yes.
     pub(crate) async fn confirm(&mut self, question: &str) -> Result<bool, Failure> {
-        if self.yes || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        self.ask(question, true).await
+    }
+
+    /// As [`Session::confirm`], but without a person at the terminal the answer is no.
+    pub(crate) async fn consents(&mut self, question: &str) -> Result<bool, Failure> {
+        self.ask(question, false).await
+    }
+
+    async fn ask(&mut self, question: &str, alone: bool) -> Result<bool, Failure> {
+        if self.yes {
             return Ok(true);
+        }
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Ok(alone);
         }
         self.say(&format!("{question} [y/N] "));
         let mut line = String::new();

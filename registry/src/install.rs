@@ -4,10 +4,11 @@
 //! `.goplug/staging` on the same file system, synced, and comes to its place among the versions by one rename that replaces
 //! nothing; by another one it becomes the current one (`versions`). It leaves by one rename, too, and is deleted after that. What
 //! a killed process left behind is removed by the next one. In reading order: this file, `copy` (what is copied and what is
-//! refused), `package` (what is unpacked), `same` (is it what is there already?), `staging`.
+//! refused), `package` (what is unpacked), `same` (is it what is there already?), `origin` (where it came from), `staging`.
 
 mod copy;
-mod package;
+pub(crate) mod origin;
+pub(crate) mod package;
 mod same;
 pub(crate) mod staging;
 
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use goplug_package::Keys;
 use goplug_pconf_schema::admin::{Installation, Removal};
 use goplug_pconf_schema::manifest::MANIFEST_NAME;
-use goplug_pconf_schema::{Code, Desired, Fault, Grant, Manifest, Permissions, PluginId, Sha256};
+use goplug_pconf_schema::{Code, Desired, Fault, Grant, Manifest, Origin, Permissions, PluginId, Sha256};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use semver::Version;
@@ -60,18 +61,21 @@ pub(crate) struct Source {
     /// The digest of its `MANIFEST`.
     contents: Option<Sha256>,
     signed_by: Option<String>,
+    /// Of what was fetched.
+    origin: Option<Origin>,
 }
 
 /// Looks at `source`, a plugin's folder, its manifest, or a package: everything that is wrong is told at once. A package is
 /// taken if one of `keys` signed it. Blocking.
 pub(crate) fn survey(directory: &Path, source: &Path, keys: &Keys) -> Result<Source, Fault> {
+    let origin = origin::of(directory, source);
     let is_manifest = source.file_name().is_some_and(|name| name == MANIFEST_NAME) && !source.is_dir();
     if !is_manifest && let Some(file) = package::open(source)? {
         let Unpacked { staged, folder, handle, tally, contents, signed_by } = package::unpack(directory, file, keys)?;
         let manifest =
             lint_source(&folder.join(MANIFEST_NAME)).map_err(|problems| all(Code::InvalidArgument, &problems))?;
         let (staged, contents) = (Some(staged), Some(contents));
-        return Ok(Source { manifest, folder, handle, tally, staged, contents, signed_by });
+        return Ok(Source { manifest, folder, handle, tally, staged, contents, signed_by, origin });
     }
     let folder = if is_manifest { source.parent().unwrap_or(source) } else { source };
     let folder = std::path::absolute(folder).map_err(|error| wrong(error.to_string()))?;
@@ -99,7 +103,7 @@ pub(crate) fn survey(directory: &Path, source: &Path, keys: &Keys) -> Result<Sou
             return Err(all(code, &problems));
         }
     };
-    Ok(Source { manifest, folder, handle, tally, staged: None, contents: None, signed_by: None })
+    Ok(Source { manifest, folder, handle, tally, staged: None, contents: None, signed_by: None, origin })
 }
 
 fn all(code: Code, problems: &[String]) -> Fault {
@@ -148,6 +152,7 @@ impl Source {
             signed_by: self.signed_by.clone(),
             permissions: self.wanted(),
             asked,
+            origin: self.origin.clone(),
             current,
             note,
             dry_run,
@@ -170,16 +175,19 @@ pub(crate) fn install(directory: &Path, source: Source, records: &Records, grant
 }
 
 fn put(directory: &Path, mut source: Source) -> Result<(), Fault> {
-    let id = source.manifest.id.clone();
+    let (id, origin) = (source.manifest.id.clone(), source.origin.take());
+    let put = |staging: &Staging, name: &str, version: &Version| {
+        Turn::take(directory)?.put(directory, staging, name, (&id, version), origin.as_ref())
+    };
     if let Some(Staged { staging, name }) = &source.staged {
-        return Turn::take(directory)?.put(directory, staging, name, &id, &source.manifest.version);
+        return put(staging, name, &source.manifest.version);
     }
     let staging = Staging::open(directory)?;
     let (name, copied) = staging.make()?;
     source.tally = Tally::default();
     let placed = copy::copy(source.handle.as_fd(), copied.as_fd(), &mut source.tally)
         .and_then(|()| check_copy(&source, &staging, &name, directory))
-        .and_then(|()| Turn::take(directory)?.put(directory, &staging, &name, &id, &source.manifest.version));
+        .and_then(|()| put(&staging, &name, &source.manifest.version));
     if placed.is_err() {
         staging.remove(&name);
     }

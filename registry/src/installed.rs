@@ -30,7 +30,8 @@ impl Registry {
         let (directory, source) = (self.absolute_directory()?, source.as_ref().to_owned());
         let at = directory.clone();
         let keys = self.keys(how.allow_unsigned).await?;
-        let source = blocking(move || install::survey(&at, &source, &keys)).await?;
+        let source =
+            blocking(move || install::survey(&at, &source, &keys)).await.map_err(|fault| self.not_taken(fault))?;
         let (id, version) = (source.manifest.id.clone(), source.manifest.version.clone());
         self.rescan().await?;
         self.check_place(&id, &directory)?;

@@ -11,7 +11,7 @@
 //! In reading order: [`Builder`] (what can be set), [`Registry`] and [`Plugin`] (what can be done), `discovery` (what is
 //! in the directory), `supervisor` (the life of one plugin; `supervisor/state.rs` is all of it), `call` (one call, with
 //! its repeats), [`Exchange`] (large bodies, piece by piece), `callback` (notifications), [`Events`] (what happened), `why` (why
-//! is it not there?), [`host`] (plugins that the registry starts).
+//! is it not there?), [`host`] (plugins that the registry starts), `source` (plugins that are fetched).
 //!
 //! Needs a tokio runtime with I/O and time; [`BlockingRegistry`] brings its own. Every failure is an [`Error`] with a [`Code`] and an answer to "did it run?".
 
@@ -38,6 +38,7 @@ mod process;
 mod program;
 mod registry;
 mod show;
+mod source;
 mod started;
 mod supervisor;
 mod tasks;
@@ -55,7 +56,7 @@ pub use doctor::doctor;
 pub use event::Events;
 pub use goplug_pconf_schema::settings::Unsigned;
 pub use goplug_pconf_schema::{
-    Code, Fault as Error, Grant, Permissions, Pin, PluginId, Ran, Reason, RollbackOn, Sha256, admin,
+    Code, Fault as Error, Grant, Locator, Origin, Permissions, Pin, PluginId, Ran, Reason, RollbackOn, Sha256, admin,
 };
 pub use goplug_transport::{Latency, Segment, View, ViewReader, Words};
 pub use install::Install;
@@ -65,5 +66,6 @@ pub use options::Builder;
 pub use plugin::Plugin;
 pub use process::{LogPosition, Logs};
 pub use registry::{Registry, Unload, Wait};
+pub use source::{Fetch, Fetched, Progress};
 pub use started::{Command, Started};
 pub use versions::{Against, Upgrade};

@@ -29,7 +29,7 @@ use crate::program::{self, Programs};
 use crate::started::Started;
 use crate::supervisor::{Command, FileNews, Shared, Slot, spawn};
 use crate::why::{Knock, knock};
-use crate::{ask, show};
+use crate::{ask, show, source};
 
 /// How long [`Registry::close`] waits for its tasks.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
@@ -346,7 +346,8 @@ impl Registry {
             Known::Installed(plugin) => {
                 let mut detail = show::detail_installed(&plugin, self.inner.finder.losers(&plugin.id));
                 self.inner.settle(&plugin.id, &mut detail.summary);
-                return Ok(PluginDetail { process: self.inner.process_of(&plugin.id), ..detail });
+                detail.process = self.inner.process_of(&plugin.id);
+                return Ok(source::with_origin(detail).await);
             }
         };
         let mut detail = show::detail(&slot, self.inner.finder.losers(&slot.id));
@@ -357,7 +358,7 @@ impl Registry {
             self.inner.settle(&slot.id, &mut detail.summary);
         }
         (detail.health, detail.executable) = tokio::join!(call::health(&slot), self.inner.executable(&slot));
-        Ok(detail)
+        Ok(source::with_origin(detail).await)
     }
 
     /// Calls `method` with `body` and waits for the reply, at most for the method's own deadline or [`Builder::call_deadline`].

@@ -146,6 +146,7 @@ pub(crate) fn manifest_of(plugin: &InstalledPlugin) -> InstalledDetail {
         interfaces: manifest.interfaces.clone(),
         maintainers: manifest.maintainers.clone(),
         home: manifest.home.clone(),
+        origin: None,
     }
 }
 

@@ -16,8 +16,8 @@ fn asked(fault: &Fault) -> Option<Permissions> {
 /// Asks for it; `None`: nobody is there, nobody wants it, or `given` was all that there is.
 pub(super) async fn ask(session: &mut Session, given: Option<&Grant>, fault: &Fault) -> Result<Option<Grant>, Failure> {
     let Some(permissions) = asked(fault).filter(|_| given.is_none()) else { return Ok(None) };
-    let granted = session.ask(&format!("{}\ngrant it that?", escape(&fault.message))).await?;
-    Ok((granted == Some(true)).then_some(Grant::Exactly(permissions)))
+    let granted = session.consents(&format!("{}\ngrant it that?", escape(&fault.message))).await?;
+    Ok(granted.then_some(Grant::Exactly(permissions)))
 }
 
 /// The option that grants it, if that is why it failed.

@@ -126,6 +126,12 @@ fn describe(detail: &PluginDetail, style: Style) -> String {
         line("requires", installed.requires.join(", "), Paint::None);
         line("maintainers", installed.maintainers.join(", "), Paint::None);
         line("home", text(&installed.home), Paint::None);
+        if let Some(origin) = &installed.origin {
+            line("from", origin.source.clone(), Paint::None);
+            line("sha256", origin.sha256.map(|sha256| sha256.to_string()).unwrap_or_default(), Paint::None);
+            line("commit", text(&origin.commit), Paint::None);
+            line("built with", origin.built_with.join(" "), Paint::None);
+        }
     }
     if let Some(process) = &detail.process {
         line("process", super::list::running(process).unwrap_or_default(), Paint::None);

@@ -11,36 +11,30 @@ use crate::output::escape;
 use crate::session::Session;
 use crate::target::{Change, Install};
 
+use super::source::source;
+
 pub(super) async fn install(session: &mut Session, args: &InstallArgs) -> Result<(), Failure> {
-    let what = format!("cannot install {}", escape(&args.source.display().to_string()));
-    let failed = |fault: Fault| {
-        let source = escape(&args.source.display().to_string());
-        let hint = match fault.code {
-            _ if fault.reason == Some(Reason::Unsigned) => Some(format!("goplugctl install --allow-unsigned {source}")),
-            _ if fault.reason == Some(Reason::NotGranted) => grant::option(&fault).map(|option| {
-                let unsigned = if args.allow_unsigned { "--allow-unsigned " } else { "" };
-                format!("goplugctl install {unsigned}{option} {source}")
-            }),
-            _ if fault.reason == Some(Reason::UntrustedKey) => Some("goplugctl trust add KEY".to_owned()),
-            Code::InvalidArgument => Some(format!("goplugctl lint {source}")),
-            Code::Conflict => Some("goplugctl list".to_owned()),
-            _ => None,
-        };
-        let failure = Failure::new(&what, fault);
-        match hint {
-            Some(hint) => failure.hint(hint),
-            None => failure,
+    let named = escape(&args.source.display().to_string());
+    let what = format!("cannot install {named}");
+    let fetched = source(session, &args.source, &args.how, args.dry_run).await;
+    let is_there = args.source.exists();
+    let source = fetched.map_err(|fault| refused(&what, fault, &named, is_there))?;
+    let failed = |fault: Fault| match grant::option(&fault) {
+        Some(option) => {
+            let unsigned = if args.how.allow_unsigned { "--allow-unsigned " } else { "" };
+            Failure::new(&what, fault).hint(format!("goplugctl install {unsigned}{option} {named}"))
         }
+        None => refused(&what, fault, &named, is_there && !source.is_fetched),
     };
-    // A daemon may stand in another folder.
-    let source = std::path::absolute(&args.source)
-        .map_err(|error| failed(Fault::new(Code::InvalidArgument, error.to_string())))?;
-    let grant = args.grant.clone().unwrap_or_default();
-    let how = Install { allow_unsigned: args.allow_unsigned, grant, dry_run: args.dry_run };
-    let answer = match session.target.install(&source, how.clone()).await {
+    if let Some(would_build) = &source.would_build {
+        return would_build.show(session);
+    }
+    let given = args.grant.clone().unwrap_or_default();
+    let how = Install { allow_unsigned: source.allow_unsigned, grant: given, dry_run: args.dry_run };
+    let answer = match session.target.install(&source.path, how.clone()).await {
         Ok(answer) => answer,
         Err(fault) => match grant::ask(session, args.grant.as_ref(), &fault).await? {
-            Some(grant) => session.target.install(&source, Install { grant, ..how }).await.map_err(failed)?,
+            Some(grant) => session.target.install(&source.path, Install { grant, ..how }).await.map_err(failed)?,
             None => return Err(failed(fault)),
         },
     };
@@ -65,6 +59,25 @@ pub(super) async fn install(session: &mut Session, args: &InstallArgs) -> Result
     let asked = escape(&words(&answer.asked).join(", "));
     let text = if asked.is_empty() { text } else { format!("{text}it would have to be granted {asked}\n") };
     Ok(session.out.show(std::slice::from_ref(&answer), true, || names, |_, _| text)?)
+}
+
+/// The failure, with the command that helps; of what is not here no file can be looked at.
+fn refused(what: &str, fault: Fault, named: &str, is_here: bool) -> Failure {
+    let hint = match fault.code {
+        _ if fault.reason == Some(Reason::Unsigned) && !is_here => {
+            Some(format!("goplugctl install --sha256 HEX {named}"))
+        }
+        _ if fault.reason == Some(Reason::Unsigned) => Some(format!("goplugctl install --allow-unsigned {named}")),
+        _ if fault.reason == Some(Reason::UntrustedKey) => Some("goplugctl trust add KEY".to_owned()),
+        Code::InvalidArgument if is_here => Some(format!("goplugctl lint {named}")),
+        Code::Conflict => Some("goplugctl list".to_owned()),
+        _ => None,
+    };
+    let failure = Failure::new(what, fault);
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
 }
 
 /// One version of a plugin: what is behind the last `@` is a whole version, and no range.

@@ -19,6 +19,7 @@ pub(crate) mod own;
 pub(crate) mod pack;
 mod ping;
 mod process;
+mod source;
 mod standing;
 mod trust;
 mod versions;

@@ -15,18 +15,31 @@ use crate::output::{Style, escape};
 use crate::session::Session;
 use crate::target::{Against, Upgrade};
 
+use super::source::source;
+
 pub(super) async fn upgrade(session: &mut Session, args: &UpgradeArgs) -> Result<(), Failure> {
     let what = |plugin: &str| format!("cannot upgrade `{plugin}`");
     let plugin = session.one(&what(&args.plugin), &args.plugin).await?;
     let failed = |fault: Fault| failed(what(plugin.as_str()), fault, &plugin);
-    let source = args.source.as_deref().map(absolute).transpose().map_err(failed)?;
-    let UpgradeArgs { rollback_on, downgrade, allow_unsigned, dry_run, .. } = *args;
+    let source = match &args.source {
+        Some(named) => {
+            let fetched = source(session, named, &args.how, args.dry_run).await;
+            Some(fetched.map_err(|fault| Failure::new(what(plugin.as_str()), fault))?)
+        }
+        None => None,
+    };
+    if let Some(would_build) = source.as_ref().and_then(|source| source.would_build.as_ref()) {
+        return would_build.show(session);
+    }
+    let allow_unsigned = source.as_ref().map_or(args.how.allow_unsigned, |source| source.allow_unsigned);
+    let UpgradeArgs { rollback_on, downgrade, dry_run, .. } = *args;
+    let path = source.as_ref().map(|source| source.path.as_path());
     let given = args.grant.clone().unwrap_or_default();
-    let how = Upgrade { source: source.as_deref(), rollback_on, downgrade, allow_unsigned, grant: given, dry_run };
+    let how = Upgrade { source: path, rollback_on, downgrade, allow_unsigned, grant: given, dry_run };
     let failed = |fault: Fault| {
         let hint = grant::option(&fault).map(|option| {
             let source = args.source.as_ref().map(|source| escape(&source.display().to_string())).unwrap_or_default();
-            let unsigned = if allow_unsigned { "--allow-unsigned " } else { "" };
+            let unsigned = if args.how.allow_unsigned { "--allow-unsigned " } else { "" };
             format!("goplugctl upgrade {unsigned}{option} {plugin} {source}")
         });
         let failure = failed(fault);

@@ -17,8 +17,8 @@ use goplug_pconf_schema::admin::{
 };
 use goplug_pconf_schema::settings::{Unsigned, check_key};
 use goplug_pconf_schema::wire::event::Position;
-use goplug_pconf_schema::{Code, Fault, PluginId, Sha256, printable};
-use goplug_registry::{CallOptions, Events, Registry, Wait};
+use goplug_pconf_schema::{Code, Fault, Locator, PluginId, Sha256, printable};
+use goplug_registry::{CallOptions, Events, Fetch, Fetched, Progress, Registry, Wait};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::{Against, Answer, Awaited, Call, Change, Install, Items, Target, Unload, Upgrade};
@@ -73,6 +73,26 @@ impl Directory {
             other => other?,
         }
         Ok(Self { registry })
+    }
+
+    /// Fetches what can be installed here, or by the daemon of this directory.
+    pub(crate) async fn fetch(
+        &self,
+        source: &Locator,
+        how: Fetch,
+        told: impl Fn(Progress) + Send + Sync,
+    ) -> Result<Fetched, Fault> {
+        self.registry.fetch(source, how, told).await
+    }
+
+    /// Builds what was fetched, if there is something to build.
+    pub(crate) async fn build(
+        &self,
+        fetched: Fetched,
+        within: Duration,
+        told: impl Fn(Progress) + Send + Sync,
+    ) -> Result<Fetched, Fault> {
+        self.registry.build(fetched, within, told).await
     }
 
     /// The target on a registry that somebody else opened.

@@ -14,7 +14,7 @@ use crate::wire::fault::Reason;
 use crate::wire::hello::{CallbackInfo, InterfaceInfo, Limits, MethodInfo};
 use crate::wire::host::Stream;
 use crate::wire::life::HealthStatus;
-use crate::{Permissions, PluginId};
+use crate::{Origin, Permissions, PluginId};
 
 /// Where a plugin is in its life. The original GoPlug's three are `stopped`, `discovered` and `loaded`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -297,6 +297,9 @@ pub struct InstalledDetail {
     pub maintainers: Vec<String>,
     /// Where to read more.
     pub home: Option<String>,
+    /// Of a version that was fetched: where from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// Answer of `methods`.
@@ -371,6 +374,9 @@ pub struct Installation {
     /// Those of them that had to be granted now.
     #[serde(default, skip_serializing_if = "Permissions::is_empty")]
     pub asked: Permissions,
+    /// Of what was fetched: where from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// Whether it is the current version: else it lies beside that one.
     pub current: bool,
     /// For people: why it is not, or what became of the one before.

@@ -31,6 +31,8 @@ pub(crate) struct ManifestDocument {
     home: Option<String>,
     /// What it is made of; may be missing when `exec` names the command.
     source: Option<SourceDocument>,
+    /// How it is built, when it is installed from a repository.
+    build: Option<BuildDocument>,
     /// How its process is started.
     exec: Option<ExecDocument>,
     /// Whether it waits to be asked for.
@@ -70,11 +72,26 @@ pub(crate) struct ManifestDocument {
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Source")]
 struct SourceDocument {
-    /// What kind of thing `path` is; this version runs `local_exec`.
+    /// What kind of thing `path` is; `local_so` is not run by this version.
     mode: SourceMode,
-    /// A file, relative to the plugin's folder or absolute; or where to get it from. May be missing when `exec` names the
-    /// command.
+    /// A file, relative to the plugin's folder or absolute; or where to get it from: a git repository with `#REFERENCE` or not
+    /// (`remote_git`), or the address of a package (`remote_url`). May be missing when `exec` names the command.
     path: Option<String>,
+    /// Of `remote_url`: the SHA-256 of the package. Required, unless `path` ends in `#sha256=HEX`.
+    #[schemars(pattern(r"^[0-9a-f]{64}$"))]
+    sha256: Option<String>,
+}
+
+/// How a plugin is built.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Build")]
+struct BuildDocument {
+    /// A program and its arguments, run in the folder of the sources; empty when there is nothing to build. By default what
+    /// `Cargo.toml`, `go.mod`, `package.json`, `requirements.txt` or `pyproject.toml` suggest, the first that is there.
+    command: Option<Vec<String>>,
+    /// Files and folders that are kept of the build, besides the sources and the program.
+    #[serde(default)]
+    include: Vec<String>,
 }
 
 /// How a plugin's process is started.

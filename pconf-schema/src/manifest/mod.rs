@@ -18,7 +18,8 @@ use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{PconfError, PluginId};
+use crate::locator::FileUrl;
+use crate::{Locator, PconfError, PluginId, Sha256};
 
 /// The name of the file; its folder has the name of the plugin.
 pub const MANIFEST_NAME: &str = "plugin.json";
@@ -42,6 +43,8 @@ pub struct Manifest {
     pub home: Option<String>,
     /// `source`: what it is made of.
     pub source: Source,
+    /// `build`: how it is built, when it is installed from a repository.
+    pub build: Build,
     /// `exec`: how its process is started.
     pub exec: Exec,
     /// `lazy_load`: it waits to be asked for.
@@ -83,6 +86,18 @@ pub struct Source {
     pub mode: SourceMode,
     /// A file, relative to the plugin's folder or absolute; or where to get it from. Empty when `exec` says it all.
     pub path: String,
+    /// Of `remote_url`: what is fetched must have this digest.
+    pub sha256: Option<Sha256>,
+}
+
+/// `build`: how a plugin is built.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Build {
+    /// A program and its arguments, run in the folder of the sources; empty: there is nothing to build; `None`: what the files
+    /// there suggest.
+    pub command: Option<Vec<String>>,
+    /// Files and folders that are kept of the build, besides the sources and the program.
+    pub include: Vec<String>,
 }
 
 /// What kind of thing a plugin is made of.
@@ -262,11 +277,39 @@ impl Manifest {
         read::read(bytes, folder)
     }
 
-    /// Why this version cannot run the plugin although its manifest is in order.
+    /// Why this version cannot run the plugin although its manifest is in order. What was fetched runs as its `exec` says.
     pub fn not_runnable(&self) -> Option<String> {
         let mode = self.source.mode;
-        (mode != SourceMode::LocalExec)
-            .then(|| format!("`source.mode` `{}` is not run by this version, which runs `local_exec`", mode.as_str()))
+        match mode {
+            SourceMode::LocalExec => None,
+            SourceMode::RemoteGit | SourceMode::RemoteUrl if !self.exec.command.is_empty() => None,
+            SourceMode::LocalSo => {
+                Some(format!("`source.mode` `{}` is not run by this version, which runs `local_exec`", mode.as_str()))
+            }
+            SourceMode::RemoteGit | SourceMode::RemoteUrl => Some(format!(
+                "`source.mode` `{}` says where it is from, and `exec.command` does not say what to run",
+                mode.as_str()
+            )),
+        }
+    }
+
+    /// Where it is to be had from, if it is not here; [`Manifest::parse`] has read it before.
+    pub fn elsewhere(&self) -> Option<Locator> {
+        match self.source.mode {
+            SourceMode::LocalExec | SourceMode::LocalSo => None,
+            SourceMode::RemoteGit => {
+                let path = &self.source.path;
+                // Any address of a repository will do here.
+                path.parse()
+                    .ok()
+                    .filter(|read| matches!(read, Locator::Git(_)))
+                    .or_else(|| format!("git+{path}").parse().ok())
+            }
+            SourceMode::RemoteUrl => match self.source.path.parse().ok()? {
+                Locator::Url(url) => Some(Locator::Url(FileUrl { sha256: self.source.sha256.or(url.sha256), ..url })),
+                Locator::Path(_) | Locator::Git(_) => None,
+            },
+        }
     }
 
     /// The program's path when it is a file, seen from `folder`, the folder of the manifest; `None` for a name to be found

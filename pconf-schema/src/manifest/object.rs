@@ -190,10 +190,14 @@ impl<'n> Object<'n> {
         self.inner(format!("{}{key}.", self.prefix), element)
     }
 
+    /// Whether `key` is there, with whatever value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key.eq_ignore_ascii_case(key) && entry.value != "null")
+    }
+
     /// Notes that `key`, which should be there, is not.
     pub(super) fn missing(&mut self, key: &str, what_to_do: &str) {
-        let is_there = self.entries.iter().any(|entry| entry.key.eq_ignore_ascii_case(key) && entry.value != "null");
-        if self.whole && !is_there {
+        if self.whole && !self.has(key) {
             self.notes.problems.push((self.start, format!("`{}{key}` is missing: {what_to_do}", self.prefix)));
         }
     }

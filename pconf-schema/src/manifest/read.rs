@@ -8,12 +8,12 @@ use serde_json::Value;
 use crate::pconf::fields::is_plain_name;
 use crate::pconf::json::{self, Entry};
 use crate::range::parse_range;
-use crate::{PconfError, PluginId, PluginRef, check_call_name, printable};
+use crate::{Locator, PconfError, PluginId, PluginRef, Sha256, check_call_name, printable};
 
 use super::object::{LONGEST, Notes, Object, text_of};
 use super::program::{check_command, check_inside, check_path, check_text, check_variable};
 use super::{
-    Exec, Folder, Health, Hooks, Manifest, ManifestWire, MaxUse, Requirement, Restart, RestartPolicy, Source,
+    Build, Exec, Folder, Health, Hooks, Manifest, ManifestWire, MaxUse, Requirement, Restart, RestartPolicy, Source,
     SourceMode,
 };
 
@@ -60,6 +60,7 @@ fn manifest(mut top: Object<'_>, folder: Folder<'_>) -> Option<Manifest> {
     let id = id(&mut top, folder);
     let version = version(&mut top);
     let (source, exec) = program(&mut top);
+    let build = build(&mut top);
     let description = top.string("description").map(|(_, text)| text);
     let maintainers = top.texts("maintainers", |_| Ok(()));
     let home = top.string("home").map(|(_, text)| text);
@@ -82,6 +83,7 @@ fn manifest(mut top: Object<'_>, folder: Folder<'_>) -> Option<Manifest> {
         maintainers,
         home,
         source: source?,
+        build,
         exec: exec?,
         lazy_load,
         restart,
@@ -172,27 +174,62 @@ fn program(top: &mut Object<'_>) -> (Option<Source>, Option<Exec>) {
         if !names_program {
             top.missing("source", "say what to run, such as {\"mode\": \"local_exec\", \"path\": \"bin/run\"}");
         }
-        let source = Source { mode: SourceMode::LocalExec, path: String::new() };
+        let source = Source { mode: SourceMode::LocalExec, path: String::new(), sha256: None };
         return (Some(source), exec.map(|(_, exec)| exec).or_else(|| Some(Exec::default())));
     };
     source.missing("mode", "one of `local_exec`, `local_so`, `remote_git`, `remote_url`");
     let mode = source.choice("mode", &SourceMode::ALL);
     let path = source.string("path");
+    let sha256 = source.checked("sha256", |text| text.parse::<Sha256>().map(drop));
     let is_local = matches!(mode, Some(SourceMode::LocalExec | SourceMode::LocalSo));
     match &path {
         None if mode == Some(SourceMode::LocalExec) && names_program => {}
         None => source.missing("path", "a file of the plugin's folder, or where to get the plugin from"),
         Some((at, path)) if is_local => _ = check_path(path).map_err(|why| source.wrong(*at, "path", &why)),
-        Some((at, path)) => _ = check_text(path).map_err(|why| source.wrong(*at, "path", &why)),
+        Some((at, path)) => {
+            let sha256 = sha256.as_ref().and_then(|text| text.parse().ok());
+            let remote = mode.map_or(Ok(()), |mode| check_remote(mode, path, sha256));
+            _ = check_text(path).and(remote).map_err(|why| source.wrong(*at, "path", &why));
+        }
     }
     source.finish();
+    let sha256 = sha256.and_then(|text| text.parse().ok());
     let path = path.map(|(_, path)| path).unwrap_or_default();
     let mut exec = exec.map(|(_, exec)| exec).unwrap_or_default();
     if exec.command.is_empty() && !names_program && mode == Some(SourceMode::LocalExec) {
         // A path, even if it has no `/` in it.
         exec.command = if path.contains('/') { path.clone() } else { format!("./{path}") };
     }
-    (mode.map(|mode| Source { mode, path }), Some(exec))
+    (mode.map(|mode| Source { mode, path, sha256 }), Some(exec))
+}
+
+/// What is wrong with the address of something that is not here.
+fn check_remote(manifest_mode: SourceMode, path: &str, sha256: Option<Sha256>) -> Result<(), String> {
+    let read = path.parse::<Locator>();
+    match (manifest_mode, read) {
+        (SourceMode::RemoteGit, Ok(Locator::Git(_))) => Ok(()),
+        (SourceMode::RemoteGit, _) => match format!("git+{path}").parse() {
+            Ok(Locator::Git(_)) => Ok(()),
+            Ok(_) => Err("names no repository".into()),
+            Err(why) => Err(format!("names no repository: {why}")),
+        },
+        (_, Ok(Locator::Url(url))) => match (url.sha256, sha256) {
+            (None, None) => Err("needs a checksum: write `source.sha256`".into()),
+            (Some(one), Some(other)) if one != other => Err("has another checksum than `source.sha256`".into()),
+            _ => Ok(()),
+        },
+        (_, Ok(_)) => Err("is no address: write https://HOST/FILE".into()),
+        (_, Err(why)) => Err(format!("is no address: {why}")),
+    }
+}
+
+fn build(top: &mut Object<'_>) -> Build {
+    let Some(mut build) = top.object("build") else { return Build::default() };
+    let is_there = build.has("command");
+    let command = build.texts("command", check_text);
+    let include = build.texts("include", check_inside);
+    build.finish();
+    Build { command: is_there.then_some(command), include }
 }
 
 fn restart(top: &mut Object<'_>) -> Restart {

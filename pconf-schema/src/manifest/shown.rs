@@ -20,7 +20,8 @@ impl Manifest {
             "description": self.description,
             "maintainers": self.maintainers,
             "home": self.home,
-            "source": { "mode": self.source.mode, "path": self.source.path },
+            "source": { "mode": self.source.mode, "path": self.source.path, "sha256": self.source.sha256 },
+            "build": { "command": self.build.command, "include": self.build.include },
             "exec": {
                 "command": self.exec.command,
                 "args": self.exec.args,

@@ -212,11 +212,58 @@ fn every_key_is_read() {
 }
 
 #[test]
-fn other_sources_are_understood_and_not_run() {
-    for mode in ["local_so", "remote_git", "remote_url"] {
-        let manifest = parse(&format!(r#"{{"name":"do","version":"1.0.0","source":{{"mode":"{mode}","path":"x"}}}}"#));
+fn what_is_not_a_program_is_understood_and_says_why_it_is_not_run() {
+    let hex = "0".repeat(64);
+    let repository = r#""mode":"remote_git","path":"https://example.org/do.git#v1""#;
+    for (source, expected) in [
+        (r#""mode":"local_so","path":"x.so""#.to_owned(), "is not run by this version"),
+        (repository.to_owned(), "does not say what to run"),
+        (format!(r#""mode":"remote_url","path":"https://example.org/x","sha256":"{hex}""#), "does not say what to run"),
+    ] {
+        let manifest = parse(&format!(r#"{{"name":"do","version":"1.0.0","source":{{{source}}}}}"#));
         let reason = manifest.not_runnable().unwrap();
-        assert_eq!(reason, format!("`source.mode` `{mode}` is not run by this version, which runs `local_exec`"));
-        assert!(manifest.lint().contains(&reason));
+        assert!(reason.contains(expected) && manifest.lint().contains(&reason), "{reason}");
     }
+    let text = format!(r#"{{"name":"do","version":"1.0.0","source":{{{repository}}},"exec":{{"command":"./do"}}}}"#);
+    assert_eq!(parse(&text).not_runnable(), None, "once it is installed");
+}
+
+#[test]
+fn where_it_is_from_is_read_as_on_the_command_line() {
+    let hex = "0".repeat(64);
+    let with_all = with;
+    let with = |source: &str| format!(r#"{{"name":"do","version":"1.0.0","source":{{{source}}}}}"#);
+    for (source, expected) in [
+        (
+            r#""mode":"remote_git","path":"https://example.org/a/do""#.to_owned(),
+            "git+https://example.org/a/do".to_owned(),
+        ),
+        (r#""mode":"remote_git","path":"git@example.org:do#v1""#.to_owned(), "git@example.org:do#v1".to_owned()),
+        (
+            format!(r#""mode":"remote_url","path":"https://example.org/x","sha256":"{hex}""#),
+            format!("https://example.org/x#sha256={hex}"),
+        ),
+        (
+            format!(r#""mode":"remote_url","path":"https://example.org/x#sha256={hex}""#),
+            format!("https://example.org/x#sha256={hex}"),
+        ),
+    ] {
+        assert_eq!(parse(&with(&source)).elsewhere().unwrap().to_string(), expected);
+    }
+    assert_eq!(parse(&format!("{SMALL}}}")).elsewhere(), None);
+    for (source, expected) in [
+        (r#""mode":"remote_url","path":"https://example.org/x""#, "needs a checksum: write `source.sha256`"),
+        (r#""mode":"remote_url","path":"x.plg""#, "is no address"),
+        (r#""mode":"remote_url","path":"ftp://x/y""#, "is no address: `ftp://` is not fetched"),
+        (r#""mode":"remote_git","path":"x""#, "names no repository"),
+        (r#""mode":"remote_git","path":"--upload-pack=x""#, "names no repository"),
+        (r#""mode":"remote_git","path":"ext::sh -c x""#, "names no repository"),
+        (r#""mode":"local_exec","path":"x","sha256":"12""#, "is no SHA-256"),
+    ] {
+        let problem = problem_of(&with(source));
+        assert!(problem.contains(expected), "{problem}");
+    }
+    let build = parse(&with_all(r#""build":{"command":["make"],"include":["out"]}"#)).build;
+    assert_eq!((build.command, build.include), (Some(vec!["make".to_owned()]), vec!["out".to_owned()]));
+    assert!(problem_of(&with_all(r#""build":{"include":["/etc"]}"#)).contains("`build.include` `/etc` is absolute"));
 }

@@ -62,6 +62,9 @@ pub struct HostSpec {
     /// In milliseconds: how long the host answers after the plugin and everything that it started are gone; at least a second.
     #[serde(default = "default_linger_ms")]
     pub linger_ms: u64,
+    /// The pid of the process that starts the host, if everything is to end with it; else the plugin outlives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starter: Option<u32>,
 }
 
 fn default_linger_ms() -> u64 {
@@ -125,6 +128,7 @@ impl HostSpec {
             folder: folder.to_owned(),
             output: OutputLimits::default(),
             linger_ms: default_linger_ms(),
+            starter: None,
         }
     }
 

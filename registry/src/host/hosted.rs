@@ -1,5 +1,6 @@
 //! A plugin that runs under a host, held by its host's identity.
 
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,6 +123,27 @@ impl Hosted {
             }
         }
         answer
+    }
+
+    /// Ends the plugin and everything that it started, and waits for it at most 2 s: for whoever is being dropped and cannot
+    /// await. What cannot be ended so is ended with its starter, or found by its record.
+    pub(crate) fn end_now(&self) {
+        let control = control_path(&self.inner.folder, &self.inner.record.instance);
+        let Ok(mut stream) = std::os::unix::net::UnixStream::connect(control) else { return };
+        let peer = rustix::net::sockopt::socket_peercred(&stream);
+        // While the process that we hold lives, nobody else has its pid.
+        let is_host = peer.is_ok_and(|peer| peer.pid.as_raw_nonzero().get().unsigned_abs() == self.inner.peer.pid());
+        if !is_host || !self.inner.peer.is_alive() {
+            return;
+        }
+        let mut line = serde_json::to_vec(&Request::Stop { term_after_ms: 0, kill_after_ms: 0 }).unwrap_or_default();
+        line.push(b'\n');
+        let limited = [stream.set_read_timeout(Some(HOST_LIMIT)), stream.set_write_timeout(Some(HOST_LIMIT))];
+        if limited.iter().all(Result::is_ok) && stream.write_all(&line).is_ok() {
+            // Any answer is the end; none within the limit is as good as we can do.
+            _ = stream.read(&mut [0; 1]);
+        }
+        _ = std::fs::remove_file(record_path(&self.inner.folder, &self.inner.record.instance));
     }
 
     /// Sends a signal to the plugin's process, by way of its host.

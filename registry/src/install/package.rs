@@ -15,9 +15,9 @@ use crate::words::show;
 
 /// A folder on its way in; dropped, it is removed unless it came to its place.
 #[derive(Debug)]
-pub(super) struct Staged {
-    pub(super) staging: Staging,
-    pub(super) name: String,
+pub(crate) struct Staged {
+    pub(crate) staging: Staging,
+    pub(crate) name: String,
 }
 
 impl Drop for Staged {

@@ -85,16 +85,25 @@ impl Registry {
 
     /// Whose packages are taken now.
     pub(crate) async fn keys(&self, allow_unsigned: bool) -> Result<Keys, Fault> {
-        let unsigned = self.inner.shared.options.load().unsigned;
-        if unsigned == Unsigned::Refuse && allow_unsigned {
-            let text = "packages that nobody signed are refused by the configuration (`unsigned` in `[trust]`)";
-            return Err(Fault::new(Code::Denied, text).with_reason(Reason::UntrustedKey));
-        }
-        let allow_unsigned = allow_unsigned || unsigned == Unsigned::Allow;
+        let allow_unsigned = match self.inner.shared.options.load().unsigned {
+            Unsigned::Refuse => false,
+            Unsigned::Ask => allow_unsigned,
+            Unsigned::Allow => true,
+        };
         let trusted = self.trusted_keys().await?;
         let keys = trusted.iter().map(|trusted| Key::parse(&trusted.key)).collect::<Result<_, _>>()?;
         let keys = Keys::new(keys)?;
         Ok(if allow_unsigned { keys.allow_unsigned() } else { keys })
+    }
+
+    /// What a package is refused with: to allow it does not help where the options refuse it.
+    pub(crate) fn not_taken(&self, fault: Fault) -> Fault {
+        let refuses = self.inner.shared.options.load().unsigned == Unsigned::Refuse;
+        if !refuses || fault.reason != Some(Reason::Unsigned) {
+            return fault;
+        }
+        let message = "nobody signed it, and the configuration refuses such packages (`unsigned` in `[trust]`)".into();
+        Fault { message, reason: None, ..fault }
     }
 
     async fn change_keys<T: Send + 'static>(

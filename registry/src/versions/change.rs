@@ -172,7 +172,7 @@ impl Registry {
             }
             Ok(version)
         };
-        blocking(work).await
+        blocking(work).await.map_err(|fault| self.not_taken(fault))
     }
 
     pub(crate) async fn make_current(

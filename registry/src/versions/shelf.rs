@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use goplug_pconf_schema::{Code, Fault, PluginId};
+use goplug_pconf_schema::{Code, Fault, Origin, PluginId};
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use semver::Version;
@@ -17,7 +17,7 @@ use crate::desired::{self, OWN_FOLDER};
 use crate::discovery::version::{VERSIONS, link_text, place, read_link, shelf as shelf_of};
 use crate::discovery::{Examined, Installed, examine_version};
 use crate::install::staging::{Staging, fresh_name};
-use crate::install::{failed, lint_source_version, parent_of, root};
+use crate::install::{failed, lint_source_version, origin, parent_of, root};
 use crate::words::show;
 
 /// Plugins whose versions are shown: as many as are looked at.
@@ -51,8 +51,8 @@ impl Turn {
         directory: &Path,
         staging: &Staging,
         name: &str,
-        id: &PluginId,
-        version: &Version,
+        (id, version): (&PluginId, &Version),
+        origin: Option<&Origin>,
     ) -> Result<(), Fault> {
         if directory.join(place(id)).symlink_metadata().is_err() {
             self.clear(staging, id)?;
@@ -60,6 +60,10 @@ impl Turn {
         let shelf = self.shelf(id)?;
         let text = version.to_string();
         unlink_stray(&shelf, &text);
+        if folders_hold(&shelf, &text) {
+            return Err(changed_meanwhile(id));
+        }
+        origin::note(shelf.as_fd(), version, origin)?;
         match rustix::fs::renameat_with(staging.handle(), name, &shelf, &text, RenameFlags::NOREPLACE) {
             Ok(()) => rustix::fs::fsync(&shelf).map_err(|error| {
                 // Nobody has heard of it yet.
@@ -84,7 +88,8 @@ impl Turn {
     /// Takes one version out.
     pub(crate) fn remove(&self, staging: &Staging, id: &PluginId, version: &Version) -> Result<(), Fault> {
         let shelf = self.shelf(id)?;
-        self.take_out(staging, shelf.as_fd(), &version.to_string())
+        self.take_out(staging, shelf.as_fd(), &version.to_string())?;
+        origin::note(shelf.as_fd(), version, None)
     }
 
     #[allow(clippy::unused_self, reason = "only whoever has the turn may")]
@@ -268,6 +273,11 @@ fn make(above: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Fault> {
         rustix::fs::fsync(above).map_err(failed(&format!("sync {OWN_FOLDER}/{VERSIONS}")))?;
     }
     Ok(folder)
+}
+
+/// Whether a version is there: what is written down of it stays.
+fn folders_hold(shelf: &OwnedFd, name: &str) -> bool {
+    rustix::fs::statat(shelf, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
 /// A link that somebody who was killed left where a version goes.

@@ -16,6 +16,7 @@ mod own;
 mod packages;
 mod process;
 mod seeing;
+mod sources;
 mod supervised;
 mod transcript;
 mod trust;

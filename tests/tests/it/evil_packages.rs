@@ -45,12 +45,15 @@ fn seal_the_machine() -> &'static Path {
     folder
 }
 
-fn install(plugins: &Path, package: &Path) -> Output {
+/// Trust is kept in the folder that is watched, too.
+fn ctl(plugins: &Path) -> Command {
     let mut run = command(GOPLUGCTL);
-    run.arg("--dir").arg(plugins).args(["install", "--allow-unsigned"]).arg(package).current_dir("/");
-    // All else can only be read.
-    run.env("GOPLUG_TRUST_DIR", plugins.with_file_name("trust"));
-    run.output().unwrap()
+    run.env("GOPLUG_TRUST_DIR", plugins.with_file_name("trust")).arg("--dir").arg(plugins).current_dir("/");
+    run
+}
+
+fn install(plugins: &Path, package: &Path) -> Output {
+    ctl(plugins).args(["install", "--allow-unsigned"]).arg(package).output().unwrap()
 }
 
 #[test]
@@ -63,7 +66,7 @@ fn not_a_byte_of_one_comes_to_lie_outside_the_staging_folder() {
         std::fs::write(&package, raw::tar(&raw::entries())).unwrap();
         let good = install(&plugins, &package);
         assert!(good.status.success(), "{good:?}");
-        let removed = command(GOPLUGCTL).arg("--dir").arg(&plugins).args(["remove", "test/do"]).status().unwrap();
+        let removed = ctl(&plugins).args(["remove", "test/do"]).status().unwrap();
         assert!(removed.success());
 
         let corpus = corpus::corpus();

@@ -32,6 +32,7 @@
 //! | streams of an interface, both ways, over frames and HTTP; one that was cut off is an error | `typed_streams::*` |
 //! | a package is verified before anything of it is written, runs nothing, installs, upgrades and rolls back | `packages::*`, and `evil::*`, `mutated::*` of the package `goplug-package` |
 //! | 0 programs run of a package that are not what was installed, of 2,000 starts while somebody swaps them | `packages::verified::*` |
+//! | plugins from an address or a repository install, run, upgrade, roll back; what is wrong with one leaves nothing | `sources::*` |
 //! | compile errors of interfaces are readable | `compile_errors::*` |
 //! | the demo | `demo::*` |
 //! | every example runs | `examples::*` |
@@ -66,6 +67,7 @@ mod notifications;
 mod open_files;
 mod packages;
 mod segments;
+mod sources;
 mod supervision;
 mod support;
 mod transports;

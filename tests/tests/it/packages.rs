@@ -22,7 +22,7 @@ pub(crate) const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/te
 pub(crate) const PUBLIC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/test.pub");
 
 /// A package of the fixture, below a folder that is not looked at.
-fn package(dir: &PluginDir, version: &str, args: &[&str], key: Option<&str>) -> PathBuf {
+pub(crate) fn package(dir: &PluginDir, version: &str, args: &[&str], key: Option<&str>) -> PathBuf {
     package_with(dir, version, args, key, &json!({}))
 }
 
@@ -44,7 +44,7 @@ fn package_with(dir: &PluginDir, version: &str, args: &[&str], key: Option<&str>
     out
 }
 
-async fn trusting(home: &Home) -> Registry {
+pub(crate) async fn trusting(home: &Home) -> Registry {
     let builder = home.builder().auto_discover(true).trust_dir(home.dir.join(".trust"));
     let registry = builder.open().await.unwrap();
     registry.trust_key(&std::fs::read_to_string(PUBLIC).unwrap(), "tests").await.unwrap();
@@ -91,8 +91,8 @@ async fn signed_packages_are_installed_and_follow_one_another() {
     registry.close().await;
 }
 
-/// Every file below `dir` but the sources and what is trusted, with its bytes.
-fn everything(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+/// Every file and folder below `dir` but the sources and what is trusted, with its bytes.
+pub(crate) fn everything(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all = Vec::new();
     let mut open = vec![dir.to_owned()];
     while let Some(folder) = open.pop() {

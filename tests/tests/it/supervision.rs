@@ -21,7 +21,7 @@ use crate::support::{FIXTURE, GOPLUG_HOST, builder, event, fault, loaded, row, s
 /// A plugin directory, and the folder of its hosts.
 pub(crate) struct Home {
     pub(crate) dir: PluginDir,
-    hosts: Hosts,
+    pub(crate) hosts: Hosts,
 }
 
 /// A folder of hosts; what runs there is ended with it.
@@ -69,7 +69,7 @@ pub(crate) fn install_fixture(dir: &PluginDir, name: &str, args: &[&str], more: 
 }
 
 /// The fixture's manifest, with these keys besides.
-fn fixture_manifest(dir: &PluginDir, name: &str, args: &[&str], more: &Value) -> Value {
+pub(crate) fn fixture_manifest(dir: &PluginDir, name: &str, args: &[&str], more: &Value) -> Value {
     let mut all = vec![dir.text(), name];
     all.extend(args);
     let (namespace, plain) = name.split_once('/').unwrap();

@@ -102,6 +102,7 @@ pub(super) struct Transcript {
     _process: Daemon,
     /// Where the plugins run that were started.
     _hosts: Hosts,
+    masks: Vec<(String, &'static str)>,
     text: String,
 }
 
@@ -143,7 +144,7 @@ impl Transcript {
         };
         let directory =
             Target { flags: ["--dir".into(), other.text().to_owned()], places: places(&other), variables, dir: other };
-        Self { daemon, directory, plugins, _process: process, _hosts: hosts, text: String::new() }
+        Self { daemon, directory, plugins, _process: process, _hosts: hosts, masks: Vec::new(), text: String::new() }
     }
 
     /// A daemon that loads nothing by itself, as a directory does not, and that has looked at its directory.
@@ -151,6 +152,14 @@ impl Transcript {
         let transcript = Self::new(&["--auto-discover=false"], plugins);
         transcript.unseen("rescan");
         transcript
+    }
+
+    /// What is said of `text` on either target is masked, and so it is in the words.
+    pub(super) fn mask(&mut self, text: &str, mask: &'static str) {
+        self.masks.push((text.to_owned(), mask));
+        for target in [&mut self.daemon, &mut self.directory] {
+            target.places.insert(0, (text.to_owned(), mask));
+        }
     }
 
     /// Runs words that hold no space on both targets, and requires success; for what leads to the state of interest.
@@ -207,6 +216,7 @@ impl Transcript {
 
     fn write(&mut self, words: &[&str], text: &str) {
         let line = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
+        let line = self.masks.iter().fold(line, |line, (text, mask)| line.replace(text, mask));
         self.text.push_str(&format!("$ goplugctl {line}\n{text}\n"));
     }
 
