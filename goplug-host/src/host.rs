@@ -55,8 +55,10 @@ pub(crate) struct Host {
     children: UnixStream,
     /// Written by the handler of SIGTERM and SIGINT.
     terms: UnixStream,
-    /// Whoever started this host, if everything is to end with them; `None` once it was told to.
+    /// Whoever started this host, if everything is to end with them; `None` once they have ended.
     starter: Option<OwnedFd>,
+    /// Whoever started this host, and was to ask for what became of it, has ended.
+    is_orphan: bool,
     kills_before: u64,
     /// When the host itself ends.
     leave_at: Option<u64>,
@@ -105,6 +107,7 @@ impl Host {
             children,
             terms,
             starter,
+            is_orphan: false,
             kills_before,
             leave_at: None,
             closed_until: None,
@@ -125,7 +128,7 @@ impl Host {
             }
             if ready.starter {
                 // Nobody is left to wait for what it does.
-                self.starter = None;
+                (self.starter, self.is_orphan) = (None, true);
                 self.feed(Input::Stop { term_after: 0, kill_after: 0 });
             }
             for (stream, is_ready) in [(Stream::Stdout, ready.stdout), (Stream::Stderr, ready.stderr)] {
@@ -143,7 +146,7 @@ impl Host {
                 break;
             }
         }
-        record::remove(&self.spec.folder, &self.spec.instance, false);
+        record::remove(&self.spec.folder, &self.spec.instance, self.is_orphan);
     }
 
     fn now(&self) -> u64 {

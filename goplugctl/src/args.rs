@@ -126,6 +126,8 @@ pub(crate) enum Verb {
     /// Call a method: bytes in, bytes out
     #[command(visible_aliases = ["exec", "call"])]
     Execute(ExecuteArgs),
+    /// Load a plugin if need be, and call its one method, or Execute, with JSON values
+    Run(RunArgs),
     /// Measure calls of a method: how many, how long they take, which fail
     Bench(BenchArgs),
     /// Print a callback's notifications as they come, holding nobody back
@@ -147,6 +149,14 @@ pub(crate) enum Verb {
     Lint(LintArgs),
     /// Make a package of the folder of a plugin
     Pack(PackArgs),
+    /// Build a plugin from a git repository, and make a package of it
+    Build(BuildArgs),
+    /// Look for packages in an index: a folder of packages, or one behind a web server
+    Search(SearchArgs),
+    /// Get a package out of an index, to install it or hand it on
+    Pull(PullArgs),
+    /// Put a package into a folder and into its index
+    Push(PushArgs),
     /// Say whose packages are taken, and which programs plugins that start themselves may run
     #[command(subcommand)]
     Trust(TrustVerb),
@@ -460,10 +470,14 @@ pub(crate) struct DiffArgs {
     /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugin: String,
-    /// A signed package, a folder, the plugin.json in it, or @VERSION for one that is installed [default: what upgrade leads to]; a version that
+    /// A package, a folder, the plugin.json in it, or @VERSION for one that is installed [default: what upgrade leads to]; a version that
     /// does not run is started for its hello, not activated, and ended
     #[arg(value_name = "FILE|DIR|@VERSION")]
     pub(crate) against: Option<PathBuf>,
+
+    /// Take a package that nobody signed; its program is run, too
+    #[arg(long)]
+    pub(crate) allow_unsigned: bool,
 }
 
 /// `lint`.
@@ -492,6 +506,87 @@ pub(crate) struct PackArgs {
     /// Check everything, do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// `build`.
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// A repository, as `install` takes it, or a folder of this machine that is one: what is committed there is built
+    #[arg(value_name = "DIR|GIT")]
+    pub(crate) source: PathBuf,
+    /// The package; by default NAMESPACE-NAME-VERSION.plg in the current folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Sign it with this secret key, as `pack` does
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// Tell what would be run, and run nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Which index.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct IndexArgs {
+    /// A folder with an index.json, the file itself, or its address, which may end in `/` [env: GOPLUG_INDEX]
+    #[arg(long, value_name = "DIR|FILE|URL")]
+    pub(crate) index: Option<PathBuf>,
+}
+
+/// `search`.
+#[derive(Debug, Args)]
+pub(crate) struct SearchArgs {
+    /// What the name, the description or an interface holds [default: all]
+    #[arg(value_name = "TEXT", value_parser = whole, default_value = "", hide_default_value = true)]
+    pub(crate) text: String,
+    /// Where to look.
+    #[command(flatten)]
+    pub(crate) index: IndexArgs,
+    /// All versions, not the newest alone
+    #[arg(short, long)]
+    pub(crate) all: bool,
+}
+
+/// `pull`.
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do; the newest of them comes
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
+    pub(crate) plugin: String,
+    /// Where to look.
+    #[command(flatten)]
+    pub(crate) index: IndexArgs,
+    /// The package; by default NAMESPACE-NAME-VERSION.plg in the current folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `push`.
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// The package
+    #[arg(value_name = "FILE")]
+    pub(crate) package: PathBuf,
+    /// The folder; its index.json is made if it is missing
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+    /// Check everything, do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The plugin: NAME or NAMESPACE/NAME, with @RANGE if only some versions will do
+    #[arg(value_name = "PLUGIN", value_parser = whole)]
+    pub(crate) plugin: String,
+    /// The method [default: Execute if there is one, else the only one]
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) method: Option<String>,
+    /// The body, JSON: the text itself, @FILE, or - for standard input
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub(crate) values: String,
 }
 
 /// `trust`.

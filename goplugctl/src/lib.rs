@@ -13,6 +13,7 @@ mod notification;
 mod output;
 mod pick;
 mod pidfd;
+mod progress;
 mod session;
 mod stats;
 mod target;
@@ -138,6 +139,10 @@ async fn carry_out(cli: Cli) -> Result<u8, Failure> {
         Verb::Doctor => commands::doctor::doctor(global).await,
         Verb::Lint(args) => commands::lint::lint(global, args),
         Verb::Pack(args) => done(commands::pack::pack(global, args)),
+        Verb::Build(args) => done(commands::build::build(global, args).await),
+        Verb::Search(args) => done(commands::index::search(global, args).await),
+        Verb::Pull(args) => done(commands::index::pull(global, args).await),
+        Verb::Push(args) => done(commands::index::push(global, args)),
         Verb::Daemon(DaemonVerb::Status) => done(commands::daemon::status(global).await),
         Verb::Daemon(DaemonVerb::Stop) => done(commands::daemon::stop(global).await),
         Verb::Completion(args) => done(commands::own::completion(&mut out(), args)),

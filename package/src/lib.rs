@@ -37,7 +37,7 @@ mod unpack;
 pub use digest::Hashed;
 pub use keys::{Key, Keys, Signer};
 pub use open::Package;
-pub use pack::{Packing, Sign};
+pub use pack::{Packing, Sign, file_name};
 
 use goplug_pconf_schema::{Code, Fault};
 

@@ -66,11 +66,9 @@ impl Packing {
         &self.contents
     }
 
-    /// The name that its file usually has: `NAMESPACE-NAME-VERSION.plg`.
+    /// The name that its file usually has.
     pub fn file_name(&self) -> String {
-        let Manifest { id, version, .. } = &self.manifest;
-        let namespace = if id.namespace().is_empty() { String::new() } else { format!("{}-", id.namespace()) };
-        format!("{namespace}{}-{version}.plg", id.name())
+        file_name(&self.manifest)
     }
 
     /// Writes the package to a file, which appears whole or not at all and takes the place of one that is there; its size.
@@ -123,6 +121,13 @@ impl Packing {
         out.flush().and_then(|()| out.sync_all()).map_err(writing)?;
         out.seek(SeekFrom::Start(0)).map(drop).map_err(writing)
     }
+}
+
+/// The name that the package of a plugin usually has: `NAMESPACE-NAME-VERSION.plg`.
+pub fn file_name(manifest: &Manifest) -> String {
+    let Manifest { id, version, .. } = manifest;
+    let namespace = if id.namespace().is_empty() { String::new() } else { format!("{}-", id.namespace()) };
+    format!("{namespace}{}-{version}.plg", id.name())
 }
 
 fn append(

@@ -2,7 +2,7 @@
 //!
 //! This crate can do nothing: no I/O, no clock, no async. Both libraries speak it and so never have to know each other.
 //! In reading order: [`PluginId`] (who), [`Pconf`] (the file that says "I am here"), [`Manifest`] (the file that says "this is
-//! how to run me"), [`Contents`] (what a package holds), [`DesiredState`] (what the operator wants), [`TrustState`] (which programs
+//! how to run me"), [`Contents`] (what a package holds), [`Index`] (which packages there are), [`Locator`] (where a plugin is from), [`DesiredState`] (what the operator wants), [`TrustState`] (which programs
 //! are trusted), [`wire`] (what registry and plugin
 //! say to each other), [`admin`] (what a person or the HTTP API is shown), [`settings`] (`goplugd.toml`). [`published`] is what is generated from them.
 
@@ -12,6 +12,7 @@ pub mod contents;
 mod desired;
 pub mod grants;
 mod id;
+mod index;
 pub mod locator;
 pub mod manifest;
 mod origin;
@@ -30,6 +31,7 @@ pub use contents::Contents;
 pub use desired::{Desired, DesiredState, MAX_DESIRED_BYTES};
 pub use grants::{Grant, Permissions};
 pub use id::{MAX_NAME_BYTES, NameError, PluginId, check_call_name, printable, push_printable};
+pub use index::{INDEX_NAME, Index, IndexedPackage, MAX_INDEX_BYTES};
 pub use locator::Locator;
 pub use manifest::Manifest;
 pub use origin::{MAX_ORIGIN_BYTES, Origin};

@@ -9,7 +9,7 @@ use goplug_pconf_schema::admin::{Link, LinkState};
 
 /// Looks at the machine and at a plugin directory; no plugin is touched.
 ///
-/// The answer has one entry per check: `directory`, `owner`, `mode`, `path`, `files`, `watch`, `leftovers`, `sockets` (of
+/// The answer has one entry per check: `directory`, `owner`, `mode`, `path`, `files`, `watch`, `leftovers`, `keeper`, `sockets` (of
 /// the directory), `runtime`, `open files`, `goplug-host`, `kernel`, `pidfd`, `identity` (of the machine). Those of a directory that cannot
 /// be read are `skipped`.
 ///

@@ -103,7 +103,10 @@ pub(crate) fn survey(directory: &Path, source: &Path, keys: &Keys) -> Result<Sou
             return Err(all(code, &problems));
         }
     };
-    Ok(Source { manifest, folder, handle, tally, staged: None, contents: None, signed_by: None, origin })
+    // What was built of a commit is from here on what it was then, as a package is.
+    let is_built = origin.as_ref().is_some_and(|origin| origin.commit.is_some());
+    let contents = is_built.then(|| origin::list(&folder)).transpose()?;
+    Ok(Source { manifest, folder, handle, tally, staged: None, contents, signed_by: None, origin })
 }
 
 fn all(code: Code, problems: &[String]) -> Fault {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use goplug_pconf_schema::admin::{EventKind, Installation, Removal};
+use goplug_pconf_schema::admin::{EventKind, Installation, ProcessDetail, Removal};
 use goplug_pconf_schema::{Code, Fault, PluginId};
 
 use crate::discovery::version::shelf as shelf_of;
@@ -10,7 +10,7 @@ use crate::host::{self, Adopted};
 use crate::registry::{Known, Registry, runs};
 use crate::trust::Records;
 use crate::versions::{self, Current, Then, Turn};
-use crate::{Install, install, program};
+use crate::{Install, install, lease, program};
 
 impl Registry {
     /// Brings a plugin into the plugin directory: `source` is its folder, the `plugin.json` in it, or a package, which is
@@ -133,6 +133,7 @@ impl Registry {
         if self.inner.programs.runs(&installed.id) {
             return Err(runs(&installed.id));
         }
+        self.none_is_hidden(&installed.id).await?;
         let answer = install::removal(&installed.id, &installed.found, dry_run);
         if !dry_run {
             let directory = self.absolute_directory()?;
@@ -145,6 +146,17 @@ impl Registry {
             self.rescan().await?;
         }
         Ok(answer)
+    }
+
+    /// The process of an installed plugin, and which other registry keeps it. One that does only what it is told has not asked yet.
+    pub(crate) async fn process_and_keeper(&self, id: &PluginId) -> Option<ProcessDetail> {
+        let process = self.inner.process_of(id)?;
+        if process.kept_by.is_some() || self.inner.shared.lease.is_held() {
+            return Some(process);
+        }
+        let directory = self.directory();
+        let keeper = tokio::task::spawn_blocking(move || lease::keeper(&directory)).await.ok().flatten();
+        Some(ProcessDetail { kept_by: keeper, ..process })
     }
 
     /// What is known of the packages of this directory.

@@ -66,6 +66,11 @@ impl Lease {
         Ok(())
     }
 
+    /// Whether it is ours.
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(*self.lock(), State::Held(_))
+    }
+
     /// Another registry may keep the processes from here on.
     pub(crate) fn release(&self) {
         *self.lock() = State::Open;
@@ -91,6 +96,32 @@ impl std::fmt::Display for KeptElsewhere {
             None => write!(f, "another registry of this directory"),
         }
     }
+}
+
+/// Who keeps the processes of a directory now: its pid. The lock is not touched, so that nobody who wants it is hindered by a look.
+/// Blocking, for a moment.
+pub(crate) fn keeper(directory: &Path) -> Option<u32> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(directory.join(OWN_FOLDER).join(FILE), flags, Mode::empty()).ok()?;
+    let status = rustix::fs::fstat(&file).ok()?;
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let locked = lockers(&locks, status.st_ino);
+    // Some file systems have another number of the device here: whoever has told its pid is believed without it.
+    let told = holder(file);
+    told.filter(|pid| locked.contains(pid))
+}
+
+/// The processes that have locked a file with this number, as `/proc/locks` lists them.
+fn lockers(locks: &str, inode: u64) -> Vec<u32> {
+    let lines = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let ours = lines.filter_map(|words| match words.as_slice() {
+        [_, "FLOCK", _, "WRITE", pid, file, ..] => {
+            let number = file.rsplit(':').next()?.parse::<u64>().ok()?;
+            (number == inode).then(|| pid.parse().ok())?
+        }
+        _ => None,
+    });
+    ours.collect()
 }
 
 fn open(directory: &Path) -> Result<OwnedFd, String> {
@@ -129,9 +160,20 @@ mod tests {
         first.take(dir.path()).unwrap();
         let other = KeptElsewhere { pid: Some(std::process::id()) };
         assert_eq!(second.take(dir.path()), Err(other));
+        assert_eq!((keeper(dir.path()), first.is_held(), second.is_held()), (Some(std::process::id()), true, false));
         first.release();
+        assert_eq!(keeper(dir.path()), None);
         second.take(dir.path()).unwrap();
         assert_eq!(first.take(dir.path()), Err(other));
+    }
+
+    #[test]
+    fn locks_are_told_by_the_number_of_the_file() {
+        let locks = "1: FLOCK  ADVISORY  WRITE 12 fe:00:77 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 14 fe:00:77 0 EOF\n\
+                     2: FLOCK  ADVISORY  READ 15 fe:00:77 0 EOF\n3: POSIX  ADVISORY  WRITE 13 fe:00:77 0 EOF\n\
+                     4: FLOCK  ADVISORY  WRITE 16 fe:00:78 0 EOF\nnonsense\n";
+        assert_eq!(lockers(locks, 77), [12]);
+        assert!(lockers("", 77).is_empty());
     }
 
     #[test]

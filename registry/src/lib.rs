@@ -66,6 +66,6 @@ pub use options::Builder;
 pub use plugin::Plugin;
 pub use process::{LogPosition, Logs};
 pub use registry::{Registry, Unload, Wait};
-pub use source::{Fetch, Fetched, Progress};
+pub use source::{Fetch, Fetched, Packages, Progress, push};
 pub use started::{Command, Started};
 pub use versions::{Against, Upgrade};

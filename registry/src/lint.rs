@@ -11,7 +11,7 @@ use goplug_pconf_schema::{Code, Fault, Manifest, Pconf, PconfProblem, PluginId, 
 use serde::Serialize;
 
 use crate::discovery::{
-    Confinement, Flaw, ScanOptions, check_program, directory_facts, is_candidate, read_anyway, scan,
+    Confinement, Flaw, ScanOptions, check_program, directory_facts, is_candidate, keys_of, read_anyway, scan,
 };
 use crate::options::{DEFAULT_EXTENSION, DEFAULT_MAX_PLUGINS};
 
@@ -76,23 +76,39 @@ pub fn lint(path: &Path) -> LintReport {
 /// Reads the manifest of a folder that is to be installed, whatever the folder is named, or tells every problem.
 pub(crate) fn lint_source(path: &Path) -> Result<Manifest, Vec<String>> {
     let mut file = LintedFile::new(path);
-    let bytes = file.read();
-    let read = bytes.map(|bytes| Manifest::parse(&bytes, Folder::default()));
-    match read {
-        // Whose file it was does not matter: the copy is ours.
-        Some(Ok(manifest)) => {
-            let folder = path.parent().unwrap_or(path);
-            let flaws = check_program(&manifest, folder);
-            if flaws.is_empty() { Ok(manifest) } else { Err(flaws) }
-        }
-        Some(Err(error)) => {
-            let placed = |problem: &PconfProblem| {
-                format!("{MANIFEST_NAME}:{}:{}: {}", problem.line, problem.column, problem.message)
-            };
-            Err(error.problems.iter().map(placed).collect())
-        }
-        None => Err(file.problems.into_iter().map(|note| format!("{MANIFEST_NAME} {}", note.message)).collect()),
+    // Whose file it was does not matter: the copy is ours.
+    let Some(bytes) = file.read() else {
+        return Err(file.problems.into_iter().map(|note| format!("{MANIFEST_NAME} {}", note.message)).collect());
+    };
+    let (manifest, problems) = understood(&bytes, path.parent().unwrap_or(path), Folder::default());
+    match manifest {
+        Some((manifest, _)) if problems.is_empty() => Ok(manifest),
+        _ => Err(problems.iter().map(LintNote::in_manifest).collect()),
     }
+}
+
+/// What the manifest of a folder says, as far as it can be understood, and whether that is all of it; and everything that is wrong
+/// with it and with what it names, in the order of the places.
+fn understood(bytes: &[u8], folder: &Path, names: Folder<'_>) -> (Option<(Manifest, bool)>, Vec<LintNote>) {
+    let (manifest, problems) = Manifest::understand(bytes, names);
+    let mut notes: Vec<_> = problems.into_iter().map(LintNote::problem).collect();
+    let is_whole = notes.is_empty();
+    for flaw in manifest.iter().flat_map(|manifest| check_program(manifest, folder)) {
+        let keys = keys_of(&flaw);
+        let place = keys.and_then(|keys| Manifest::place_of(bytes, &keys));
+        // A program that has no command of its own is the source's path.
+        let place = place.or_else(|| Manifest::place_of(bytes, &["source", "path"]).filter(|_| keys.is_some()));
+        let note =
+            LintNote { line: place.map(|(line, _)| line), column: place.map(|(_, column)| column), message: flaw };
+        // What is wrong as it is written is not looked for.
+        let is_new =
+            || place.is_some() && notes.iter().all(|known| (known.line, known.column) != (note.line, note.column));
+        if is_whole || is_new() {
+            notes.push(note);
+        }
+    }
+    notes.sort_by_key(|note| (note.line, note.column));
+    (manifest.map(|manifest| (manifest, is_whole)), notes)
 }
 
 /// What a manifest says that can be read, wherever it lies and whatever it names.
@@ -107,14 +123,12 @@ fn lint_manifest(path: &Path, namespace: Option<&str>) -> LintedFile {
     let folder = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = folder.parent().unwrap_or(&folder);
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
-    match Manifest::parse(&bytes, Folder { name: name.as_deref(), namespace }) {
-        Err(error) => file.problems.extend(error.problems.into_iter().map(LintNote::problem)),
-        Ok(manifest) => {
-            file.warnings.extend(manifest.warnings.iter().chain(&manifest.lint()).map(|text| LintNote::placed(text)));
-            check_program(&manifest, folder).into_iter().for_each(|flaw| file.problem(flaw));
-            file.plugin = Some(manifest.id);
-        }
+    let (manifest, problems) = understood(&bytes, folder, Folder { name: name.as_deref(), namespace });
+    if let Some((manifest, true)) = manifest {
+        file.warnings.extend(manifest.warnings.iter().chain(&manifest.lint()).map(|text| LintNote::placed(text)));
+        file.plugin = Some(manifest.id);
     }
+    file.problems.extend(problems);
     file
 }
 
@@ -189,6 +203,10 @@ fn lint_directory(directory: &Path) -> LintReport {
     let mut manifests = lint_manifests(directory);
     tell_conflicts(&mut manifests);
     files.append(&mut manifests);
+    if files.is_empty() && whole.problems.is_empty() {
+        let text = format!("holds no {MANIFEST_NAME}, no folder with one and no file *{DEFAULT_EXTENSION}");
+        whole.warnings.push(LintNote::about_file(text));
+    }
     let about_directory = !whole.problems.is_empty() || !whole.warnings.is_empty();
     LintReport { files: about_directory.then_some(whole).into_iter().chain(files).collect() }
 }
@@ -295,6 +313,14 @@ impl LintedFile {
 impl LintNote {
     fn about_file(message: String) -> Self {
         Self { line: None, column: None, message }
+    }
+
+    /// As it is told of the manifest of a folder.
+    fn in_manifest(&self) -> String {
+        match (self.line, self.column) {
+            (Some(line), Some(column)) => format!("{MANIFEST_NAME}:{line}:{column}: {}", self.message),
+            _ => self.message.clone(),
+        }
     }
 
     fn problem(problem: PconfProblem) -> Self {

@@ -54,7 +54,7 @@ impl Registry {
     /// told to stop.
     ///
     /// # Errors
-    /// `not_found`; `conflict` when another registry keeps its process; `deadline_exceeded` when something of it cannot be killed; `wrong_state` when one that started itself is
+    /// `not_found`; `conflict` when another registry keeps its process; `unavailable` when a process of it may run whose host does not answer; `deadline_exceeded` when something of it cannot be killed; `wrong_state` when one that started itself is
     /// not loaded.
     ///
     /// # Cancel safety
@@ -63,6 +63,7 @@ impl Registry {
         let program = self.program(plugin).await;
         if let Some(program) = &program {
             self.keeps(&program.id).await?;
+            self.none_is_hidden(&program.id).await?;
         }
         match program {
             Some(program) if !self.started_itself(&program) => {
@@ -112,6 +113,7 @@ impl Registry {
     pub async fn disable(&self, plugin: &str) -> Result<PluginId, Fault> {
         let program = self.installed_program(plugin).await?;
         self.keeps(&program.id).await?;
+        self.none_is_hidden(&program.id).await?;
         self.want(&program.id, true).await?;
         program.ask(Command::Disable).await?;
         Ok(program.id.clone())
@@ -181,6 +183,14 @@ impl Registry {
         }
     }
 
+    /// A process of it that could not be found because its host does not answer is none that has ended.
+    pub(crate) async fn none_is_hidden(&self, id: &PluginId) -> Result<(), Fault> {
+        if self.inner.programs.runs(id) {
+            return Ok(());
+        }
+        crate::program::check_none_is_hidden(&self.inner.shared.options.load_full(), id).await
+    }
+
     /// Nothing is written down that this registry may not carry out.
     async fn keeps(&self, id: &PluginId) -> Result<(), Fault> {
         let (lease, directory) = (Arc::clone(&self.inner.shared.lease), self.directory());
@@ -247,9 +257,11 @@ impl Logs {
         loop {
             let hosted = views.borrow_and_update().hosted.clone();
             if let Some((_, lines)) = &mut self.current {
-                // Else its host has ended, or was told that nobody will ask again.
-                if let Ok(Some(line)) = lines.next().await {
-                    return Ok(Some(line));
+                match lines.next().await {
+                    Ok(Some(line)) => return Ok(Some(line)),
+                    Err(fault) if fault.code == Code::Unavailable && !self.follow => return Err(fault),
+                    // Its host has ended, or was told that nobody will ask again.
+                    _ => {}
                 }
             }
             let seen = self.current.as_ref().map(|(hosted, _)| hosted.record().instance.clone());
@@ -259,6 +271,7 @@ impl Logs {
                     let lines = hosted.open_logs(read.map_or(0, |after| after.number), self.follow).await;
                     match lines {
                         Ok(lines) => self.current = Some((hosted, lines)),
+                        Err(fault) if fault.code == Code::Unavailable && !self.follow => return Err(fault),
                         // Nothing is left of its output.
                         Err(_) if !self.follow => return Ok(None),
                         Err(_) => wait_for_next(&mut views).await?,

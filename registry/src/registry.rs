@@ -346,7 +346,7 @@ impl Registry {
             Known::Installed(plugin) => {
                 let mut detail = show::detail_installed(&plugin, self.inner.finder.losers(&plugin.id));
                 self.inner.settle(&plugin.id, &mut detail.summary);
-                detail.process = self.inner.process_of(&plugin.id);
+                detail.process = self.process_and_keeper(&plugin.id).await;
                 return Ok(source::with_origin(detail).await);
             }
         };
@@ -354,7 +354,7 @@ impl Registry {
         if let Some(installed) = self.inner.finder.installed_as(&slot.id) {
             detail.summary.manifest = Some(show::text(&installed.file));
             detail.installed = Some(show::manifest_of(&installed));
-            detail.process = self.inner.process_of(&slot.id);
+            detail.process = self.process_and_keeper(&slot.id).await;
             self.inner.settle(&slot.id, &mut detail.summary);
         }
         (detail.health, detail.executable) = tokio::join!(call::health(&slot), self.inner.executable(&slot));

@@ -7,7 +7,7 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
 }
 
 /// The verbs of this version, in the order of `--help`: a verb that does not exist yet is absent.
-const VERBS: [&str; 41] = [
+const VERBS: [&str; 46] = [
     "list",
     "status",
     "inspect",
@@ -32,6 +32,7 @@ const VERBS: [&str; 41] = [
     "rescan",
     "ping",
     "execute",
+    "run",
     "bench",
     "listen",
     "install",
@@ -42,6 +43,10 @@ const VERBS: [&str; 41] = [
     "diff",
     "lint",
     "pack",
+    "build",
+    "search",
+    "pull",
+    "push",
     "trust",
     "daemon",
     "completion",

@@ -8,6 +8,7 @@ use super::grant;
 use crate::args::{InstallArgs, Plugins, RemoveArgs};
 use crate::failure::Failure;
 use crate::output::escape;
+use crate::progress::Line;
 use crate::session::Session;
 use crate::target::{Change, Install};
 
@@ -27,11 +28,12 @@ pub(super) async fn install(session: &mut Session, args: &InstallArgs) -> Result
         None => refused(&what, fault, &named, is_there && !source.is_fetched),
     };
     if let Some(would_build) = &source.would_build {
-        return would_build.show(session);
+        return would_build.show(&mut session.out, "installed");
     }
     let given = args.grant.clone().unwrap_or_default();
     let how = Install { allow_unsigned: source.allow_unsigned, grant: given, dry_run: args.dry_run };
-    let answer = match session.target.install(&source.path, how.clone()).await {
+    let installing = session.target.install(&source.path, how.clone());
+    let answer = match Line::new(session.out.is_quiet()).during("installing", installing).await {
         Ok(answer) => answer,
         Err(fault) => match grant::ask(session, args.grant.as_ref(), &fault).await? {
             Some(grant) => session.target.install(&source.path, Install { grant, ..how }).await.map_err(failed)?,

@@ -2,12 +2,14 @@
 
 mod bench;
 mod body;
+pub(crate) mod build;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
 mod events;
 pub(crate) mod execute;
 pub(crate) mod external;
 mod grant;
+pub(crate) mod index;
 mod inspect;
 mod install;
 mod life;
@@ -19,6 +21,7 @@ pub(crate) mod own;
 pub(crate) mod pack;
 mod ping;
 mod process;
+mod run;
 mod source;
 mod standing;
 mod trust;
@@ -74,11 +77,16 @@ pub(crate) async fn run(session: &mut Session, verb: &Verb) -> Result<(), Failur
         Verb::Rescan => life::rescan(session).await,
         Verb::Ping(args) => ping::ping(session, args).await,
         Verb::Execute(args) => execute::execute(session, args).await,
+        Verb::Run(args) => run::run(session, args).await,
         Verb::Bench(args) => bench::bench(session, args).await,
         Verb::Listen(args) => events::listen(session, args).await,
         Verb::Doctor
         | Verb::Lint(_)
         | Verb::Pack(_)
+        | Verb::Build(_)
+        | Verb::Search(_)
+        | Verb::Pull(_)
+        | Verb::Push(_)
         | Verb::Daemon(_)
         | Verb::Completion(_)
         | Verb::Man(_)

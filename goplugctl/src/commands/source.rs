@@ -5,18 +5,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use goplug_pconf_schema::locator::GitTransport;
-use goplug_pconf_schema::{Code, Fault, Locator, Origin};
+use goplug_pconf_schema::manifest::{Folder, MANIFEST_NAME};
+use goplug_pconf_schema::{Code, Fault, Locator, MAX_PCONF_BYTES, Manifest, Origin};
 use goplug_registry::{Fetch, Fetched};
 use serde::Serialize;
 
 use crate::args::SourceArgs;
 use crate::failure::Failure;
-use crate::output::escape;
+use crate::output::{Out, escape};
+use crate::progress::Line;
 use crate::session::Session;
 use crate::target::Directory;
 
 /// How long a build may take; `--timeout` is for the whole command.
-const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
+pub(super) const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// Something that can be installed; what was fetched is removed with it.
 pub(super) struct Source {
@@ -42,12 +44,35 @@ pub(super) struct WouldBuild {
 }
 
 impl WouldBuild {
-    /// Shows it.
-    pub(super) fn show(&self, session: &mut Session) -> Result<(), Failure> {
+    /// What has to be built of what was fetched, if anything.
+    pub(super) fn of(fetched: &Fetched) -> Option<Self> {
+        let build = fetched.to_build()?.to_vec();
+        fetched.origin().map(|origin| Self { origin: origin.clone(), build, dry_run: true })
+    }
+
+    /// Shows it; `then` is what would become of it.
+    pub(super) fn show(&self, out: &mut Out, then: &str) -> Result<(), Failure> {
         let (source, commit) = (escape(&self.origin.source), self.origin.commit.clone().unwrap_or_default());
-        let text = format!("{source} at {commit} would be built by `{}`, and installed\n", line(&self.build));
+        let text = format!("{source} at {commit} would be built by `{}`, and {then}\n", shown(&self.build));
         let names = || vec![self.origin.source.clone()];
-        Ok(session.out.show(std::slice::from_ref(self), true, names, |_, _| text)?)
+        Ok(out.show(std::slice::from_ref(self), true, names, |_, _| text)?)
+    }
+}
+
+/// What the command line names, with absolute paths.
+pub(super) fn locator(named: &Path) -> Result<Locator, Fault> {
+    let wrong = |why: String| Fault::new(Code::InvalidArgument, why);
+    let here = std::env::current_dir().map_err(|error| wrong(format!("the current folder: {error}")))?;
+    let read = match named.to_str().map(str::parse::<Locator>) {
+        Some(Ok(Locator::Git(repository))) if repository.transport == GitTransport::File => Locator::Git(repository),
+        // What is there under this name is meant, whatever else the name could be.
+        None => Locator::Path(named.to_owned()),
+        Some(_) if named.exists() => Locator::Path(named.to_owned()),
+        Some(read) => read.map_err(wrong)?,
+    };
+    match read.seen_from(&here) {
+        Locator::Path(path) => Ok(Locator::Path(std::path::absolute(path).map_err(|error| wrong(error.to_string()))?)),
+        read => Ok(read),
     }
 }
 
@@ -58,38 +83,32 @@ pub(super) async fn source(
     args: &SourceArgs,
     dry_run: bool,
 ) -> Result<Source, Fault> {
-    let wrong = |why: String| Fault::new(Code::InvalidArgument, why);
-    let here = std::env::current_dir().map_err(|error| wrong(format!("the current folder: {error}")))?;
-    let locator = match named.to_str().map(str::parse::<Locator>) {
-        Some(Ok(Locator::Git(repository))) if repository.transport == GitTransport::File => Locator::Git(repository),
-        // What is there under this name is meant, whatever else the name could be.
-        None => Locator::Path(named.to_owned()),
-        Some(_) if named.exists() => Locator::Path(named.to_owned()),
-        Some(read) => read.map_err(wrong)?,
-    };
-    let mut locator = locator.seen_from(&here);
-    if let Locator::Path(path) = &mut locator {
-        *path = std::path::absolute(&*path).map_err(|error| wrong(error.to_string()))?;
+    let locator = locator(named)?;
+    if let (Locator::Path(path), None) = (&locator, args.sha256)
+        && !is_elsewhere(path)
+    {
+        // Nothing has to be asked of anybody.
+        let (path, allow_unsigned) = (path.clone(), args.allow_unsigned);
+        return Ok(Source { path, allow_unsigned, is_fetched: false, would_build: None, _fetched: None });
     }
     let directories = session.target.directories().await?;
     let first = directories.first().ok_or_else(|| Fault::new(Code::WrongState, "it serves no plugin directory"))?;
     let directory = Directory::open(Path::new(first), true).await?;
     let how = Fetch { sha256: args.sha256, ..Fetch::default() };
-    let mut fetched = directory.fetch(&locator, how, |_| ()).await?;
-    let mut would_build = None;
-    if let (Some(command), Some(origin)) = (fetched.to_build(), fetched.origin()) {
-        if dry_run {
-            would_build = Some(WouldBuild { origin: origin.clone(), build: command.to_vec(), dry_run });
-        } else {
-            let commit = origin.commit.as_deref().unwrap_or_default();
-            let what = format!("build {} at {commit} by `{}`", escape(&origin.source), line(command));
-            let question = format!("{what}, which may do whatever you may do?");
-            if !args.build && !session.consents(&question).await.unwrap_or(false) {
-                let text = format!("nobody allowed to {what}, which may do whatever you may do: say --build");
-                return Err(Fault::new(Code::Denied, text));
-            }
-            fetched = directory.build(fetched, BUILD_LIMIT, |_| ()).await?;
+    let line = Line::new(session.out.is_quiet());
+    let fetching = directory.fetch(&locator, how, |progress| line.tell(progress));
+    let mut fetched = line.during("fetching", fetching).await?;
+    let mut would_build = WouldBuild::of(&fetched);
+    if let Some(WouldBuild { origin, build, .. }) = would_build.take_if(|_| !dry_run) {
+        let commit = origin.commit.as_deref().unwrap_or_default();
+        let what = format!("build {} at {commit} by `{}`", escape(&origin.source), shown(&build));
+        let question = format!("{what}, which may do whatever you may do?");
+        if !args.build && !session.consents(&question).await.unwrap_or(false) {
+            let text = format!("nobody allowed to {what}, which may do whatever you may do: say --build");
+            return Err(Fault::new(Code::Denied, text));
         }
+        let building = directory.build(fetched, BUILD_LIMIT, |progress| line.tell(progress));
+        fetched = line.during("building", building).await?;
     }
     Ok(Source {
         path: fetched.path().to_owned(),
@@ -100,7 +119,18 @@ pub(super) async fn source(
     })
 }
 
+/// Whether the manifest at this path says that its plugin is elsewhere.
+fn is_elsewhere(path: &Path) -> bool {
+    let is_manifest = path.file_name().is_some_and(|name| name == MANIFEST_NAME);
+    let file = if is_manifest { path.to_owned() } else { path.join(MANIFEST_NAME) };
+    let is_small =
+        |file: &Path| file.metadata().is_ok_and(|status| status.is_file() && status.len() <= MAX_PCONF_BYTES as u64);
+    let text = is_small(&file).then(|| std::fs::read(&file).ok()).flatten();
+    let manifest = text.and_then(|text| Manifest::parse(&text, Folder::default()).ok());
+    manifest.is_some_and(|manifest| manifest.elsewhere().is_some())
+}
+
 /// A command as people read it.
-fn line(command: &[String]) -> String {
+fn shown(command: &[String]) -> String {
     escape(&command.join(" "))
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use goplug_pconf_schema::admin::{Diff, Difference, Upgraded};
-use goplug_pconf_schema::{Code, Fault, PluginId};
+use goplug_pconf_schema::{Code, Fault, PluginId, Reason};
 use serde_json::Value;
 
 use super::grant;
@@ -29,7 +29,7 @@ pub(super) async fn upgrade(session: &mut Session, args: &UpgradeArgs) -> Result
         None => None,
     };
     if let Some(would_build) = source.as_ref().and_then(|source| source.would_build.as_ref()) {
-        return would_build.show(session);
+        return would_build.show(&mut session.out, "installed");
     }
     let allow_unsigned = source.as_ref().map_or(args.how.allow_unsigned, |source| source.allow_unsigned);
     let UpgradeArgs { rollback_on, downgrade, dry_run, .. } = *args;
@@ -77,7 +77,15 @@ pub(super) async fn pin(session: &mut Session, args: &PinArgs) -> Result<(), Fai
 pub(super) async fn diff(session: &mut Session, args: &DiffArgs) -> Result<(), Failure> {
     let what = |plugin: &str| format!("cannot compare `{plugin}`");
     let plugin = session.one(&what(&args.plugin), &args.plugin).await?;
-    let failed = |fault: Fault| failed(what(plugin.as_str()), fault, &plugin);
+    let failed = |fault: Fault| {
+        let file = args.against.as_ref().map(|file| escape(&file.display().to_string())).unwrap_or_default();
+        let unsigned = fault.reason == Some(Reason::Unsigned);
+        let failure = failed(what(plugin.as_str()), fault, &plugin);
+        match unsigned {
+            true => failure.hint(format!("goplugctl diff {} {file} --allow-unsigned", escape(plugin.as_str()))),
+            false => failure,
+        }
+    };
     let version = args.against.as_ref().and_then(|against| against.to_str()?.strip_prefix('@'));
     let folder = match (&args.against, version) {
         (Some(folder), None) => Some(absolute(folder).map_err(failed)?),
@@ -85,6 +93,7 @@ pub(super) async fn diff(session: &mut Session, args: &DiffArgs) -> Result<(), F
     };
     let against = match (version, &folder) {
         (Some(version), _) => Against::Version(version),
+        (None, Some(folder)) if args.allow_unsigned => Against::Unsigned(folder),
         (None, Some(folder)) => Against::Folder(folder),
         (None, None) => Against::Newest,
     };

@@ -18,7 +18,7 @@ use goplug_pconf_schema::admin::{
 use goplug_pconf_schema::settings::{Unsigned, check_key};
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Code, Fault, Locator, PluginId, Sha256, printable};
-use goplug_registry::{CallOptions, Events, Fetch, Fetched, Progress, Registry, Wait};
+use goplug_registry::{Builder, CallOptions, Events, Fetch, Fetched, Progress, Registry, Wait};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::{Against, Answer, Awaited, Call, Change, Install, Items, Target, Unload, Upgrade};
@@ -44,30 +44,7 @@ impl Directory {
             Err(_) if may_be_missing => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             other => other?,
         };
-        let mut builder = Registry::builder(path).caller("goplugctl");
-        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        if let Some(folder) = variable("GOPLUG_HOSTS_DIR") {
-            builder = builder.hosts_dir(folder);
-        }
-        if let Some(folder) = variable("GOPLUG_TRUST_DIR") {
-            builder = builder.trust_dir(folder);
-        }
-        if let Some(word) = variable("GOPLUG_PIN_EXECUTABLES") {
-            builder = builder.pin_executables(switch("GOPLUG_PIN_EXECUTABLES", &word.to_string_lossy())?);
-        }
-        let wrong = |why: String| Fault::new(Code::InvalidArgument, why);
-        if let Some(list) = variable("GOPLUG_TRUST_KEYS") {
-            let keys: Vec<_> = list.to_string_lossy().split(',').map(|key| key.trim().to_owned()).collect();
-            for key in &keys {
-                check_key(key).map_err(|why| wrong(format!("GOPLUG_TRUST_KEYS: `{}` {why}", printable(key))))?;
-            }
-            builder = builder.trust_keys(keys);
-        }
-        if let Some(word) = variable("GOPLUG_UNSIGNED") {
-            let unsigned = word.to_string_lossy().parse::<Unsigned>();
-            builder = builder.unsigned(unsigned.map_err(|why| wrong(format!("GOPLUG_UNSIGNED: {why}")))?);
-        }
-        let registry = builder.open().await?;
+        let registry = builder(&path)?.open().await?;
         match registry.rescan().await {
             Err(_) if may_be_missing => {}
             other => other?,
@@ -141,6 +118,52 @@ impl Directory {
             }
         })
     }
+}
+
+/// A registry of no plugin directory: for what only fetches. Its folder is gone with it.
+pub(crate) struct Nowhere {
+    pub(crate) registry: Registry,
+    _folder: tempfile::TempDir,
+}
+
+impl Nowhere {
+    /// Opens one.
+    ///
+    /// # Errors
+    /// `internal`: there is no place for temporary files.
+    pub(crate) async fn open() -> Result<Self, Fault> {
+        let folder = tempfile::tempdir()
+            .map_err(|error| Fault::new(Code::Internal, format!("there is no place for temporary files: {error}")))?;
+        Ok(Self { registry: builder(folder.path())?.open().await?, _folder: folder })
+    }
+}
+
+/// What every registry of a command has from its environment.
+fn builder(path: &Path) -> Result<Builder, Fault> {
+    let mut builder = Registry::builder(path).caller("goplugctl");
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(folder) = variable("GOPLUG_HOSTS_DIR") {
+        builder = builder.hosts_dir(folder);
+    }
+    if let Some(folder) = variable("GOPLUG_TRUST_DIR") {
+        builder = builder.trust_dir(folder);
+    }
+    if let Some(word) = variable("GOPLUG_PIN_EXECUTABLES") {
+        builder = builder.pin_executables(switch("GOPLUG_PIN_EXECUTABLES", &word.to_string_lossy())?);
+    }
+    let wrong = |why: String| Fault::new(Code::InvalidArgument, why);
+    if let Some(list) = variable("GOPLUG_TRUST_KEYS") {
+        let keys: Vec<_> = list.to_string_lossy().split(',').map(|key| key.trim().to_owned()).collect();
+        for key in &keys {
+            check_key(key).map_err(|why| wrong(format!("GOPLUG_TRUST_KEYS: `{}` {why}", printable(key))))?;
+        }
+        builder = builder.trust_keys(keys);
+    }
+    if let Some(word) = variable("GOPLUG_UNSIGNED") {
+        let unsigned = word.to_string_lossy().parse::<Unsigned>();
+        builder = builder.unsigned(unsigned.map_err(|why| wrong(format!("GOPLUG_UNSIGNED: {why}")))?);
+    }
+    Ok(builder)
 }
 
 impl Target for Directory {
@@ -244,6 +267,7 @@ impl Target for Directory {
                 Against::Newest => goplug_registry::Against::Newest,
                 Against::Version(version) => goplug_registry::Against::Version(version.to_owned()),
                 Against::Folder(folder) => goplug_registry::Against::Folder(folder.to_owned()),
+                Against::Unsigned(folder) => goplug_registry::Against::Unsigned(folder.to_owned()),
             };
             self.registry.diff(plugin.as_str(), against).await
         }

@@ -21,7 +21,7 @@ pub(crate) use goplug_registry::Install;
 
 pub(crate) use choose::{Place, choose, default_sockets};
 pub(crate) use daemon::Daemon;
-pub(crate) use directory::Directory;
+pub(crate) use directory::{Directory, Nowhere};
 
 /// What a target's answer looks like while it is awaited.
 pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, Fault>>;
@@ -72,8 +72,10 @@ pub(crate) enum Against<'a> {
     Newest,
     /// A version that is installed.
     Version(&'a str),
-    /// A folder; its path is absolute.
+    /// A folder, or a package that somebody signed; its path is absolute.
     Folder(&'a Path),
+    /// The same; a package may be unsigned.
+    Unsigned(&'a Path),
 }
 
 /// What is done to the process of a plugin.

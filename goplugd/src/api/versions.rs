@@ -87,6 +87,9 @@ pub(crate) async fn pin(
 struct DiffBody {
     source: Option<PathBuf>,
     version: Option<String>,
+    /// A package will do that nobody signed.
+    #[serde(rename = "allowUnsigned")]
+    allow_unsigned: bool,
 }
 
 /// `POST …/diff`: a process may be started for it, so it is no GET.
@@ -96,9 +99,10 @@ pub(crate) async fn diff(
     request: Request,
 ) -> Result<Json<Diff>, Problem> {
     let against = match read(&app, request, "{\"source\":…} or {\"version\":…}").await? {
-        DiffBody { source: None, version: None } => Against::Newest,
-        DiffBody { source: None, version: Some(version) } => Against::Version(version),
-        DiffBody { source: Some(source), version: None } => Against::Folder(absolute(source)?),
+        DiffBody { source: None, version: None, .. } => Against::Newest,
+        DiffBody { source: None, version: Some(version), .. } => Against::Version(version),
+        DiffBody { source: Some(source), version: None, allow_unsigned: false } => Against::Folder(absolute(source)?),
+        DiffBody { source: Some(source), version: None, .. } => Against::Unsigned(absolute(source)?),
         _ => return Err(Problem::invalid("the body: `source` and `version` are both given: one is enough")),
     };
     Ok(Json(app.fleet.diff(&plugin, against).await?))

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::locator::FileUrl;
-use crate::{Locator, PconfError, PluginId, Sha256};
+use crate::{Locator, PconfError, PconfProblem, PluginId, Sha256};
 
 /// The name of the file; its folder has the name of the plugin.
 pub const MANIFEST_NAME: &str = "plugin.json";
@@ -275,6 +275,17 @@ impl Manifest {
     /// Every problem of the file, with its place. A syntax error ends the search, as what follows cannot be understood.
     pub fn parse(bytes: &[u8], folder: Folder<'_>) -> Result<Self, PconfError> {
         read::read(bytes, folder)
+    }
+
+    /// As [`Manifest::parse`], and as much of the file as can be understood in spite of its problems, so that what it names can
+    /// be looked at, too: a name or a version that is none is `unknown`, `0.0.0`. `None` when it is not known what it is made of.
+    pub fn understand(bytes: &[u8], folder: Folder<'_>) -> (Option<Self>, Vec<PconfProblem>) {
+        read::understand(bytes, folder)
+    }
+
+    /// The line and the column, from 1, of what is behind these keys in a file, one in the other: `["source", "path"]`.
+    pub fn place_of(bytes: &[u8], keys: &[&str]) -> Option<(usize, usize)> {
+        read::place_of(bytes, keys)
     }
 
     /// Why this version cannot run the plugin although its manifest is in order. What was fetched runs as its `exec` says.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::pconf::fields::is_plain_name;
 use crate::pconf::json::{self, Entry};
 use crate::range::parse_range;
-use crate::{Locator, PconfError, PluginId, PluginRef, Sha256, check_call_name, printable};
+use crate::{Locator, PconfError, PconfProblem, PluginId, PluginRef, Sha256, check_call_name, printable};
 
 use super::object::{LONGEST, Notes, Object, text_of};
 use super::program::{check_command, check_inside, check_path, check_text, check_variable};
@@ -21,6 +21,14 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Reads a whole file.
 pub(super) fn read(bytes: &[u8], folder: Folder<'_>) -> Result<Manifest, PconfError> {
+    match understand(bytes, folder) {
+        (Some(manifest), problems) if problems.is_empty() => Ok(manifest),
+        (_, problems) => Err(PconfError { problems }),
+    }
+}
+
+/// As far as it can be understood, and every problem.
+pub(super) fn understand(bytes: &[u8], folder: Folder<'_>) -> (Option<Manifest>, Vec<PconfProblem>) {
     let text = json::without_mark(bytes);
     let document = json::read(bytes);
     let mut notes = Notes { problems: document.problems, warnings: Vec::new() };
@@ -29,17 +37,24 @@ pub(super) fn read(bytes: &[u8], folder: Folder<'_>) -> Result<Manifest, PconfEr
     }
     let manifest = manifest(Object::new(document.start, document.entries, &mut notes), folder);
     let place = |(at, message): (usize, String)| json::problem(text, at, message);
-    match manifest {
-        Some(mut manifest) if notes.problems.is_empty() => {
-            notes.warnings.sort_by_key(|(at, _)| *at);
-            manifest.warnings = notes.warnings.into_iter().map(|warning| place(warning).to_string()).collect();
-            Ok(manifest)
-        }
-        _ => {
-            notes.problems.sort_by_key(|(at, _)| *at);
-            Err(PconfError { problems: notes.problems.into_iter().map(place).collect() })
-        }
+    notes.warnings.sort_by_key(|(at, _)| *at);
+    let warnings = notes.warnings.into_iter().map(|warning| place(warning).to_string()).collect();
+    notes.problems.sort_by_key(|(at, _)| *at);
+    let problems = notes.problems.into_iter().map(place).collect();
+    (manifest.map(|manifest| Manifest { warnings, ..manifest }), problems)
+}
+
+/// The line and the column of what is behind these keys, one in the other.
+pub(super) fn place_of(bytes: &[u8], keys: &[&str]) -> Option<(usize, usize)> {
+    let mut entries = json::read(bytes).entries;
+    let mut found = None;
+    for key in keys {
+        let entry = entries.into_iter().rev().find(|entry| entry.key.eq_ignore_ascii_case(key))?;
+        entries = json::entries_of(&entry);
+        found = Some(entry.at);
     }
+    let problem = json::problem(json::without_mark(bytes), found?, String::new());
+    Some((problem.line, problem.column))
 }
 
 /// What could be better.
@@ -77,8 +92,9 @@ fn manifest(mut top: Object<'_>, folder: Folder<'_>) -> Option<Manifest> {
     let (permissions, http_services) = (top.data("permissions"), top.data("http_services"));
     let unknown = top.finish();
     Some(Manifest {
-        id: id?,
-        version: version?,
+        // What is not there or wrong is a problem, and noted.
+        id: id.or_else(|| PluginId::new("", "unknown").ok())?,
+        version: version.unwrap_or(Version::new(0, 0, 0)),
         description,
         maintainers,
         home,

@@ -94,6 +94,19 @@ fn the_validation_chain_of_the_predecessor_is_covered() {
 }
 
 #[test]
+fn what_can_be_understood_is_told_in_spite_of_problems() {
+    let text = "{\"Version\": \"1.0\",\n \"source\": {\"mode\": \"local_so\", \"PATH\": \"a.so\"}}";
+    let (manifest, problems) = Manifest::understand(text.as_bytes(), Folder::default());
+    let manifest = manifest.unwrap();
+    assert_eq!((problems.len(), manifest.id.as_str(), manifest.source.path.as_str()), (2, "-/unknown", "a.so"));
+    assert_eq!(Manifest::place_of(text.as_bytes(), &["source", "path"]), Some((2, 40)));
+    assert_eq!(Manifest::place_of(text.as_bytes(), &["version"]), Some((1, 13)));
+    assert_eq!(Manifest::place_of(text.as_bytes(), &["exec", "command"]), None);
+    let (manifest, problems) = Manifest::understand(b"{\"source\": {\"mode\": \"so\"}}", Folder::default());
+    assert!(manifest.is_none() && problems.len() == 4, "{problems:?}");
+}
+
+#[test]
 fn a_namespace_folder_must_agree_too() {
     let folder = Folder { name: Some("do"), namespace: Some("Test") };
     let problems = refused(&format!("{SMALL}}}"), folder);

@@ -15,6 +15,7 @@ use crate::pconf::PconfDocument;
 use crate::settings::Settings;
 use crate::wire::fault::ProblemDocument;
 use crate::wire::{event, hello, life};
+use crate::{Index, Origin};
 
 pub use errors::error_table;
 
@@ -24,6 +25,8 @@ pub use errors::error_table;
 pub fn schemas() -> Vec<(&'static str, Value)> {
     let mut all = vec![
         ("contents", accepted::<Contents>()),
+        ("index", accepted::<Index>()),
+        ("origin", accepted::<Origin>()),
         ("manifest", accepted::<ManifestDocument>()),
         ("pconf", accepted::<PconfDocument>()),
         ("settings", accepted::<Settings>()),

@@ -106,6 +106,8 @@ pub(super) struct Call {
     deadline: Instant,
     /// The request was given up before its end.
     is_cancelled: AtomicBool,
+    /// Its failure was counted.
+    has_failed: AtomicBool,
     _place: Place,
 }
 
@@ -208,14 +210,15 @@ impl RequestBody {
     /// As there.
     pub async fn send(&mut self, piece: impl Into<Bytes>) -> Result<(), Fault> {
         let (piece, call) = (piece.into(), &*self.call);
-        match &mut self.out {
-            None => Err(finished()),
+        let sent = match &mut self.out {
+            None => return Err(finished()),
             Some(Out::Frames(body)) => {
                 let sent = body.send(&piece).await.map_err(|error| call.lost(&error, false));
                 sent.and_then(|()| unrefused(body))
             }
             Some(Out::Http(body)) => call.over_http(body.send(&piece), false).await,
-        }
+        };
+        sent.inspect_err(|fault| call.note(fault))
     }
 
     /// As [`Exchange::finish`].
@@ -233,7 +236,10 @@ impl RequestBody {
         match self.out.take() {
             None => return Err(finished()),
             Some(Out::Frames(body)) => body.finish(),
-            Some(Out::Http(mut body)) => self.call.over_http(body.finish(), false).await?,
+            Some(Out::Http(mut body)) => {
+                let finished = self.call.over_http(body.finish(), false).await;
+                finished.inspect_err(|fault| self.call.note(fault))?;
+            }
         }
         Ok(())
     }
@@ -242,7 +248,7 @@ impl RequestBody {
         match &mut self.out {
             Some(Out::Frames(body)) => {
                 let sent = body.send_blocking(piece).map_err(|error| self.call.lost(&error, false));
-                Some(sent.and_then(|()| unrefused(body)))
+                Some(sent.and_then(|()| unrefused(body)).inspect_err(|fault| self.call.note(fault)))
             }
             _ => None,
         }
@@ -309,7 +315,10 @@ impl ReplyBody {
         self.end = match &next {
             Ok(Some(_)) => None,
             Ok(None) => Some(Ok(())),
-            Err(fault) => Some(Err(fault.clone())),
+            Err(fault) => {
+                self.call.note(fault);
+                Some(Err(fault.clone()))
+            }
         };
         if self.end.is_some() {
             self.back = Back::Closed;
@@ -367,6 +376,13 @@ impl Call {
             Ok(Some(done)) => done.map_err(|error| self.lost(&error, has_begun)),
             Ok(None) => Err(self.died(has_begun)),
             Err(_) => Err(self.late(has_begun)),
+        }
+    }
+
+    /// Notes how it failed, of which both halves may hear.
+    fn note(&self, fault: &Fault) {
+        if !self.has_failed.swap(true, Ordering::AcqRel) {
+            self.live.note_failure(fault.code);
         }
     }
 

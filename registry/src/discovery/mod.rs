@@ -26,7 +26,7 @@ use goplug_pconf_schema::{Manifest, Pconf, PconfProblem, PluginId};
 pub(crate) use confine::{Confinement, runtime_folder};
 pub(crate) use diff::{Change, View, diff, diff_manifests};
 pub(crate) use examine::{Examined, examine, examine_manifest, examine_version, read_anyway, stamp_of};
-pub(crate) use program::check_program;
+pub(crate) use program::{check_program, keys_of};
 pub(crate) use scan::{DirectoryFacts, directory_facts, is_candidate, scan};
 pub(crate) use watch::{Watch, WatchSignals};
 

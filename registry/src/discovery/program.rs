@@ -45,6 +45,20 @@ pub(crate) fn check_program(manifest: &Manifest, folder: &Path) -> Vec<String> {
     flaws
 }
 
+/// The keys of what a flaw of [`check_program`] is about.
+pub(crate) fn keys_of(flaw: &str) -> Option<[&'static str; 2]> {
+    let kinds = [
+        ("program ", ["exec", "command"]),
+        ("shared object ", ["source", "path"]),
+        ("working folder ", ["exec", "workdir"]),
+        ("hook `pre_start`", ["hooks", "pre_start"]),
+        ("hook `post_start`", ["hooks", "post_start"]),
+        ("hook `pre_stop`", ["hooks", "pre_stop"]),
+        ("hook `post_stop`", ["hooks", "post_stop"]),
+    ];
+    kinds.into_iter().find(|(kind, _)| flaw.starts_with(kind)).map(|(_, keys)| keys)
+}
+
 /// What is wrong with a program; one that is found in `PATH` is looked for when it is started.
 fn program(folder: &Path, command: &str, what: &str) -> Option<String> {
     if !command.contains('/') {

@@ -9,6 +9,7 @@ use goplug_pconf_schema::{MAX_NAME_BYTES, MAX_SOCKET_PATH_BYTES};
 use super::{broken, ok, skipped, warning};
 use crate::desired;
 use crate::discovery::{DirectoryFacts, ScanOptions, Watch, directory_facts, scan};
+use crate::lease;
 use crate::options::{DEFAULT_EXTENSION, DEFAULT_MAX_PLUGINS};
 use crate::words::{show, word};
 
@@ -27,7 +28,7 @@ pub(super) fn check(directory: &Path) -> (Vec<Link>, usize) {
         Err(reason) => {
             let command = if directory.exists() { "chmod u+rx" } else { "mkdir -p" };
             let text = format!("{} {reason}: {command} {}", show(directory), word(directory));
-            let rest = ["owner", "mode", "path", "files", "watch", "leftovers"].map(skipped);
+            let rest = ["owner", "mode", "path", "files", "watch", "leftovers", "keeper"].map(skipped);
             return ([vec![broken("directory", text)], rest.to_vec(), vec![sockets]].concat(), 0);
         }
     };
@@ -40,6 +41,7 @@ pub(super) fn check(directory: &Path) -> (Vec<Link>, usize) {
         files,
         watch(directory),
         leftovers(directory),
+        keeper(directory),
         sockets,
     ];
     (links, count)
@@ -142,6 +144,19 @@ pub(super) fn leftovers(directory: &Path) -> Link {
         ));
     }
     if found.is_empty() { ok("leftovers", "none") } else { warning("leftovers", found.join("; ")) }
+}
+
+/// Which registry starts and stops the plugins' processes.
+pub(super) fn keeper(directory: &Path) -> Link {
+    let text = match lease::keeper(directory) {
+        Some(pid) => {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let name = goplug_pconf_schema::printable(name.trim());
+            format!("{name}, pid {pid}, starts and stops the plugins' processes")
+        }
+        None => "nobody keeps the plugins' processes now: whoever starts one does".to_owned(),
+    };
+    ok("keeper", text)
 }
 
 fn sockets(directory: &Path) -> Link {

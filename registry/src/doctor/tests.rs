@@ -20,6 +20,7 @@ async fn a_good_directory_passes() {
         "files",
         "watch",
         "leftovers",
+        "keeper",
         "sockets",
         "runtime",
         "open files",

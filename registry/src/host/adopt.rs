@@ -76,6 +76,42 @@ pub async fn adopt(folder: &Path) -> Result<Vec<Adopted>, Fault> {
     Ok(all)
 }
 
+/// The first of these hosts that lives and does not answer: stopped, or traced, or starved. Nobody can tell what became of its plugin.
+///
+/// `stem`: what the names of their records begin with; others are not read.
+///
+/// # Errors
+/// As [`adopt`].
+///
+/// # Cancel safety
+/// Safe: it changes nothing.
+pub(crate) async fn silent(
+    folder: &Path,
+    stem: &str,
+    is_it: impl Fn(&Record) -> bool + Send + 'static,
+) -> Result<Option<Record>, Fault> {
+    let (owned, prefix) = (folder.to_owned(), format!("{stem}-"));
+    let listed = tokio::task::spawn_blocking(move || {
+        let (boot_id, files) = list_of(&owned, |name| name.starts_with(&prefix))?;
+        let records = files.into_iter().filter_map(|(_, read)| read.ok());
+        let here = records.filter(|record| record.exit.is_none() && record.boot_id == boot_id && is_it(record));
+        Ok::<_, Fault>(here.collect::<Vec<_>>())
+    });
+    for record in listed.await.map_err(|error| Fault::new(Code::Internal, error.to_string()))?? {
+        let is_silent = |fault: &Fault| fault.code == Code::Unavailable;
+        let told = match Talk::connect(&control_path(folder, &record.instance)).await {
+            Ok(mut talk) if proven(&record, &talk).is_ok() => talk.ask(&Request::Status, HOST_LIMIT).await.map(drop),
+            // Another process than the record's is none of it.
+            Ok(_) => Ok(()),
+            Err(fault) => Err(fault),
+        };
+        if told.as_ref().is_err_and(is_silent) {
+            return Ok(Some(record));
+        }
+    }
+    Ok(None)
+}
+
 /// Removes the record of a plugin that has [`Adopted::Ended`] or is [`Adopted::Lost`], and what is left of its sockets in
 /// this folder. A record that is there anew, of another host, stays.
 ///
@@ -99,6 +135,10 @@ pub fn discard(folder: &Path, record: &Record) -> std::io::Result<()> {
 type Listed = (String, Vec<(PathBuf, Result<Record, Fault>)>);
 
 fn list(folder: &Path) -> Result<Listed, Fault> {
+    list_of(folder, |_| true)
+}
+
+fn list_of(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<Listed, Fault> {
     let denied = |why: String| Fault::new(Code::Denied, format!("the folder of hosts {} {why}", folder.display()));
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
     let status = match std::fs::symlink_metadata(folder) {
@@ -112,7 +152,8 @@ fn list(folder: &Path) -> Result<Listed, Fault> {
         return Err(denied(text));
     }
     let entries = std::fs::read_dir(folder).map_err(|error| denied(format!("cannot be read: {error}")))?;
-    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|path| is_record(path)).collect();
+    let entries = entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(&is_wanted));
+    let mut paths: Vec<_> = entries.map(|entry| entry.path()).filter(|path| is_record(path)).collect();
     paths.sort();
     paths.truncate(MAX_RECORDS);
     Ok((boot_id, paths.into_iter().map(|path| (path.clone(), read(&path))).collect()))

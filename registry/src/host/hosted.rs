@@ -91,7 +91,7 @@ impl Hosted {
     pub(crate) async fn open_logs(&self, after: u64, follow: bool) -> Result<Follow, Fault> {
         let mut talk = self.connect().await?;
         talk.send(&Request::Logs { after, follow }).await?;
-        Ok(Follow { talk, is_done: false })
+        Ok(Follow { talk, waits: follow, is_done: false })
     }
 
     /// Ends the plugin and everything that it started: SIGTERM after `term_after`, SIGKILL to all `kill_after` later. May be
@@ -224,6 +224,8 @@ fn slow(what: &str) -> Fault {
 #[derive(Debug)]
 pub struct Follow {
     talk: Talk,
+    /// For lines that are not written yet.
+    waits: bool,
     is_done: bool,
 }
 
@@ -231,7 +233,7 @@ impl Follow {
     /// The next line; `None` when there will be no more.
     ///
     /// # Errors
-    /// `plugin_gone` when the host has ended before it could tell.
+    /// `plugin_gone` when the host has ended before it could tell; `unavailable` when it does not tell within 2 s what it has.
     ///
     /// # Cancel safety
     /// Safe: no line is lost.
@@ -239,7 +241,11 @@ impl Follow {
         if self.is_done {
             return Ok(None);
         }
-        match self.talk.answer().await? {
+        let answer = match self.waits {
+            true => self.talk.answer().await,
+            false => self.talk.answer_within(HOST_LIMIT).await,
+        };
+        match answer? {
             Answer::Line(line) => Ok(Some(line)),
             Answer::End { .. } => {
                 self.is_done = true;

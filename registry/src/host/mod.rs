@@ -10,6 +10,7 @@ mod hosted;
 mod launch;
 mod talk;
 
+pub(crate) use adopt::silent;
 pub use adopt::{Adopted, Doubtful, adopt, discard};
 pub use find::find;
 pub use goplug_pconf_schema::wire::host::{

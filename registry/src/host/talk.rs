@@ -116,6 +116,14 @@ impl Talk {
     /// As [`Talk::send`] and [`Talk::answer`]; `unavailable` when no answer comes.
     pub(super) async fn ask(&mut self, request: &Request, limit: Duration) -> Result<Answer, Fault> {
         self.send(request).await?;
+        self.answer_within(limit).await
+    }
+
+    /// The next answer, if it comes in time.
+    ///
+    /// # Errors
+    /// As [`Talk::answer`]; `unavailable` when none comes.
+    pub(super) async fn answer_within(&mut self, limit: Duration) -> Result<Answer, Fault> {
         timeout(limit, self.answer()).await.unwrap_or_else(|_| Err(late()))
     }
 }

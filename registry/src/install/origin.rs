@@ -5,7 +5,9 @@ use std::io::{Read, Write};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use goplug_pconf_schema::{Fault, MAX_ORIGIN_BYTES, Origin};
+use goplug_package::{Hashed, Packing};
+use goplug_pconf_schema::contents::CONTENTS_NAME;
+use goplug_pconf_schema::{Fault, MAX_ORIGIN_BYTES, Origin, Sha256};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use semver::Version;
@@ -22,6 +24,17 @@ pub(crate) fn of(directory: &Path, source: &Path) -> Option<Origin> {
     let fetched = source.parent()?;
     let staging = directory.canonicalize().ok()?.join(OWN_FOLDER).join(FOLDER);
     (fetched.parent()?.canonicalize().ok()? == staging).then(|| read(&fetched.join(SLIP)))?
+}
+
+/// Writes the list of all files of a folder in the staging folder, with their digests, to the folder: the `MANIFEST` that a
+/// package would have. Its digest.
+pub(crate) fn list(folder: &Path) -> Result<Sha256, Fault> {
+    let text = Packing::of(folder)?.contents().to_json();
+    let writing = failed("list the files of what was built");
+    std::fs::write(folder.join(CONTENTS_NAME), &text).map_err(|error| writing(error_of(&error)))?;
+    let mut hashed = Hashed::new(text.as_slice());
+    std::io::copy(&mut hashed, &mut std::io::sink()).map_err(|error| writing(error_of(&error)))?;
+    Ok(hashed.finish().1)
 }
 
 /// Where the version whose folder is `folder` came from, if that was written down.

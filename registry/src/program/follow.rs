@@ -20,9 +20,20 @@ impl Task {
         if taken.is_ok() {
             self.timer = None;
             self.look_after_from_now();
+            self.end_what_is_disabled();
         }
         self.publish();
         taken
+    }
+
+    /// A process that was found and must not run: whoever asks for its end meanwhile waits for this one.
+    fn end_what_is_disabled(&mut self) {
+        let found = self.view.hosted.clone().filter(|hosted| hosted.record().exit.is_none());
+        if let (Phase::Disabled, None, Some(hosted)) = (self.machine.phase, &self.process, found) {
+            self.process = Some(process(hosted, Arc::clone(&self.installed)));
+            self.machine.phase = Phase::Stopping(Then::Disabled);
+            self.part();
+        }
     }
 
     /// What was found runs, and others keep it.

@@ -47,22 +47,45 @@ pub(crate) struct Instance {
 impl Instance {
     /// A new one of `plugin`, whose files lie in `folder`.
     pub(crate) fn new(plugin: &str, folder: &Path) -> Self {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
-        let stem: String = plugin.to_lowercase().chars().filter(|c| fits(*c)).take(MAX_STEM).collect();
+        let stem = stem(plugin);
         let mut random = [0; 4];
         // Without a random number the name may be taken, and the start says so.
         _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
-        let name = format!("{}-{:08x}", if stem.is_empty() { "plugin" } else { &stem }, u32::from_ne_bytes(random));
+        let name = format!("{stem}-{:08x}", u32::from_ne_bytes(random));
         let socket = plugin_path(folder, &name);
         Self { name, socket }
     }
 }
 
+/// What the names of a plugin's files begin with.
+fn stem(plugin: &str) -> String {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    let stem: String = plugin.to_lowercase().chars().filter(|c| fits(*c)).take(MAX_STEM).collect();
+    if stem.is_empty() { "plugin".to_owned() } else { stem }
+}
+
+/// Two processes of a plugin would run, if the host of one does not answer and another one is started; and one that nobody asked
+/// to end would count as ended.
+///
+/// # Errors
+/// `unavailable`: there is such a host; `denied`: nobody can tell, the folder of hosts cannot be read.
+pub(crate) async fn check_none_is_hidden(options: &Builder, id: &PluginId) -> Result<(), Fault> {
+    let (directory, wanted) = (options.directory.clone(), id.clone());
+    let is_it = move |record: &Record| labelled(record, &directory).as_ref() == Some(&wanted);
+    let silent = host::silent(&options.hosts(), &stem(id.name()), is_it).await?;
+    let Some(record) = silent else { return Ok(()) };
+    let (plugin, host) = (record.plugin.pid, record.host.pid);
+    let text = format!(
+        "pid {plugin} may be a process of it, whose goplug-host, pid {host}, does not answer: `kill -CONT {host}` if it was stopped"
+    );
+    Err(Fault::new(Code::Unavailable, text))
+}
+
 /// Starts a process and waits until it answers on its socket; with its hooks.
 ///
 /// # Errors
-/// `not_found`, `denied` or `invalid_argument` when it can never run so, with the reason `altered` when it is not what was
-/// installed; else why it did not come up.
+/// `unavailable` when a process of it may run that cannot be asked for; `not_found`, `denied` or `invalid_argument` when it can
+/// never run so, with the reason `altered` when it is not what was installed; else why it did not come up.
 ///
 /// # Cancel safety
 /// Dropping the future ends the process.
@@ -71,6 +94,7 @@ pub(crate) async fn launch(shared: &Shared, installed: Arc<Installed>, instance:
     let verified = Verified::of(&options, &shared.trust.digests, &installed).await?;
     let verified = verified.as_ref();
     let program = options.host_program.clone().map_or_else(host::find, Ok)?;
+    check_none_is_hidden(&options, &installed.manifest.id).await?;
     hook(&program, &options, &installed, verified, &installed.manifest.hooks.pre_start, "pre_start").await?;
     let spec = spec(&options, &installed, &instance)?;
     let opened = open(verified, &installed.manifest.exec.command).await?;

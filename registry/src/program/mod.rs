@@ -34,7 +34,7 @@ use crate::lease::KeptElsewhere;
 use crate::process::time_text;
 
 pub(crate) use aside::hello_of;
-pub(crate) use launch::{Instance, LABEL_VERSION, labelled};
+pub(crate) use launch::{Instance, LABEL_VERSION, check_none_is_hidden, labelled};
 pub(crate) use leave::end_orphan;
 pub(crate) use task::{Keeping, keep};
 

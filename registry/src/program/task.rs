@@ -417,7 +417,12 @@ impl Task {
         self.parting = None;
         match parted {
             Ok(exit) => (self.view.last_exit, self.view.last_error) = (exit, None),
-            Err(fault) => self.view.last_error = Some(fault),
+            Err(fault) => {
+                // Whoever waits for its end is not told that it has ended.
+                let told = self.waiting.extract_if(.., |(goal, _)| *goal == Goal::Down);
+                told.for_each(|(_, reply)| _ = reply.send(Err(fault.clone())));
+                self.view.last_error = Some(fault);
+            }
         }
         self.feed(Input::Parted).await;
     }

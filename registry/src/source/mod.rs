@@ -2,7 +2,7 @@
 //!
 //! In reading order: this file (what can be asked for), `plan` (which programs run, with what; pure), `run` (one program, under a
 //! `goplug-host`), `file` (from an address), `git` (from a repository; `listing`, pure, is what it may hold), `build` (`recipe`,
-//! pure, is how). What comes out is a package or a folder in
+//! pure, is how), `index` (which packages there are to be fetched). What comes out is a package or a folder in
 //! `.goplug/staging` of the plugin directory, which [`Registry::install`] and [`Registry::upgrade`] take as any other, and which
 //! is gone with its [`Fetched`]. Which texts name what is `goplug_pconf_schema::Locator`.
 //!
@@ -11,12 +11,12 @@
 mod build;
 mod file;
 mod git;
+mod index;
 mod listing;
 mod plan;
 mod recipe;
 mod run;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,7 +24,9 @@ use goplug_package::{Keys, Package};
 use goplug_pconf_schema::admin::PluginDetail;
 use goplug_pconf_schema::locator::{FileUrl, Repository};
 use goplug_pconf_schema::manifest::{Folder, MANIFEST_NAME};
-use goplug_pconf_schema::{Code, Fault, Locator, Manifest, Origin, Sha256, printable};
+use goplug_pconf_schema::{Code, Fault, Locator, Manifest, Origin, Sha256};
+
+pub use index::{Packages, push};
 
 use crate::install::origin::{self, SLIP};
 use crate::install::package::Staged;
@@ -199,7 +201,9 @@ impl Registry {
         let (staged, scratch) = self.scratch().await?;
         let options = self.inner.shared.options.load_full();
         let sha256 = file::fetch(&options, url, Fetch { sha256: expected, ..how }, &scratch, tell).await?;
-        let origin = Origin { source: url.address.clone(), sha256: Some(sha256), ..Origin::default() };
+        // What is behind the `?` may be a secret.
+        let source = url.address.split('?').next().unwrap_or_default().to_owned();
+        let origin = Origin { source, sha256: Some(sha256), ..Origin::default() };
         write_slip(&scratch, &origin).await?;
         let (path, must_be_signed) = (scratch.file(), expected.is_none());
         Ok(Fetched { path, origin: Some(origin), must_be_signed, to_build: None, _scratch: Some(staged) })
@@ -322,15 +326,4 @@ pub(crate) async fn with_origin(mut detail: PluginDetail) -> PluginDetail {
         installed.origin = blocking(move || Ok(origin::of_version(&folder))).await.unwrap_or_default();
     }
     detail
-}
-
-impl fmt::Display for Progress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fetching { bytes, total: Some(total) } => write!(f, "fetching {bytes} of {total} bytes"),
-            Self::Fetching { bytes, total: None } => write!(f, "fetching {bytes} bytes"),
-            Self::Cloning => f.write_str("fetching the repository"),
-            Self::Building { line } => write!(f, "building: {}", printable(line)),
-        }
-    }
 }

@@ -1,7 +1,9 @@
 //! One program that fetches or builds: under a `goplug-host`, which ends everything that it started.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
 use goplug_pconf_schema::wire::host::{Exit, LogLine, Stream};
@@ -69,38 +71,45 @@ impl Drop for Running {
 ///
 /// # Cancel safety
 /// Dropping the future ends the program and everything that it started.
-pub(super) async fn run(options: &Builder, program: Program, mut told: impl FnMut(&LogLine)) -> Result<Ran, Fault> {
-    let name = program.name.clone();
-    let (spec, limit) = spec(options, program)?;
-    let host = options.host_program.clone().map_or_else(host::find, Ok)?;
-    let hosted = host::launch(&host, &spec).await?;
-    let mut running = Running(Some(hosted.clone()));
-    let until = Instant::now() + limit;
-    let mut lines = Vec::new();
-    let ended = timeout_at(until, async {
-        let mut follow = hosted.follow(0).await?;
-        while let Some(line) = follow.next().await? {
-            told(&line);
-            if lines.len() >= 2 * QUOTED_LINES {
-                lines.drain(..QUOTED_LINES);
+pub(super) fn run<'a>(
+    options: &'a Builder,
+    program: Program,
+    mut told: impl FnMut(&LogLine) + Send + 'a,
+) -> Pin<Box<dyn Future<Output = Result<Ran, Fault>> + Send + 'a>> {
+    // Boxed: every future of a source holds this one.
+    Box::pin(async move {
+        let name = program.name.clone();
+        let (spec, limit) = spec(options, program)?;
+        let host = options.host_program.clone().map_or_else(host::find, Ok)?;
+        let hosted = host::launch(&host, &spec).await?;
+        let mut running = Running(Some(hosted.clone()));
+        let until = Instant::now() + limit;
+        let mut lines = Vec::new();
+        let ended = timeout_at(until, async {
+            let mut follow = hosted.follow(0).await?;
+            while let Some(line) = follow.next().await? {
+                told(&line);
+                if lines.len() >= 2 * QUOTED_LINES {
+                    lines.drain(..QUOTED_LINES);
+                }
+                lines.push(line);
             }
-            lines.push(line);
-        }
-        Ok::<_, Fault>(hosted.exited().await)
-    });
-    let exit = match ended.await {
-        Ok(exit) => exit?,
-        Err(_) => {
-            drop(running);
-            let text = format!("`{}` did not end within {}, and was ended", printable(&name), shown(limit));
-            let words: Vec<_> = lines.iter().map(|line: &LogLine| line.text.clone()).collect();
-            return Err(Fault::new(Code::DeadlineExceeded, text).with_data(serde_json::json!({ "output": words })));
-        }
-    };
-    running.0 = None;
-    forget(&hosted).await;
-    let lost = || Fault::new(Code::Unavailable, format!("`{}` was lost with its host", printable(&name)));
-    Ok(Ran { exit: exit.ok_or_else(lost)?, lines })
+            Ok::<_, Fault>(hosted.exited().await)
+        });
+        let exit = match ended.await {
+            Ok(exit) => exit?,
+            Err(_) => {
+                drop(running);
+                let text = format!("`{}` did not end within {}, and was ended", printable(&name), shown(limit));
+                let words: Vec<_> = lines.iter().map(|line: &LogLine| line.text.clone()).collect();
+                return Err(Fault::new(Code::DeadlineExceeded, text).with_data(serde_json::json!({ "output": words })));
+            }
+        };
+        running.0 = None;
+        forget(&hosted).await;
+        let lost = || Fault::new(Code::Unavailable, format!("`{}` was lost with its host", printable(&name)));
+        Ok(Ran { exit: exit.ok_or_else(lost)?, lines })
+    })
 }
 
 fn spec(options: &Builder, program: Program) -> Result<(HostSpec, Duration), Fault> {

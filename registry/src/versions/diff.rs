@@ -25,6 +25,8 @@ pub enum Against {
     Version(String),
     /// A folder that could be installed, its `plugin.json`, or a package that a trusted key signed.
     Folder(PathBuf),
+    /// As [`Against::Folder`]; a package will do that nobody signed. Its program is run for that.
+    Unsigned(PathBuf),
 }
 
 impl Registry {
@@ -41,12 +43,12 @@ impl Registry {
         let (id, directory) = self.changeable(plugin).await?;
         let gone = || Fault::new(Code::NotFound, format!("plugin `{id}` is not installed any more"));
         let current = self.inner.finder().installed_as(&id).ok_or_else(gone)?.found;
-        let (plugin, keys) = (id.clone(), self.keys(false).await?);
+        let (plugin, keys) = (id.clone(), self.keys(matches!(against, Against::Unsigned(_))).await?);
         // The second: what a package was unpacked to, which stays until it was asked.
         let other = blocking(move || {
             let found = shelf(&directory, &plugin)?;
             let version = match against {
-                Against::Folder(folder) => {
+                Against::Folder(folder) | Against::Unsigned(folder) => {
                     let source = install::survey(&directory, &folder, &keys)?;
                     if source.manifest.id != plugin {
                         let text = format!("it is the folder of plugin `{}`, not of `{plugin}`", source.manifest.id);

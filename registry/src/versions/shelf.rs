@@ -64,7 +64,7 @@ impl Turn {
             return Err(changed_meanwhile(id));
         }
         origin::note(shelf.as_fd(), version, origin)?;
-        match rustix::fs::renameat_with(staging.handle(), name, &shelf, &text, RenameFlags::NOREPLACE) {
+        let put = match rustix::fs::renameat_with(staging.handle(), name, &shelf, &text, RenameFlags::NOREPLACE) {
             Ok(()) => rustix::fs::fsync(&shelf).map_err(|error| {
                 // Nobody has heard of it yet.
                 _ = self.take_out(staging, shelf.as_fd(), &text);
@@ -72,7 +72,11 @@ impl Turn {
             }),
             Err(Errno::EXIST | Errno::NOTEMPTY) => Err(changed_meanwhile(id)),
             Err(error) => Err(failed(&format!("put version {text} to {}", show(&shelf_of(id))))(error)),
+        };
+        if put.is_err() {
+            _ = origin::note(shelf.as_fd(), version, None);
         }
+        put
     }
 
     /// Takes all versions of a plugin out that is not installed any more.

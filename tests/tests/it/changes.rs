@@ -17,6 +17,9 @@ pub(crate) use moments::{Moment, for_each};
 
 const OLD: &str = "1.2.3";
 const NEW: &str = "1.3.0";
+const TRUST_DIR: &str = "GOPLUG_TRUST_DIR";
+/// What is known of packages names the directory, which is another one each time: it is not compared.
+const TRUST: &str = ".trust";
 
 /// One verb, on a directory with a plugin `test/do` in these versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +109,7 @@ impl Stage {
             done(&goplugctl(&["pack", folder, "--out", file.to_str().unwrap()]));
         }
         let before = PluginDir::new();
-        let run = |words: &[&str]| done(&goplugctl(&[&["--dir", before.text()], words].concat()));
+        let run = |words: &[&str]| done(&on(before.path(), words));
         let (one, two) = (sources.join("one"), sources.join("two"));
         match change {
             Change::Install | Change::InstallPackage => {}
@@ -147,22 +150,20 @@ impl Stage {
 
     fn run(&self, dir: &Path) -> Ran {
         let words = self.change.words(&self.sources);
-        let words: Vec<_> =
-            ["--dir", dir.to_str().unwrap()].into_iter().chain(words.iter().map(String::as_str)).collect();
-        goplugctl(&words)
+        on(dir, &words.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// The verb, with these options of strace.
     pub(crate) fn traced(&self, dir: &Path, options: &[&str]) -> Cut {
         let mut run = command("strace");
-        run.args(["-f", "-qq"]).args(options).arg(GOPLUGCTL).arg("--dir").arg(dir);
+        run.args(["-f", "-qq"]).args(options).arg(GOPLUGCTL).arg("--dir").arg(dir).env(TRUST_DIR, dir.join(TRUST));
         self.ended(run)
     }
 
     /// The verb as it is.
     pub(crate) fn plain(&self, dir: &Path) -> Cut {
         let mut run = command(GOPLUGCTL);
-        run.arg("--dir").arg(dir);
+        run.arg("--dir").arg(dir).env(TRUST_DIR, dir.join(TRUST));
         self.ended(run)
     }
 
@@ -192,7 +193,7 @@ impl Stage {
     /// The next one is not hindered, and nothing is left but what the verb leaves that nobody cut short.
     pub(crate) fn settles(&self, dir: &Path, is_new: bool, what: &str) {
         let run = |words: &[&str], code: i32| {
-            let ran = goplugctl(&[&["--dir", dir.to_str().unwrap()], words].concat());
+            let ran = on(dir, words);
             assert_eq!(ran.code, code, "{what}, then {words:?}: {ran:?}");
         };
         let one = self.sources.join("one");
@@ -237,11 +238,10 @@ pub(crate) fn look(dir: &Path) -> Result<Seen, String> {
             seen.versions.insert(entry.file_name().to_string_lossy().into_owned(), everything(&entry.path()));
         }
     }
-    let text = dir.to_str().unwrap();
-    let list = goplugctl(&["--dir", text, "list", "-o", "json"]);
+    let list = on(dir, &["list", "-o", "json"]);
     let rows: Value = serde_json::from_str(&list.out).map_err(|error| format!("{error}: {list:?}"))?;
     let rows = rows.as_array().ok_or_else(|| format!("{list:?}"))?;
-    let inspect = goplugctl(&["--dir", text, "inspect", "test/do", "-o", "json"]);
+    let inspect = on(dir, &["inspect", "test/do", "-o", "json"]);
     match (rows.as_slice(), inspect.code, place.symlink_metadata()) {
         ([], 4, Err(_)) => Ok(seen),
         ([row], 0, Ok(status)) => {
@@ -265,7 +265,7 @@ pub(crate) fn look(dir: &Path) -> Result<Seen, String> {
     }
 }
 
-/// Everything below a folder, with its content; but the file that tells other registries of one that runs.
+/// Everything below a folder, with its content; but the file that tells other registries of one that runs, and what is trusted.
 pub(crate) fn everything(folder: &Path) -> Tree {
     fn add(folder: &Path, inner: &Path, tree: &mut Tree) {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -279,7 +279,7 @@ pub(crate) fn everything(folder: &Path) -> Tree {
                 kind if kind.is_symlink() => std::fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes(),
                 _ => std::fs::read(&path).unwrap(),
             };
-            if !inner.ends_with("keeper.lock") {
+            if !inner.ends_with("keeper.lock") && !inner.starts_with(TRUST) {
                 tree.insert(inner, (status.permissions().mode(), content));
             }
         }
@@ -294,6 +294,15 @@ fn difference(found: &Tree, expected: &Tree) -> String {
     let missing = expected.keys().filter(|path| !found.contains_key(*path));
     let beyond = beyond.map(|(path, (mode, bytes))| format!("{path:?} {mode:o} {}", String::from_utf8_lossy(bytes)));
     format!("{:#?}, missing {:?}", beyond.collect::<Vec<_>>(), missing.collect::<Vec<_>>())
+}
+
+/// A verb on a plugin directory, whose trust folder lies in it.
+fn on(dir: &Path, words: &[&str]) -> Ran {
+    let mut run = command(GOPLUGCTL);
+    run.arg("--dir").arg(dir).args(words).env(TRUST_DIR, dir.join(TRUST)).stdin(Stdio::null());
+    let output = run.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ran { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
 }
 
 /// The folder of a plugin that can be installed; its program is never run.

@@ -91,7 +91,7 @@ async fn signed_packages_are_installed_and_follow_one_another() {
     registry.close().await;
 }
 
-/// Every file and folder below `dir` but the sources and what is trusted, with its bytes.
+/// Every file below `dir` but the sources and what is trusted, with its bytes.
 pub(crate) fn everything(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all = Vec::new();
     let mut open = vec![dir.to_owned()];

@@ -36,6 +36,17 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 
 type Files = Vec<(PathBuf, Vec<u8>)>;
 
+/// Whether `git` or `curl`, which do the work, are not there; then it is said so.
+pub(crate) fn lacks_tools(what: &str) -> bool {
+    let runs =
+        |program: &str| Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
+    let missing = ["git", "curl"].into_iter().find(|program| !runs(program));
+    if let Some(program) = missing {
+        goplug_tests::skip(what, format!("there is no `{program}` in PATH"));
+    }
+    missing.is_some()
+}
+
 /// What is below the plugin directory but its sources, and what is known of hosts.
 fn left(home: &Home) -> (Files, Vec<(u32, u32)>) {
     (everything(home.dir.path()), home.hosts.recorded())
@@ -49,6 +60,9 @@ fn staged(dir: &PluginDir) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn packages_from_a_web_server_follow_one_another() {
+    if lacks_tools("packages from a web server follow one another") {
+        return;
+    }
     let home = Home::new();
     let signed = std::fs::read(package(&home.dir, "1.0.0", &[], Some(KEY))).unwrap();
     let unsigned = std::fs::read(package(&home.dir, "1.1.0", &[], None)).unwrap();
@@ -96,6 +110,9 @@ async fn packages_from_a_web_server_follow_one_another() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_what_cannot_be_had_nothing_is_left() {
+    if lacks_tools("of what cannot be had nothing is left") {
+        return;
+    }
     let home = Home::new();
     let good = std::fs::read(package(&home.dir, "1.0.0", &[], None)).unwrap();
     let server = Server::start();
@@ -144,24 +161,41 @@ async fn of_what_cannot_be_had_nothing_is_left() {
     registry.close().await;
 }
 
-/// Whoever ends the command ends what it started.
+/// Whoever ends the command ends what it started, whether that fetches or builds.
 #[test]
 fn an_interrupted_command_leaves_nothing() {
+    if lacks_tools("an interrupted command leaves nothing") {
+        return;
+    }
     let server = Server::start();
-    let address = server.put("/silence", Reply::Silence);
-    for signal in [rustix::process::Signal::INT, rustix::process::Signal::KILL] {
+    let silence = server.put("/silence", Reply::Silence);
+    let repository = Repository::new();
+    let marker = repository.path().join(".git/pid");
+    repository.version("1.0.0", &format!("echo $$ > {}; sleep 1000", marker.display()));
+    let build = repository.url("main");
+    for (address, signal) in [
+        (&silence, rustix::process::Signal::INT),
+        (&silence, rustix::process::Signal::KILL),
+        (&build, rustix::process::Signal::INT),
+        (&build, rustix::process::Signal::KILL),
+    ] {
         let (dir, hosts) = (PluginDir::new(), Hosts::new());
+        _ = std::fs::remove_file(&marker);
         let mut run = command(GOPLUGCTL);
-        run.args(["--dir", dir.text(), "install", &address]).env("GOPLUG_HOST", GOPLUG_HOST);
+        run.args(["--dir", dir.text(), "install", "--build", address]).env("GOPLUG_HOST", GOPLUG_HOST);
         run.env("GOPLUG_HOSTS_DIR", hosts.folder()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = run.spawn().unwrap();
-        wait_until("the first byte is there", LONG, || {
-            staged(&dir).iter().any(|name| dir.join(&format!(".goplug/staging/{name}/heads")).exists())
+        wait_until("it is under way", LONG, || {
+            let heads = |name: &String| dir.join(&format!(".goplug/staging/{name}/heads")).exists();
+            staged(&dir).iter().any(heads) || std::fs::read_to_string(&marker).is_ok_and(|pid| pid.ends_with('\n'))
         });
-        let (host, program) = hosts.recorded()[0];
+        let started = hosts.recorded();
+        assert!(!started.is_empty(), "{address}");
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
         let status = child.wait().unwrap();
-        wait_until("what it started has ended", LONG, || !runs(host) && !runs(program));
+        wait_until("what it started has ended", LONG, || {
+            started.iter().all(|(host, program)| !runs(*host) && !runs(*program))
+        });
         if signal == rustix::process::Signal::INT {
             assert_eq!(status.code(), Some(130));
         } else {
@@ -170,6 +204,36 @@ fn an_interrupted_command_leaves_nothing() {
             next.args(["--dir", dir.text(), "install", &server.url("/missing")]).env("GOPLUG_HOST", GOPLUG_HOST);
             assert_eq!(next.env("GOPLUG_HOSTS_DIR", hosts.folder()).output().unwrap().status.code(), Some(4));
         }
-        wait_until("nothing is on its way in", Duration::from_secs(10), || staged(&dir).is_empty());
+        wait_until("nothing is on its way in", LONG, || staged(&dir).is_empty());
+        wait_until("no record stays", LONG, || hosts.recorded().is_empty());
     }
+}
+
+/// On a terminal, which `script` of util-linux makes, it is told how far it is; elsewhere nothing is.
+#[test]
+fn on_a_terminal_it_is_told_how_far_it_is() {
+    if lacks_tools("on a terminal it is told how far it is") {
+        return;
+    }
+    if !Command::new("script").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        return goplug_tests::skip("progress on a terminal", "there is no `script`");
+    }
+    let server = Server::start();
+    let address = server.put("/silence", Reply::Silence);
+    let (dir, hosts) = (PluginDir::new(), Hosts::new());
+    let line = format!("{GOPLUGCTL} --dir {} --timeout 2s install {address}", dir.text());
+    let run = |program: &str, words: &[&str]| {
+        let mut run = command(program);
+        run.args(words).env("GOPLUG_HOST", GOPLUG_HOST).env("GOPLUG_HOSTS_DIR", hosts.folder());
+        let output = run.stdin(Stdio::null()).output().unwrap();
+        text([output.stdout, output.stderr].concat())
+    };
+    let shown = run("script", &["--quiet", "--return", "--command", &line, "/dev/null"]);
+    assert!(shown.contains("fetching [") && shown.contains(" B of 10 B "), "{shown:?}");
+    assert!(shown.contains("not done after 2000 ms"), "{shown:?}");
+    let last = shown.rfind("fetching [").unwrap();
+    assert!(shown[last..].contains("\r\u{1b}[K"), "the line is wiped: {shown:?}");
+    let told = run("sh", &["-c", &line]);
+    assert!(!told.contains("fetching [") && !told.contains('\r'), "{told:?}");
+    assert!(staged(&dir).is_empty());
 }

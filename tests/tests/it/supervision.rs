@@ -2,6 +2,7 @@
 
 mod adoption;
 mod endings;
+mod frozen;
 mod kills;
 mod leases;
 mod tilotech;

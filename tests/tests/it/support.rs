@@ -4,6 +4,7 @@ use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use goplug_pconf_schema::admin::{EventKind, PluginSummary, RegistryEvent, State};
 use goplug_registry::{Error, Events, Latency, Registry, Wait};
@@ -138,15 +139,35 @@ pub(crate) fn command(program: &str) -> Command {
     for name in ours.chain(["NO_COLOR".into(), "COLUMNS".into(), "XDG_RUNTIME_DIR".into()]) {
         command.env_remove(name);
     }
+    command.env("XDG_STATE_HOME", state_home());
     command
         .env("GOPLUG_TRUST_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("trust-{}", std::process::id())));
     command
 }
 
+/// The user's state folder as far as tests go: what they trust is none of the user's business. Those of test runs that have
+/// ended go.
+fn state_home() -> &'static Path {
+    static HOME: LazyLock<PathBuf> = LazyLock::new(|| {
+        let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("state");
+        for entry in std::fs::read_dir(&all).into_iter().flatten().flatten() {
+            if !Path::new("/proc").join(entry.file_name()).exists() {
+                _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        let ours = all.join(std::process::id().to_string());
+        // Whoever needs it makes it otherwise, or says why not.
+        _ = std::fs::create_dir_all(&ours);
+        ours
+    });
+    &HOME
+}
+
 /// A registry over the transport that this run is about.
 pub(crate) fn builder(dir: impl AsRef<std::path::Path>) -> goplug_registry::Builder {
     let latency = if goplug_tests::shared_memory() { Latency::Low } else { Latency::default() };
-    Registry::builder(dir).fast_paths(goplug_tests::fast_paths()).latency(latency)
+    let trust = state_home().join("goplug");
+    Registry::builder(dir).fast_paths(goplug_tests::fast_paths()).latency(latency).trust_dir(trust)
 }
 
 /// A registry that finds and loads by itself.

@@ -107,6 +107,7 @@ impl Target for Daemon {
                 Against::Newest => serde_json::json!({}),
                 Against::Version(version) => serde_json::json!({ "version": version }),
                 Against::Folder(folder) => serde_json::json!({ "source": utf8(folder)? }),
+                Against::Unsigned(folder) => serde_json::json!({ "source": utf8(folder)?, "allowUnsigned": true }),
             };
             self.document(with_body(path(plugin, "/diff"), &body)).await
         }

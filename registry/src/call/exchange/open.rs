@@ -28,19 +28,21 @@ pub(crate) async fn open(
         let text = format!("plugin `{}` speaks v0, whose bodies are whole: use `execute`", live.id);
         return Err(Fault::new(Code::InvalidArgument, text));
     }
-    let held = Place::of(&live, place, deadline).await?;
+    let held = Place::of(&live, place, deadline).await.inspect_err(|fault| live.note_failure(fault.code))?;
     let call = Call {
         live: Arc::clone(&live),
         method: method.to_owned(),
         deadline,
         is_cancelled: AtomicBool::new(false),
+        has_failed: AtomicBool::new(false),
         _place: held,
     };
     let begun = timeout_at(deadline, begin(&live, defaults, place, options, deadline)).await;
-    let (out, back) = begun.unwrap_or_else(|_| {
+    let begun = begun.unwrap_or_else(|_| {
         live.report(Doubt::Silent);
         Err(late(&live, method, Ran::No))
-    })?;
+    });
+    let (out, back) = begun.inspect_err(|fault| call.note(fault))?;
     let content_type = match &back {
         Back::Frames(_) => live.methods[place].info.content_type.clone(),
         _ => None,

@@ -50,6 +50,9 @@ fn pack_lint_install_trust() {
     both.same("trust add {dir}/.sources/ours.pub --comment tests -o json");
     both.same_in_both_forms("trust list --keys");
     both.same("diff test/do {dir}/.sources/two.plg");
+    both.same("pack {dir}/.sources/1.1.0 --out {dir}/.sources/unsigned.plg");
+    both.same("diff test/do {dir}/.sources/unsigned.plg");
+    both.same("diff test/do {dir}/.sources/unsigned.plg --allow-unsigned");
     both.same("upgrade test/do {dir}/.sources/two.plg -o json");
     both.same("rollback test/do");
     both.same("install {dir}/.sources/two.plg");

@@ -115,7 +115,8 @@ fn doctor() {
     let names = |text: &str| {
         text.lines().filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned).collect::<Vec<_>>()
     };
-    let links = ["daemon", "directory", "owner", "mode", "path", "files", "watch", "leftovers", "sockets", "runtime"];
+    let links =
+        ["daemon", "directory", "owner", "mode", "path", "files", "watch", "leftovers", "keeper", "sockets", "runtime"];
     assert_eq!(names(&daemon.out)[..links.len()], links);
     for mut answer in [daemon, directory] {
         let everywhere = answer.out.lines().filter(|line| {

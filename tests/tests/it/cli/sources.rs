@@ -42,6 +42,9 @@ fn served(work: &PluginDir) -> Server {
 
 #[test]
 fn install_from_an_address() {
+    if crate::sources::lacks_tools("install from an address") {
+        return;
+    }
     let (trust, work) = (PluginDir::new(), PluginDir::new());
     let server = served(&work);
     let sum = crate::sources::sha256(&std::fs::read(work.join("1.0.0.plg")).unwrap());
@@ -79,6 +82,9 @@ fn copied(work: &PluginDir) -> String {
 
 #[test]
 fn install_from_a_repository() {
+    if crate::sources::lacks_tools("install from a repository") {
+        return;
+    }
     let repository = Repository::new();
     for (version, script) in [("1.0.0", SCRIPT), ("1.1.0", SCRIPT), ("2.0.0", "echo one; echo two >&2; exit 7")] {
         repository.write("plugin.json", &manifest(version)).write("build.sh", script);
@@ -107,4 +113,115 @@ fn install_from_a_repository() {
         assert!(std::fs::read_dir(target.dir.join(".goplug/staging")).unwrap().next().is_none());
     }
     both.is("install_from_a_repository");
+}
+
+#[test]
+fn packages_in_an_index() {
+    if crate::sources::lacks_tools("packages in an index") {
+        return;
+    }
+    let (work, hosts) = (PluginDir::new(), crate::supervision::Hosts::new());
+    let server = served(&work);
+    let mut both = Transcript::with(&["--auto-discover=false"], nothing, &[("GOPLUG_HOSTS_DIR", hosts.folder())]);
+    both.mask(&server.url(""), "[SERVER]");
+    both.mask(work.text(), "[WORK]");
+    // A signature is not the same twice, and compressed not as long.
+    both.mask(&std::fs::metadata(work.join("1.1.0.plg")).unwrap().len().to_string(), "[SIZE]");
+    std::fs::write(work.join("no.plg"), "no package").unwrap();
+    both.same("search --index {dir}/packages");
+    for target in both.each() {
+        std::fs::create_dir(target.dir.join("packages")).unwrap();
+    }
+    let (one, two) = (work.join("1.0.0.plg"), work.join("1.1.0.plg"));
+    let (one, two) = (one.display(), two.display());
+    both.same_in_both_forms(&format!("push {one} {{dir}}/packages --dry-run"));
+    both.same(&format!("push {one} {{dir}}/packages"));
+    both.same(&format!("push {one} {{dir}}/packages -o json"));
+    both.same(&format!("push {two} {{dir}}/packages"));
+    both.same(&format!("push {two} {{dir}}/nowhere"));
+    both.same("push {dir}/packages/none.plg {dir}/packages");
+    both.same(&format!("push {} {{dir}}/packages", work.join("no.plg").display()));
+    // Another package that says that it is the same one.
+    std::fs::write(work.join("1.0.0/more"), "more").unwrap();
+    let folder = work.join("1.0.0").display().to_string();
+    assert_eq!(goplugctl(&["pack", &folder, "--out", &work.join("other.plg").display().to_string()]).code, 0);
+    both.same(&format!("push {} {{dir}}/packages", work.join("other.plg").display()));
+    both.same_in_both_forms("search --index {dir}/packages");
+    both.same("search DO --all -o wide --index {dir}/packages/index.json");
+    both.same("search nothing --index {dir}/packages -o json");
+    both.same("search");
+    both.same("search --index {dir}/packages/test-do-1.0.0.plg");
+    both.same("pull test/do --index {dir}/packages --out {dir}/newest.plg");
+    both.same("pull test/do --index {dir}/packages --out {dir}/newest.plg");
+    both.same("pull do@^1.0,<1.1 --index {dir}/packages --out {dir}/older.plg -o json");
+    both.same("pull test/do@^2 --index {dir}/packages --out {dir}/none.plg");
+    both.same("pull test/none --index {dir}/packages --out {dir}/none.plg");
+    // The same behind a web server.
+    let packages = both.directory.dir.join("packages");
+    let file = |name: &str| Reply::File(std::fs::read(packages.join(name)).unwrap());
+    server.put("/packages/index.json", file("index.json"));
+    server.put("/packages/test-do-1.0.0.plg", file("test-do-1.0.0.plg"));
+    server.put("/packages/test-do-1.1.0.plg", Reply::File(b"something else".to_vec()));
+    let index = server.url("/packages/");
+    both.same(&format!("search do --index {index}"));
+    both.same(&format!("pull do@=1.0.0 --index {index} --out {{dir}}/fetched.plg"));
+    both.same(&format!("pull do --index {index} --out {{dir}}/none.plg"));
+    both.same(&format!("search --index {}", server.url("/none/")));
+    both.same("install {dir}/fetched.plg --allow-unsigned");
+    both.same("remove test/do");
+    for target in both.each() {
+        let names = [".goplug", "fetched.plg", "newest.plg", "older.plg", "packages"];
+        assert_eq!(target.dir.names(), names);
+        for (ours, theirs) in [("newest.plg", "1.1.0.plg"), ("fetched.plg", "1.0.0.plg")] {
+            assert_eq!(std::fs::read(target.dir.join(ours)).unwrap(), std::fs::read(work.join(theirs)).unwrap());
+        }
+    }
+    both.is("packages_in_an_index");
+}
+
+#[test]
+fn build_makes_a_package_of_what_is_committed() {
+    if crate::sources::lacks_tools("build makes a package of what is committed") {
+        return;
+    }
+    let repository = Repository::new();
+    repository.write("plugin.json", &manifest("1.0.0")).write("build.sh", SCRIPT);
+    repository.commit("1.0.0");
+    repository.write("plugin.json", "not committed");
+    let mut both = Transcript::with(&["--auto-discover=false"], nothing, &[]);
+    both.mask(repository.path().to_str().unwrap(), "[REPOSITORY]");
+    let folder = repository.path().display();
+    both.same_in_both_forms(&format!("build {folder} --dry-run"));
+    both.same(&format!("build {folder} --out {{dir}}/do.plg"));
+    both.same(&format!("build {}#1.0.0 --out {{dir}}/again.plg -o json", repository.bare().display()));
+    both.same("build {dir}");
+    both.same("build https://example.org/do.plg");
+    both.same(&format!("build {}#none", repository.bare().display()));
+    both.same("install {dir}/do.plg --allow-unsigned");
+    both.same("remove test/do");
+    for target in both.each() {
+        let read = |name: &str| std::fs::read(target.dir.join(name)).unwrap();
+        assert!(read("do.plg") == read("again.plg"), "the same commit is the same package");
+        assert_eq!(target.dir.names(), [".goplug", "again.plg", "do.plg"]);
+    }
+    both.is("build");
+}
+
+#[test]
+fn run_calls_the_one_method() {
+    if crate::sources::lacks_tools("run calls the one method") {
+        return;
+    }
+    let mut both = Transcript::quiet(super::one_of_each);
+    both.same("run Test/Do");
+    both.same(r#"run Test/Do --values {"a":1} -o json"#);
+    both.same("run Test/Do --values {");
+    both.same("run Test/Do --method nope");
+    both.same("run Example/typed");
+    both.same(r#"run Example/typed --method divide --values {"dividend":3,"divisor":2}"#);
+    both.same("run No/Such");
+    both.is("run");
+    let mut many = Transcript::quiet(super::the_fixture);
+    many.same("run Test/Do");
+    many.is("run_one_of_many");
 }

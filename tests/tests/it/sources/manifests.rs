@@ -7,6 +7,9 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_leads_to_its_plugin_and_to_no_other() {
+    if lacks_tools("a manifest leads to its plugin and to no other") {
+        return;
+    }
     let home = Home::new();
     let package = std::fs::read(package(&home.dir, "1.0.0", &[], None)).unwrap();
     let server = Server::start();

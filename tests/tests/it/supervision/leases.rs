@@ -33,6 +33,14 @@ async fn only_one_registry_keeps_the_processes_of_a_directory() {
     let kept = second.inspect("Do").await.unwrap().process.unwrap();
     assert_eq!((kept.kept_by, kept.pid), (Some(first.pid()), Some(before)));
     assert!(format!("{:?}", second.why("Do").await.links).contains(&says_who));
+    // One that only looks has never asked for it, and says so too; so does whoever looks after the machine.
+    let third = home.builder().open().await.unwrap();
+    third.rescan().await.unwrap();
+    assert_eq!(third.inspect("Do").await.unwrap().process.unwrap().kept_by, Some(first.pid()));
+    third.close().await;
+    let checks = goplug_registry::doctor(home.dir.path()).await;
+    let keeper = checks.iter().find(|check| check.name == "keeper").unwrap();
+    assert!(keeper.detail.contains(&says_who), "{keeper:?}");
     let refusals = [
         second.start_plugin("Do").await,
         second.stop_plugin("Do").await,
