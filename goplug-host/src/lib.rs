@@ -3,15 +3,17 @@
 //! It keeps what the plugin writes, applies its limits, knows how it ended, and ends everything that it started. In reading
 //! order: `host` (the one loop), `ladder` (how a plugin ends; pure), `ring` (what is kept of its output; pure), `spawn` (how
 //! its process comes to be), `tree` (everything that it started), `client` (who asks), `record` (what stays on disk). What
-//! is said is `goplug_pconf_schema::wire::host`.
+//! is said is `goplug_pconf_schema::wire::host`. `shared_object` is another life of the same program: the process of a plugin that is
+//! a library, which a host starts as any other.
 //!
-//! One thread, no runtime: the plugin dies with the thread that started it, and every plugin costs one of these.
+//! A host has one thread and no runtime: the plugin dies with the thread that started it, and every plugin costs one of these.
 
 mod client;
 mod host;
 mod ladder;
 mod record;
 mod ring;
+mod shared_object;
 mod spawn;
 mod tree;
 
@@ -46,6 +48,7 @@ pub fn main() -> ExitCode {
         None => run(true),
         Some(AGAIN) => run(false),
         Some(spawn::EXEC) => spawn::become_plugin(args),
+        Some(shared_object::SHARED_OBJECT) => shared_object::run(args.next()),
         Some("--version" | "-V") => say(&format!("goplug-host {}\n", env!("CARGO_PKG_VERSION"))),
         Some("--help" | "-h") => say(HELP),
         Some(_) => {

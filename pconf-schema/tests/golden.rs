@@ -169,7 +169,7 @@ const FILES: &[(&str, Check)] = &[
     ("plugin-szlabs.json", |bytes| {
         let manifest = Manifest::parse(bytes, Folder { name: Some("sample"), namespace: None }).unwrap();
         assert_eq!((manifest.source.mode, manifest.warnings.len()), (SourceMode::LocalSo, 0));
-        assert!(manifest.not_runnable().is_some());
+        assert_eq!((manifest.not_runnable(), manifest.labels()), (None, vec!["sample"]));
     }),
     ("plugin.json", |bytes| {
         let manifest = Manifest::parse(bytes, Folder { name: Some("do"), namespace: Some("test") }).unwrap();

@@ -54,6 +54,7 @@ pub struct Plugin {
     pub(crate) pconf: Pconf,
     pub(crate) dir: PathBuf,
     pub(crate) socket: PathBuf,
+    pub(crate) is_published: bool,
 }
 
 impl Plugin {
@@ -68,6 +69,7 @@ impl Plugin {
             version: None,
             description: None,
             socket: None,
+            is_published: true,
             limits: Limits::default(),
             latency: Latency::default(),
             shared_memory: true,
@@ -95,6 +97,7 @@ pub struct PluginBuilder {
     version: Option<String>,
     description: Option<String>,
     socket: Option<PathBuf>,
+    is_published: bool,
     limits: Limits,
     latency: Latency,
     shared_memory: bool,
@@ -375,6 +378,14 @@ impl PluginBuilder {
         self
     }
 
+    /// Whether the `.pconf` is written (default: yes). A registry that started the plugin from its manifest knows where it
+    /// listens.
+    #[must_use]
+    pub fn publish(mut self, on: bool) -> Self {
+        self.is_published = on;
+        self
+    }
+
     /// Checks everything. Nothing is written yet.
     ///
     /// # Errors
@@ -412,7 +423,7 @@ impl PluginBuilder {
             pace: Pace::default(),
         });
         let service = Service::new(hello, entries.collect(), notifier, self.hooks, self.latency);
-        Ok(Plugin { service: Arc::new(service), pconf, dir, socket })
+        Ok(Plugin { service: Arc::new(service), pconf, dir, socket, is_published: self.is_published })
     }
 
     fn add(mut self, info: MethodInfo, function: Function) -> Self {

@@ -62,9 +62,12 @@ fn refused(error: io::Error) -> bool {
     error.kind() == io::ErrorKind::ConnectionRefused
 }
 
-/// Writes `pconf` to `path`: into a dot-file, which nobody discovers, synced, and renamed.
-pub(crate) fn publish(path: PathBuf, pconf: &Pconf, socket: SocketFile) -> Result<Publication, Fault> {
+/// Writes `pconf` to `path`, if it is to be `written`: into a dot-file, which nobody discovers, synced, and renamed.
+pub(crate) fn publish(path: PathBuf, pconf: &Pconf, socket: SocketFile, written: bool) -> Result<Publication, Fault> {
     let epoch = pconf.epoch.clone().unwrap_or_default();
+    if !written {
+        return Ok(Publication { path, epoch, socket, is_removed: AtomicBool::new(false) });
+    }
     let file_name = path.file_name().unwrap_or_default().to_string_lossy();
     let draft = path.with_file_name(format!(".{file_name}.{}", epoch.get(..8).unwrap_or("draft")));
     write(&draft, &path, &pconf.to_json()).map_err(|error| {

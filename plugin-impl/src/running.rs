@@ -35,7 +35,7 @@ pub struct Running {
 }
 
 impl Plugin {
-    /// Binds the socket, serves it, and then publishes the `.pconf`. Installs no signal handler; [`Plugin::run`] does.
+    /// Binds the socket, serves it, and then publishes the `.pconf` (unless [`crate::PluginBuilder::publish`] says not to). Installs no signal handler; [`Plugin::run`] does.
     ///
     /// # Errors
     /// `conflict` when a living process has the socket, or another pair's living plugin the file; `invalid_argument`
@@ -45,9 +45,9 @@ impl Plugin {
     /// # Cancel safety
     /// A dropped future leaves no file behind.
     pub async fn start(self) -> Result<Running, Fault> {
-        let Self { service, pconf, dir, socket } = self;
+        let Self { service, pconf, dir, socket, is_published } = self;
         let path = pconf_path(&dir, &pconf.id);
-        let left_behind = check_free(&path, &pconf.id).await?;
+        let left_behind = if is_published { check_free(&path, &pconf.id).await? } else { None };
         let bound = bind(&socket)?;
         let (stop, stopped) = watch::channel(false);
         let calls = usize::try_from(service.hello().limits.max_concurrent_calls).unwrap_or(usize::MAX);
@@ -56,7 +56,7 @@ impl Plugin {
         let server = Arc::new(Server::new(Arc::clone(&service)));
         // Weak: if the task below is dropped, the connections end with its server.
         let frames = Arc::downgrade(server.frames());
-        let publication = match publish(path, &pconf, bound.file.clone()) {
+        let publication = match publish(path, &pconf, bound.file.clone(), is_published) {
             Ok(publication) => Arc::new(publication),
             Err(fault) => {
                 // The socket is ours, so that nobody else can have removed it; a failure changes nothing for the caller.

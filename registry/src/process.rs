@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use goplug_pconf_schema::admin::{LogEntry, ProcessChange, State};
+use goplug_pconf_schema::manifest::SourceMode;
 use goplug_pconf_schema::wire::host::is_instance;
 use goplug_pconf_schema::{Code, Fault, PluginId, printable};
 
@@ -149,6 +150,12 @@ impl Registry {
         self.inner.programs.get(&id)
     }
 
+    /// The keeper of a plugin's process, if that is there to hold a shared object.
+    pub(crate) fn shared_object(&self, id: &PluginId) -> Option<Arc<Program>> {
+        let plugin = self.inner.finder().installed_as(id)?;
+        (plugin.found.manifest.source.mode == SourceMode::LocalSo).then(|| self.inner.programs.get(id))?
+    }
+
     async fn installed_program(&self, plugin: &str) -> Result<Arc<Program>, Fault> {
         if let Some(program) = self.program(plugin).await {
             return Ok(program);
@@ -192,7 +199,7 @@ impl Registry {
     }
 
     /// Nothing is written down that this registry may not carry out.
-    async fn keeps(&self, id: &PluginId) -> Result<(), Fault> {
+    pub(crate) async fn keeps(&self, id: &PluginId) -> Result<(), Fault> {
         let (lease, directory) = (Arc::clone(&self.inner.shared.lease), self.directory());
         let taken = tokio::task::spawn_blocking(move || lease.take(&directory)).await;
         taken.map_err(|error| Fault::new(Code::Internal, error.to_string()))?.map_err(|kept| kept.fault(id))

@@ -277,8 +277,8 @@ impl Registry {
     }
 
     /// Ends a plugin's activation: its calls finish, at most for the drain, and its stopper runs. A v1 process goes on
-    /// listening, unless it is told to stop; a v0 process is told to stop. It is not loaded again until asked, or until its
-    /// file changes.
+    /// listening, unless it is told to stop; a v0 process is told to stop, and that of a shared object is stopped, because nothing
+    /// else frees it. It is not loaded again until asked, or until its file changes.
     ///
     /// # Errors
     /// `wrong_state` when it is not loaded; else what the plugin answered.
@@ -291,7 +291,13 @@ impl Registry {
         if drain > LONGEST {
             return Err(Fault::new(Code::InvalidArgument, format!("the drain is {drain:?}, the limit is a day")));
         }
-        slot.ask(|reply| Command::Unload { drain, stop: how.stop, reply }).await?
+        let Some(program) = self.shared_object(&slot.id) else {
+            return slot.ask(|reply| Command::Unload { drain, stop: how.stop, reply }).await?;
+        };
+        self.keeps(&slot.id).await?;
+        let unloaded = slot.ask(|reply| Command::Unload { drain, stop: false, reply }).await??;
+        program.ask(program::Command::Stop).await?;
+        Ok(unloaded)
     }
 
     /// Ends a plugin's activation and begins another, in the same process.

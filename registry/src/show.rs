@@ -135,12 +135,11 @@ pub(crate) fn detail_installed(plugin: &InstalledPlugin, conflicts: Vec<String>)
 /// What a manifest says, for people.
 pub(crate) fn manifest_of(plugin: &InstalledPlugin) -> InstalledDetail {
     let manifest = &plugin.found.manifest;
-    let command = Some(&manifest.exec.command).filter(|command| !command.is_empty());
     InstalledDetail {
         version: manifest.version.to_string(),
         folder: text(&plugin.found.folder),
         source: manifest.source.mode,
-        command: command.into_iter().chain(&manifest.exec.args).cloned().collect(),
+        command: manifest.command_line(),
         wire: manifest.wire,
         requires: manifest.requires.iter().map(|wanted| format!("{}@{}", wanted.plugin, wanted.range)).collect(),
         interfaces: manifest.interfaces.clone(),

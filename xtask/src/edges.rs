@@ -12,7 +12,7 @@ use crate::steps::output;
 use crate::{cargo, no_arguments, tree};
 
 /// Our packages and those of ours that each may use, tests included.
-const EDGES: [(&str, &[&str]); 14] = [
+const EDGES: [(&str, &[&str]); 16] = [
     ("goplug-pconf-schema", &[]),
     ("goplug-transport", &["goplug-pconf-schema"]),
     ("goplug-plugin-impl", &["goplug-pconf-schema", "goplug-transport"]),
@@ -22,7 +22,9 @@ const EDGES: [(&str, &[&str]); 14] = [
     ("goplug-interface", &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplug-interface-macros"]),
     ("goplugd", &["goplug-pconf-schema", "goplug-registry"]),
     ("goplugctl", &["goplug-package", "goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplugd"]),
-    ("goplug-host", &["goplug-pconf-schema", "goplug-transport"]),
+    ("goplug-shared-object", &[]),
+    ("goplug-example-shared-object", &["goplug-shared-object"]),
+    ("goplug-host", &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-shared-object", "goplug-transport"]),
     ("goplug-examples", &["goplug-pconf-schema", "goplug-plugin-impl", "goplug-registry", "goplug-interface"]),
     (
         "goplug-tests",
@@ -36,6 +38,7 @@ const EDGES: [(&str, &[&str]); 14] = [
             "goplugd",
             "goplug-host",
             "goplug-examples",
+            "goplug-example-shared-object",
         ],
     ),
     (
@@ -49,8 +52,10 @@ const EDGES: [(&str, &[&str]); 14] = [
 const NOT_BELOW_DATA: [&str; 5] = ["axum", "hyper", "mio", "notify", "tokio"];
 
 /// Third-party crates as code names them, the package that may use each, and where in it the crate may be named.
-const ADDRESSES: [(&str, &str, &[&str]); 13] = [
+const ADDRESSES: [(&str, &str, &[&str]); 15] = [
     ("notify", "goplug-registry", &["registry/src/discovery/watch"]),
+    ("object", "goplug-registry", &["registry/src/discovery/shared_object.rs"]),
+    ("libloading", "goplug-shared-object", &["shared-object/src/boundary/host.rs"]),
     ("sha2", "goplug-package", &["package/src/digest.rs", "package/tests/it"]),
     ("dashmap", "goplug-registry", &["registry/src/registry.rs"]),
     ("hyperlocal", "goplugctl", &["goplugctl/src/target/daemon"]),

@@ -12,9 +12,10 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use goplug_pconf_schema::admin::{
     Activation, CallbackList, DaemonStatus, Diff, Installation, LogEntry, MethodList, Notification, Ping, Pinned,
-    PluginDetail, PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, Trust, TrustEntry, TrustedKey,
-    Unloaded, Upgraded, Why,
+    PluginDetail, PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, State, Trust, TrustEntry,
+    TrustedKey, Unloaded, Upgraded, Why,
 };
+use goplug_pconf_schema::settings::{Unsigned, check_key};
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Code, Fault, Locator, PluginId, Sha256, printable};
 use goplug_registry::{Builder, CallOptions, Events, Fetch, Fetched, Progress, Registry, Wait};
@@ -107,6 +108,16 @@ impl Directory {
         }
     }
 
+    /// As [`Directory::adopted`]; one that has no process gets none.
+    async fn adopted_if_it_runs(&self, plugin: &PluginId) {
+        let shown = self.registry.inspect(plugin.as_str()).await;
+        let is_down = |state: State| matches!(state, State::Stopped | State::Failed | State::Disabled | State::Denied);
+        if !shown.is_ok_and(|detail| is_down(detail.summary.state)) {
+            // Whatever keeps it from being taken over is told by what follows.
+            _ = self.adopted(plugin).await;
+        }
+    }
+
     /// Whether the plugin is in the awaited state now.
     async fn reached(&self, plugin: &PluginId, what: &Awaited) -> Result<bool, Fault> {
         // A directory that cannot be read now may come back before the time is over.
@@ -155,6 +166,18 @@ fn builder(path: &Path) -> Result<Builder, Fault> {
     }
     if let Some(word) = variable("GOPLUG_PIN_EXECUTABLES") {
         builder = builder.pin_executables(switch("GOPLUG_PIN_EXECUTABLES", &word.to_string_lossy())?);
+    }
+    let wrong = |why: String| Fault::new(Code::InvalidArgument, why);
+    if let Some(list) = variable("GOPLUG_TRUST_KEYS") {
+        let keys: Vec<_> = list.to_string_lossy().split(',').map(|key| key.trim().to_owned()).collect();
+        for key in &keys {
+            check_key(key).map_err(|why| wrong(format!("GOPLUG_TRUST_KEYS: `{}` {why}", printable(key))))?;
+        }
+        builder = builder.trust_keys(keys);
+    }
+    if let Some(word) = variable("GOPLUG_UNSIGNED") {
+        let unsigned = word.to_string_lossy().parse::<Unsigned>();
+        builder = builder.unsigned(unsigned.map_err(|why| wrong(format!("GOPLUG_UNSIGNED: {why}")))?);
     }
     Ok(builder)
 }
@@ -233,9 +256,9 @@ impl Target for Directory {
 
     fn upgrade<'a>(&'a self, plugin: &'a PluginId, how: Upgrade<'a>) -> Answer<'a, Upgraded> {
         async move {
-            _ = self.adopted(plugin).await;
-            let Upgrade { source, rollback_on, downgrade, allow_unsigned, dry_run } = how;
-            let how = goplug_registry::Upgrade { rollback_on, downgrade, allow_unsigned, dry_run };
+            self.adopted_if_it_runs(plugin).await;
+            let Upgrade { source, rollback_on, downgrade, allow_unsigned, grant, dry_run } = how;
+            let how = goplug_registry::Upgrade { rollback_on, downgrade, allow_unsigned, grant, dry_run };
             self.registry.upgrade(plugin.as_str(), source, how).await
         }
         .boxed()
@@ -255,7 +278,7 @@ impl Target for Directory {
 
     fn diff<'a>(&'a self, plugin: &'a PluginId, against: Against<'a>) -> Answer<'a, Diff> {
         async move {
-            _ = self.adopted(plugin).await;
+            self.adopted_if_it_runs(plugin).await;
             let against = match against {
                 Against::Newest => goplug_registry::Against::Newest,
                 Against::Version(version) => goplug_registry::Against::Version(version.to_owned()),

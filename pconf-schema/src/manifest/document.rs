@@ -35,6 +35,8 @@ pub(crate) struct ManifestDocument {
     build: Option<BuildDocument>,
     /// How its process is started.
     exec: Option<ExecDocument>,
+    /// How a shared object is called.
+    shared_object: Option<SharedObjectDocument>,
     /// Whether it waits to be asked for.
     #[serde(default)]
     lazy_load: bool,
@@ -64,7 +66,7 @@ pub(crate) struct ManifestDocument {
     settings_schema: Option<Value>,
     /// What it asks to be allowed.
     permissions: Option<Map<String, Value>>,
-    /// Kept as it is.
+    /// Kept as it is; each `routes[].label` is a method of a shared object.
     http_services: Option<Map<String, Value>>,
 }
 
@@ -72,7 +74,7 @@ pub(crate) struct ManifestDocument {
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Source")]
 struct SourceDocument {
-    /// What kind of thing `path` is; `local_so` is not run by this version.
+    /// What kind of thing `path` is.
     mode: SourceMode,
     /// A file, relative to the plugin's folder or absolute; or where to get it from: a git repository with `#REFERENCE` or not
     /// (`remote_git`), or the address of a package (`remote_url`). May be missing when `exec` names the command.
@@ -109,6 +111,22 @@ struct ExecDocument {
     env: BTreeMap<String, String>,
     /// Where it starts, inside of the plugin's folder, which is the default.
     workdir: Option<String>,
+}
+
+/// How a shared object is called.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SharedObject")]
+struct SharedObjectDocument {
+    /// Labels that are methods besides `Execute`, and besides those of `http_services.routes`.
+    #[serde(default)]
+    #[schemars(inner(length(min = 1, max = 128)))]
+    labels: Vec<String>,
+    /// Whether calls may run side by side; by default one at a time.
+    #[serde(default)]
+    concurrent: bool,
+    /// How long a call may go on that nobody waits for any more, before its process is ended: by default `10s`, at least `100ms`.
+    #[schemars(pattern(r"^[0-9]+(ms|s|m|h)$"))]
+    grace: Option<String>,
 }
 
 /// What follows when the process ends by itself.

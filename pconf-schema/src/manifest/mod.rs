@@ -24,6 +24,9 @@ use crate::{Locator, PconfError, PconfProblem, PluginId, Sha256};
 /// The name of the file; its folder has the name of the plugin.
 pub const MANIFEST_NAME: &str = "plugin.json";
 
+/// The method of a shared object that takes any label.
+pub const METHOD_EXECUTE: &str = "Execute";
+
 /// How long a process may take from its start until it answers: a hello takes milliseconds, and an interpreter that loads
 /// half its libraries first takes seconds.
 pub const DEFAULT_READY: Duration = Duration::from_secs(10);
@@ -47,6 +50,8 @@ pub struct Manifest {
     pub build: Build,
     /// `exec`: how its process is started.
     pub exec: Exec,
+    /// `shared_object`: how one is called.
+    pub shared_object: SharedObject,
     /// `lazy_load`: it waits to be asked for.
     pub lazy_load: bool,
     /// `restart`: what follows when its process ends by itself.
@@ -140,6 +145,18 @@ pub struct Exec {
     pub env: BTreeMap<String, String>,
     /// The folder that it starts in, relative to the plugin's folder, which is the default.
     pub workdir: Option<String>,
+}
+
+/// `shared_object`: how a plugin that is a shared object is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedObject {
+    /// Labels that are methods, besides those of `http_services`: see [`Manifest::labels`].
+    pub labels: Vec<String>,
+    /// Whether calls may run side by side. By default not: most libraries were written without it in mind.
+    pub concurrent: bool,
+    /// How long a call may go on that nobody waits for any more; then its process is ended, because nothing else ends it. By
+    /// default 10 s: whoever looks now and then whether it is cancelled needs much less.
+    pub grace: Duration,
 }
 
 /// `restart`: what follows when a plugin's process ends by itself.
@@ -254,6 +271,12 @@ pub struct Folder<'a> {
     pub namespace: Option<&'a str>,
 }
 
+impl Default for SharedObject {
+    fn default() -> Self {
+        Self { labels: Vec::new(), concurrent: false, grace: Duration::from_secs(10) }
+    }
+}
+
 impl Default for Restart {
     fn default() -> Self {
         let backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(30) };
@@ -292,11 +315,8 @@ impl Manifest {
     pub fn not_runnable(&self) -> Option<String> {
         let mode = self.source.mode;
         match mode {
-            SourceMode::LocalExec => None,
+            SourceMode::LocalExec | SourceMode::LocalSo => None,
             SourceMode::RemoteGit | SourceMode::RemoteUrl if !self.exec.command.is_empty() => None,
-            SourceMode::LocalSo => {
-                Some(format!("`source.mode` `{}` is not run by this version, which runs `local_exec`", mode.as_str()))
-            }
             SourceMode::RemoteGit | SourceMode::RemoteUrl => Some(format!(
                 "`source.mode` `{}` says where it is from, and `exec.command` does not say what to run",
                 mode.as_str()
@@ -321,6 +341,27 @@ impl Manifest {
                 Locator::Path(_) | Locator::Git(_) => None,
             },
         }
+    }
+
+    /// The methods of a shared object besides [`METHOD_EXECUTE`]: the labels of `http_services.routes` and of `shared_object`, each
+    /// once, in the order of the file.
+    pub fn labels(&self) -> Vec<&str> {
+        let mut labels = Vec::new();
+        for label in read::route_labels(self).chain(self.shared_object.labels.iter().map(String::as_str)) {
+            if !labels.contains(&label) && read::check_label(label).is_ok() {
+                labels.push(label);
+            }
+        }
+        labels
+    }
+
+    /// What is run, and its arguments; of a shared object its path.
+    pub fn command_line(&self) -> Vec<String> {
+        if self.source.mode == SourceMode::LocalSo {
+            return vec![self.source.path.clone()];
+        }
+        let command = Some(&self.exec.command).filter(|command| !command.is_empty());
+        command.into_iter().chain(&self.exec.args).cloned().collect()
     }
 
     /// The program's path when it is a file, seen from `folder`, the folder of the manifest; `None` for a name to be found

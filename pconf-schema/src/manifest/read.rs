@@ -13,8 +13,8 @@ use crate::{Locator, PconfError, PconfProblem, PluginId, PluginRef, Sha256, chec
 use super::object::{LONGEST, Notes, Object, text_of};
 use super::program::{check_command, check_inside, check_path, check_text, check_variable};
 use super::{
-    Build, Exec, Folder, Health, Hooks, Manifest, ManifestWire, MaxUse, Requirement, Restart, RestartPolicy, Source,
-    SourceMode,
+    Build, Exec, Folder, Health, Hooks, METHOD_EXECUTE, Manifest, ManifestWire, MaxUse, Requirement, Restart,
+    RestartPolicy, SharedObject, Source, SourceMode,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -68,7 +68,36 @@ pub(super) fn lint(manifest: &Manifest) -> Vec<String> {
         }
     }
     found.extend(manifest.not_runnable());
+    if manifest.source.mode == SourceMode::LocalSo {
+        let unusable = route_labels(manifest).filter_map(|label| check_label(label).err());
+        found.extend(unusable.map(|why| format!("`http_services.routes.label` {why}: it is no method")));
+        if !manifest.exec.command.is_empty() || !manifest.exec.args.is_empty() {
+            found.push("`exec.command` and `exec.args` mean nothing for a shared object".into());
+        }
+        if manifest.wire != ManifestWire::V1 {
+            found.push("`wire` means nothing for a shared object".into());
+        }
+    }
     found
+}
+
+/// The labels of `http_services.routes`, however they are written.
+pub(super) fn route_labels(manifest: &Manifest) -> impl Iterator<Item = &str> {
+    let routes = manifest.http_services.as_ref().and_then(|services| field(services, "routes")?.as_array());
+    routes.into_iter().flatten().filter_map(|route| field(route, "label")?.as_str()).filter(|label| !label.is_empty())
+}
+
+/// A key of an object, without regard to ASCII case.
+fn field<'v>(object: &'v Value, key: &str) -> Option<&'v Value> {
+    object.as_object()?.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value)
+}
+
+/// What is wrong with a label, which is the name of a method.
+pub(super) fn check_label(label: &str) -> Result<(), String> {
+    if label == METHOD_EXECUTE {
+        return Err(format!("`{METHOD_EXECUTE}` is the method that takes any label"));
+    }
+    check_call_name("label", label).map_err(|error| error.to_string())
 }
 
 fn manifest(mut top: Object<'_>, folder: Folder<'_>) -> Option<Manifest> {
@@ -79,6 +108,7 @@ fn manifest(mut top: Object<'_>, folder: Folder<'_>) -> Option<Manifest> {
     let description = top.string("description").map(|(_, text)| text);
     let maintainers = top.texts("maintainers", |_| Ok(()));
     let home = top.string("home").map(|(_, text)| text);
+    let shared_object = shared_object(&mut top);
     let lazy_load = top.boolean("lazy_load").unwrap_or_default();
     let restart = restart(&mut top);
     let health = health(&mut top);
@@ -101,6 +131,7 @@ fn manifest(mut top: Object<'_>, folder: Folder<'_>) -> Option<Manifest> {
         source: source?,
         build,
         exec: exec?,
+        shared_object,
         lazy_load,
         restart,
         health,
@@ -246,6 +277,18 @@ fn build(top: &mut Object<'_>) -> Build {
     let include = build.texts("include", check_inside);
     build.finish();
     Build { command: is_there.then_some(command), include }
+}
+
+fn shared_object(top: &mut Object<'_>) -> SharedObject {
+    let default = SharedObject::default();
+    let Some(mut object) = top.object("shared_object") else { return default };
+    let found = SharedObject {
+        labels: object.texts("labels", check_label),
+        concurrent: object.boolean("concurrent").unwrap_or(default.concurrent),
+        grace: object.duration("grace", Duration::from_millis(100)..=LONGEST).unwrap_or(default.grace),
+    };
+    object.finish();
+    found
 }
 
 fn restart(top: &mut Object<'_>) -> Restart {

@@ -28,6 +28,11 @@ impl Manifest {
                 "env": self.exec.env,
                 "workdir": self.exec.workdir,
             },
+            "shared_object": {
+                "labels": self.shared_object.labels,
+                "concurrent": self.shared_object.concurrent,
+                "grace": time(self.shared_object.grace),
+            },
             "lazy_load": self.lazy_load,
             "restart": {
                 "policy": self.restart.policy,

@@ -229,7 +229,6 @@ fn what_is_not_a_program_is_understood_and_says_why_it_is_not_run() {
     let hex = "0".repeat(64);
     let repository = r#""mode":"remote_git","path":"https://example.org/do.git#v1""#;
     for (source, expected) in [
-        (r#""mode":"local_so","path":"x.so""#.to_owned(), "is not run by this version"),
         (repository.to_owned(), "does not say what to run"),
         (format!(r#""mode":"remote_url","path":"https://example.org/x","sha256":"{hex}""#), "does not say what to run"),
     ] {
@@ -279,4 +278,40 @@ fn where_it_is_from_is_read_as_on_the_command_line() {
     let build = parse(&with_all(r#""build":{"command":["make"],"include":["out"]}"#)).build;
     assert_eq!((build.command, build.include), (Some(vec!["make".to_owned()]), vec!["out".to_owned()]));
     assert!(problem_of(&with_all(r#""build":{"include":["/etc"]}"#)).contains("`build.include` `/etc` is absolute"));
+}
+
+#[test]
+fn the_methods_of_a_shared_object_are_its_labels() {
+    let so = |more: &str| {
+        format!(r#"{{"name":"do","version":"1.0.0","source":{{"mode":"local_so","path":"do.so"}}{more}}}"#)
+    };
+    let plain = parse(&so(""));
+    assert_eq!((plain.not_runnable(), plain.labels(), plain.command_line()), (None, vec![], vec!["do.so".to_owned()]));
+    assert_eq!(plain.shared_object, SharedObject { labels: vec![], concurrent: false, grace: Duration::from_secs(10) });
+    assert_eq!(plain.lint(), [""; 0]);
+    let both = parse(&so(
+        r#","http_services":{"driver":"beego","Routes":[{"Label":"get"},{"label":"put"},{"label":7},{},{"label":""},
+        {"label":"Execute"},{"label":"."}]},"shared_object":{"labels":["put","del/ete"],"concurrent":true,"grace":"2s"},
+        "exec":{"command":"./x"},"wire":"v0""#,
+    ));
+    assert_eq!(both.labels(), ["get", "put", "del/ete"]);
+    assert_eq!((both.shared_object.concurrent, both.shared_object.grace), (true, Duration::from_secs(2)));
+    let notes = both.lint().join("\n");
+    for part in [
+        "`Execute` is the method that takes any label: it is no method",
+        "`.` is a relative path",
+        "`exec.command`",
+        "`wire`",
+    ] {
+        assert!(notes.contains(part), "{part}: {notes}");
+    }
+    for (more, expected) in [
+        (r#""labels":[""]"#, "`shared_object.labels` label is empty"),
+        (r#""labels":["Execute"]"#, "`shared_object.labels` `Execute` is the method that takes any label"),
+        (r#""labels":[1]"#, "`shared_object.labels` must be a string, found the number 1"),
+        (r#""grace":"1ms""#, "`shared_object.grace` must be a duration from 100ms to 24h"),
+    ] {
+        let told = problem_of(&so(&format!(r#","shared_object":{{{more}}}"#)));
+        assert!(told.contains(expected), "{told}");
+    }
 }

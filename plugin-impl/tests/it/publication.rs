@@ -122,6 +122,20 @@ async fn a_plugin_that_is_dropped_leaves_at_once() {
     assert_eq!(wire.rest().await, b"");
 }
 
+/// A registry that started it knows where it listens; a file of the same name is somebody else's.
+#[tokio::test]
+async fn without_a_file_it_listens_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = builder(dir.path(), "Te", "stDo").build().unwrap().start().await.unwrap();
+    let socket = dir.path().join("s");
+    let running =
+        builder(dir.path(), "Test", "Do").publish(false).socket(&socket).build().unwrap().start().await.unwrap();
+    assert!(tokio::net::UnixStream::connect(&socket).await.is_ok());
+    assert_eq!(read(other.pconf_path()).id, PluginId::new("Te", "stDo").unwrap());
+    running.stop(Duration::ZERO).await;
+    assert!(!socket.exists() && other.pconf_path().exists());
+}
+
 #[tokio::test]
 async fn what_cannot_be_published_is_refused_with_its_reason() {
     let dir = tempfile::tempdir().unwrap();

@@ -3,7 +3,7 @@
 //! Level-triggered: [`scan`] reads the directory, [`diff`] compares what was read with what was applied, [`watch`] only
 //! says "look again". A lost event costs time (until the next periodic scan), never truth; start-up is a diff from the
 //! empty [`View`]. In reading order: this file (what is found), `scan` (the directory), `folders` (its folders, for manifests),
-//! `examine` (one file), `confine` (where a socket may lie), `program` (what a manifest runs), `diff` (what changed), `watch`
+//! `examine` (one file), `confine` (where a socket may lie), `program` (what a manifest runs), `shared_object` (whether a file can be one), `diff` (what changed), `watch`
 //! (when to look); `version` (where versions lie, and the link that names the current one).
 
 mod confine;
@@ -12,6 +12,7 @@ mod examine;
 mod folders;
 mod program;
 mod scan;
+mod shared_object;
 pub(crate) mod version;
 mod watch;
 
@@ -28,6 +29,7 @@ pub(crate) use diff::{Change, View, diff, diff_manifests};
 pub(crate) use examine::{Examined, examine, examine_manifest, examine_version, read_anyway, stamp_of};
 pub(crate) use program::{check_program, keys_of};
 pub(crate) use scan::{DirectoryFacts, directory_facts, is_candidate, scan};
+pub(crate) use shared_object::check_shared_object;
 pub(crate) use watch::{Watch, WatchSignals};
 
 /// How long a file that does not parse must stand unchanged before it is reported: until then somebody may be writing it.

@@ -7,6 +7,7 @@ use goplug_pconf_schema::manifest::SourceMode;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::shared_object::check_shared_object;
 use crate::words::show;
 
 /// Everything that is wrong with the program, the working folder and the hooks of `manifest`, whose folder is `folder`, each a
@@ -20,7 +21,13 @@ pub(crate) fn check_program(manifest: &Manifest, folder: &Path) -> Vec<String> {
             if Path::new(path).extension().is_none_or(|extension| extension != "so") {
                 flaws.push(format!("shared object `{}` does not end in .so", goplug_pconf_schema::printable(path)));
             }
-            flaws.extend(at(folder, path, "shared object").err());
+            match at(folder, path, "shared object") {
+                Ok(status) if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile => {
+                    flaws.push(format!("shared object {} is no file", show(&folder.join(path))));
+                }
+                Ok(_) => flaws.extend(check_shared_object(&folder.join(path))),
+                Err(why) => flaws.push(why),
+            }
         }
         SourceMode::RemoteGit | SourceMode::RemoteUrl => {}
     }
@@ -130,7 +137,11 @@ mod tests {
                 r#""exec":{"command":"./good","workdir":"no"},"hooks":{"pre_start":["./nix"],"post_stop":["sh"]}"#,
                 "working folder DIR/no does not exist; hook `pre_start` DIR/./nix does not exist",
             ),
-            (r#""source":{"mode":"local_so","path":"a.so"}"#, ""),
+            (r#""source":{"mode":"local_so","path":"a.so"}"#, "shared object DIR/a.so is no ELF file"),
+            (
+                r#""source":{"mode":"local_so","path":"data"}"#,
+                "shared object `data` does not end in .so; shared object DIR/data is no file",
+            ),
             (
                 r#""source":{"mode":"local_so","path":"b.dll"}"#,
                 "shared object `b.dll` does not end in .so; shared object DIR/b.dll does not exist",

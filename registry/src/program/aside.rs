@@ -7,7 +7,7 @@ use goplug_pconf_schema::Fault;
 use goplug_pconf_schema::manifest::DEFAULT_READY;
 use goplug_pconf_schema::wire::hello::Hello;
 
-use super::launch::{Instance, open, process, program_of};
+use super::launch::{Instance, open, own_program, process, program_of};
 use super::leave::end;
 use crate::discovery::Installed;
 use crate::host;
@@ -31,9 +31,9 @@ pub(crate) async fn hello_of(registry: &Arc<Inner>, installed: Arc<Installed>) -
     // Before it can write a `.pconf` that names it.
     registry.programs.put_aside(&instance.socket);
     // Without the labels of a plugin's process: nobody is to adopt it.
-    let mut spec = program_of(&installed).spec(&instance.name, &instance.socket, options.hosts())?;
+    let mut spec = program_of(&installed, &program).await?.spec(&instance.name, &instance.socket, options.hosts())?;
     spec.linger_ms = 0;
-    let opened = open(verified.as_ref(), &installed.manifest.exec.command).await?;
+    let opened = open(verified.as_ref(), own_program(&installed)).await?;
     let hosted = host::launch_opened(&program, spec, opened).await?;
     let guard = Unready::new(hosted.clone());
     wait_ready(&hosted, &instance.socket, DEFAULT_READY).await?;

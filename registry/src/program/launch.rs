@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use goplug_pconf_schema::manifest::{DEFAULT_READY, ManifestWire};
+use goplug_pconf_schema::manifest::{DEFAULT_READY, ManifestWire, SourceMode};
 use goplug_pconf_schema::wire::host::plugin_path;
-use goplug_pconf_schema::{Code, Fault, Pconf, PluginId};
+use goplug_pconf_schema::{Code, Fault, Manifest, Pconf, PluginId};
 use tokio::time::{Instant, timeout};
 
-use crate::discovery::{Found, Installed};
+use crate::discovery::{Found, Installed, check_shared_object};
 use crate::host::{self, HostSpec, Hosted, ProcessLimits, Record};
 use crate::options::Builder;
 use crate::started::{Command, Unready, forget, wait_ready};
@@ -22,6 +22,8 @@ pub(crate) const LABEL_DIRECTORY: &str = "directory";
 pub(crate) const LABEL_PLUGIN: &str = "plugin";
 pub(crate) const LABEL_VERSION: &str = "version";
 
+/// What makes `goplug-host` the process of a shared object, whose folder follows.
+const SHARED_OBJECT: &str = "--shared-object";
 /// How long a hook may take; then it is ended, and has failed.
 const HOOK_LIMIT: Duration = Duration::from_secs(10);
 /// How much of a plugin's name its files are called after.
@@ -96,8 +98,8 @@ pub(crate) async fn launch(shared: &Shared, installed: Arc<Installed>, instance:
     let program = options.host_program.clone().map_or_else(host::find, Ok)?;
     check_none_is_hidden(&options, &installed.manifest.id).await?;
     hook(&program, &options, &installed, verified, &installed.manifest.hooks.pre_start, "pre_start").await?;
-    let spec = spec(&options, &installed, &instance)?;
-    let opened = open(verified, &installed.manifest.exec.command).await?;
+    let spec = spec(&options, program_of(&installed, &program).await?, &installed, &instance)?;
+    let opened = open(verified, own_program(&installed)).await?;
     let hosted = host::launch_opened(&program, spec, opened).await?;
     let guard = Unready::new(hosted.clone());
     wait_ready(&hosted, &instance.socket, DEFAULT_READY).await?;
@@ -190,15 +192,33 @@ pub(crate) fn last_words(stderr: &[String]) -> String {
     if lines.is_empty() { String::new() } else { format!(": {}", lines.join(" | ")) }
 }
 
-/// The program of the plugin itself.
-pub(super) fn program_of(installed: &Installed) -> Command {
-    let exec = &installed.manifest.exec;
-    command(installed, &exec.command).args(&exec.args)
+/// The program of the plugin itself: of a shared object, `host`, which opens it.
+///
+/// # Errors
+/// `invalid_argument` for a shared object that can never be opened.
+pub(super) async fn program_of(installed: &Installed, host: &Path) -> Result<Command, Fault> {
+    let Manifest { exec, source, .. } = &*installed.manifest;
+    if source.mode != SourceMode::LocalSo {
+        return Ok(command(installed, &exec.command).args(&exec.args));
+    }
+    let path = installed.folder.join(&source.path);
+    let flaw = tokio::task::spawn_blocking(move || check_shared_object(&path)).await;
+    let flaw = flaw.map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
+    match flaw {
+        Some(why) => Err(Fault::new(Code::InvalidArgument, why)),
+        None => Ok(command(installed, &host.to_string_lossy()).arg(SHARED_OBJECT).arg(&installed.folder)),
+    }
 }
 
-fn spec(options: &Builder, installed: &Installed, instance: &Instance) -> Result<HostSpec, Fault> {
+/// The program that is a file of the plugin; of a shared object none is.
+pub(super) fn own_program(installed: &Installed) -> &str {
+    let Manifest { exec, source, .. } = &*installed.manifest;
+    if source.mode == SourceMode::LocalSo { "" } else { &exec.command }
+}
+
+fn spec(options: &Builder, command: Command, installed: &Installed, instance: &Instance) -> Result<HostSpec, Fault> {
     let manifest = &installed.manifest;
-    let mut spec = program_of(installed).spec(&instance.name, &instance.socket, options.hosts())?;
+    let mut spec = command.spec(&instance.name, &instance.socket, options.hosts())?;
     spec.labels = [
         (LABEL_DIRECTORY, absolute(&options.directory)),
         (LABEL_PLUGIN, manifest.id.to_string()),

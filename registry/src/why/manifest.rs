@@ -146,6 +146,5 @@ impl Chain {
 }
 
 fn command(manifest: &goplug_pconf_schema::Manifest) -> String {
-    let words = std::iter::once(&manifest.exec.command).chain(&manifest.exec.args);
-    words.map(|word| crate::words::quote(word)).collect::<Vec<_>>().join(" ")
+    manifest.command_line().iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
 }

@@ -3,7 +3,7 @@
 mod calls;
 mod life;
 mod outlived;
-mod process;
+pub(crate) mod process;
 mod refusals;
 mod streams;
 

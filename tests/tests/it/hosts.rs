@@ -110,7 +110,7 @@ fn gone(pid: u32) -> Duration {
 }
 
 /// A line of `/proc/PID/status`, in KiB.
-fn kib(pid: u32, name: &str) -> u64 {
+pub(crate) fn kib(pid: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()

@@ -31,6 +31,7 @@
 //! | a plugin found by type; a mismatch method by method; typed errors and notifications; in process as over the wire | `interfaces::*` |
 //! | streams of an interface, both ways, over frames and HTTP; one that was cut off is an error | `typed_streams::*` |
 //! | a package is verified before anything of it is written, runs nothing, installs, upgrades and rolls back | `packages::*`, and `evil::*`, `mutated::*` of the package `goplug-package` |
+//! | a shared object in Rust, C and Go: each label, a deadline, a cancel, a crash that nobody else notices, memory back | `shared_objects::*` |
 //! | plugins from an address or a repository install, run, upgrade, roll back; what is wrong with one leaves nothing | `sources::*` |
 //! | 0 programs run of a package that are not what was installed, of 2,000 starts while somebody swaps them | `packages::verified::*` |
 //! | compile errors of interfaces are readable | `compile_errors::*` |
@@ -67,6 +68,7 @@ mod notifications;
 mod open_files;
 mod packages;
 mod segments;
+mod shared_objects;
 mod sources;
 mod supervision;
 mod support;

@@ -41,7 +41,7 @@ impl Home {
         builder(self.dir.path()).hosts_dir(self.hosts()).host_program(GOPLUG_HOST)
     }
 
-    async fn watching(&self) -> Registry {
+    pub(crate) async fn watching(&self) -> Registry {
         self.builder().auto_discover(true).open().await.expect("a registry")
     }
 

@@ -74,7 +74,7 @@ fn sources(dir: &PluginDir) -> Vec<Process> {
         "{\"name\": \"b/d\", \"version\": \"1.0\",\n \"source\": {\"mode\": \"local_exe\", \"path\": \"../x\"}}",
     );
     std::os::unix::fs::symlink("/etc/passwd", dir.join(".sources/bad/link")).unwrap();
-    put(".sources/shared", r#"{"name":"shared","version":"3.0.0","source":{"mode":"local_so","path":"run.so"}}"#);
+    put(".sources/shared", r#"{"name":"shared","version":"3.0.0","source":{"mode":"local_exec","path":"run.so"}}"#);
     std::fs::rename(dir.join(".sources/shared/run"), dir.join(".sources/shared/run.so")).unwrap();
     Vec::new()
 }
@@ -119,7 +119,7 @@ fn a_plugin_that_runs_is_not_removed() {
         let folder = dir.join("fixture");
         std::fs::rename(dir.join(".sources/shared"), &folder).unwrap();
         let manifest =
-            r#"{"name":"fixture","namespace":"Test","version":"7.0.0","source":{"mode":"local_so","path":"run.so"}}"#;
+            r#"{"name":"fixture","namespace":"Test","version":"7.0.0","source":{"mode":"local_exec","path":"run.so"}}"#;
         std::fs::write(folder.join("plugin.json"), manifest).unwrap();
         vec![fixture(dir, &["Test/fixture"])]
     });

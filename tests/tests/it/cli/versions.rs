@@ -1,10 +1,19 @@
 //! Verbs about the versions of installed plugins.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
 use goplug_tests::{PluginDir, Process};
 use serde_json::json;
 
 use super::Transcript;
 use crate::supervision::install_fixture;
+
+/// A file that may be executed.
+pub(super) fn program(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
 
 /// Three versions of a plugin without a process, and two of one that runs, below a folder that is not looked at.
 fn sources(dir: &PluginDir) -> Vec<Process> {
@@ -12,10 +21,10 @@ fn sources(dir: &PluginDir) -> Vec<Process> {
         let folder = dir.join(&format!(".sources/{version}"));
         std::fs::create_dir_all(&folder).unwrap();
         let text = format!(
-            r#"{{"name":"do","namespace":"test","version":"{version}","source":{{"mode":"local_so","path":"do.so"}}{more}}}"#
+            r#"{{"name":"do","namespace":"test","version":"{version}","wire":"v0","source":{{"mode":"local_exec","path":"do"}}{more}}}"#
         );
         std::fs::write(folder.join("plugin.json"), text).unwrap();
-        std::fs::write(folder.join("do.so"), version).unwrap();
+        program(&folder.join("do"), version);
     }
     for (version, args, hooks) in [
         ("1.0.0", &[][..], json!({})),

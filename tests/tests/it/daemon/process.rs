@@ -11,14 +11,14 @@ use crate::supervision::{Hosts, install_fixture, runs};
 use crate::support::{Daemon, GOPLUG_HOST, GOPLUGCTL, command};
 
 /// A daemon whose plugins are installed; the hosts are ended after it.
-pub(super) struct Stage {
-    pub(super) daemon: Daemon,
-    pub(super) dir: PluginDir,
-    pub(super) hosts: Hosts,
+pub(crate) struct Stage {
+    pub(crate) daemon: Daemon,
+    pub(crate) dir: PluginDir,
+    pub(crate) hosts: Hosts,
 }
 
 impl Stage {
-    pub(super) fn new(plugins: impl FnOnce(&PluginDir)) -> Self {
+    pub(crate) fn new(plugins: impl FnOnce(&PluginDir)) -> Self {
         let (dir, hosts) = (PluginDir::new(), Hosts::new());
         plugins(&dir);
         let daemon = start(PluginDir::new(), &dir, &hosts);
@@ -26,12 +26,12 @@ impl Stage {
     }
 
     /// Kills the daemon and starts another one in its place.
-    pub(super) fn killed(self) -> Self {
+    pub(crate) fn killed(self) -> Self {
         self.killed_while(|_| {})
     }
 
     /// As [`Stage::killed`]; this happens between the two.
-    pub(super) fn killed_while(self, happens: impl FnOnce(&PluginDir)) -> Self {
+    pub(crate) fn killed_while(self, happens: impl FnOnce(&PluginDir)) -> Self {
         let Self { daemon: Daemon { mut process, home }, dir, hosts } = self;
         process.kill();
         happens(&dir);
@@ -39,22 +39,22 @@ impl Stage {
         Self { daemon, dir, hosts }
     }
 
-    pub(super) fn get(&self, target: &str) -> http::Reply {
+    pub(crate) fn get(&self, target: &str) -> http::Reply {
         http::once(&self.daemon.socket(), "GET", target, &[], b"").expect("an answer")
     }
 
-    pub(super) fn post(&self, target: &str) -> http::Reply {
+    pub(crate) fn post(&self, target: &str) -> http::Reply {
         http::once(&self.daemon.socket(), "POST", target, &[], b"").expect("an answer")
     }
 
     #[track_caller]
-    pub(super) fn does(&self, plugin: &str, verb: &str) -> Value {
+    pub(crate) fn does(&self, plugin: &str, verb: &str) -> Value {
         let reply = self.post(&format!("/v1/plugins/{plugin}/{verb}"));
         assert_eq!(reply.status(), 200, "{verb}: {reply:?}");
         reply.json()
     }
 
-    pub(super) fn loaded(&self, plugin: &str) -> u32 {
+    pub(crate) fn loaded(&self, plugin: &str) -> u32 {
         let reply = self.get(&format!("/v1/plugins/{plugin}/wait?for=loaded&timeoutMs=20000"));
         assert_eq!(reply.status(), 200, "{reply:?}");
         self.post(&format!("/v1/plugins/{plugin}/methods/pid")).text().parse().unwrap()
