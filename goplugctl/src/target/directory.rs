@@ -96,7 +96,13 @@ impl Directory {
             return Ok(());
         }
         _ = self.registry.look_at(plugin.as_str()).await;
-        match self.registry.inspect(plugin.as_str()).await?.active {
+        let found = self.registry.inspect(plugin.as_str()).await?;
+        let runs = found.summary.pid.or(found.process.as_ref().and_then(|process| process.pid));
+        if found.installed.is_some() && runs.is_none() {
+            // To load it would start it.
+            return Ok(());
+        }
+        match found.active {
             Some(false) => Ok(()),
             Some(true) | None => self.loaded(plugin).await,
         }
