@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use goplug_pconf_schema::wire::event::Position;
-use goplug_pconf_schema::{RollbackOn, Sha256};
+use goplug_pconf_schema::{Grant, RollbackOn, Sha256};
 
 use crate::duration;
 use crate::output::{ColorChoice, Format};
@@ -377,6 +377,9 @@ pub(crate) struct InstallArgs {
     /// What will do.
     #[command(flatten)]
     pub(crate) how: SourceArgs,
+    /// The permissions that it may have besides those granted before: names with commas between, or `all` [default: asks]
+    #[arg(long, value_name = "LIST|all")]
+    pub(crate) grant: Option<Grant>,
     /// Check everything, do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -428,6 +431,9 @@ pub(crate) struct UpgradeArgs {
     /// What will do.
     #[command(flatten)]
     pub(crate) how: SourceArgs,
+    /// The permissions that it may have besides those granted before: names with commas between, or `all` [default: asks]
+    #[arg(long, value_name = "LIST|all")]
+    pub(crate) grant: Option<Grant>,
     /// Check everything, do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -146,6 +146,7 @@ pub(crate) fn mends(reason: Reason, plugin: &PluginId) -> String {
         Reason::Altered => "trust show",
         Reason::Pinned => return format!("goplugctl pin {plugin} --clear"),
         Reason::NoHost => return "goplugctl doctor".into(),
+        Reason::NotGranted => return "goplugctl install --grant all FILE".into(),
         Reason::Unsigned => return "goplugctl install --allow-unsigned FILE".into(),
         Reason::UntrustedKey => return "goplugctl trust add KEY".into(),
     };

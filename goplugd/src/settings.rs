@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use goplug_pconf_schema::settings::{MAX_SETTINGS_BYTES, Settings};
+use goplug_pconf_schema::settings::{MAX_SETTINGS_BYTES, Settings, check_key};
 use goplug_registry::{Builder, Registry};
 
 use crate::args::Args;
@@ -98,6 +98,19 @@ impl Layers {
                 }
             }
         }
+        if let Some(word) = text(&None, "GOPLUG_UNSIGNED") {
+            match word.parse() {
+                Ok(unsigned) => settings.trust.unsigned = unsigned,
+                Err(why) => wrong.push(format!("GOPLUG_UNSIGNED: {why}")),
+            }
+        }
+        if let Some(list) = text(&None, "GOPLUG_TRUST_KEYS") {
+            settings.trust.keys = list.split(',').map(|key| key.trim().to_owned()).collect();
+            for key in &settings.trust.keys {
+                let told = |why| format!("GOPLUG_TRUST_KEYS: `{}` {why}", goplug_pconf_schema::printable(key));
+                wrong.extend(check_key(key).err().map(told));
+            }
+        }
         problems.extend(wrong);
         if !self.flags.plugin_dirs.is_empty() {
             settings.plugin_dirs.clone_from(&self.flags.plugin_dirs);
@@ -146,6 +159,8 @@ pub(crate) fn registries(settings: &Settings) -> Vec<(PathBuf, Builder)> {
             .socket_dirs(settings.socket_dirs.clone())
             .allow_uids(settings.allow_uids.clone())
             .pin_executables(settings.pin_executables)
+            .trust_keys(settings.trust.keys.clone())
+            .unsigned(settings.trust.unsigned)
             .max_reply_bytes(usize::try_from(limits.max_reply_bytes).unwrap_or(usize::MAX))
             .latency(settings.latency)
             .max_plugins(limits.max_plugins as usize)
@@ -186,6 +201,9 @@ pub(crate) fn fixed_until_restart(old: &Settings, new: &Settings) -> Vec<&'stati
 mod tests {
     use super::*;
     use clap::Parser as _;
+    use goplug_pconf_schema::settings::{TrustSettings, Unsigned};
+
+    const KEY: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
 
     fn layers(flags: &[&str], environment: &[(&str, &str)]) -> Layers {
         let flags = Args::try_parse_from(std::iter::once(&"goplugd").chain(flags)).unwrap();
@@ -198,7 +216,7 @@ mod tests {
         let file = dir.path().join("goplugd.toml");
         std::fs::write(
             &file,
-            "plugin_dirs = ['from-file']\nextension = '.file'\nauto_discover = false\n[limits]\nmax_plugins = 7\n",
+            "plugin_dirs = ['from-file']\nextension = '.file'\nauto_discover = false\n[trust]\nunsigned = 'allow'\n[limits]\nmax_plugins = 7\n",
         )
         .unwrap();
         let config = format!("--config={}", file.display());
@@ -206,8 +224,8 @@ mod tests {
 
         let settings = layers(&[&config], &[]).load().unwrap();
         assert_eq!(
-            (settings.plugin_dirs, settings.extension.as_str(), settings.auto_discover),
-            (vec![of_file], ".file", false)
+            (settings.plugin_dirs, settings.extension.as_str(), settings.auto_discover, settings.trust.unsigned),
+            (vec![of_file], ".file", false, Unsigned::Allow)
         );
 
         let environment = [
@@ -215,8 +233,11 @@ mod tests {
             ("GOPLUG_EXTENSION", ".env"),
             ("GOPLUG_AUTO_DISCOVER", "1"),
             ("GOPLUG_LOG", "debug"),
+            ("GOPLUG_UNSIGNED", "refuse"),
+            ("GOPLUG_TRUST_KEYS", KEY),
         ];
         let settings = layers(&[&config], &environment).load().unwrap();
+        assert_eq!(settings.trust, TrustSettings { keys: vec![KEY.into()], unsigned: Unsigned::Refuse });
         assert_eq!(settings.plugin_dirs, [Path::new("/e1"), Path::new("/e2")]);
         assert_eq!(
             (settings.extension.as_str(), settings.auto_discover, settings.log.as_deref()),

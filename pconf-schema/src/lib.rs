@@ -10,6 +10,7 @@ pub mod admin;
 mod checked;
 pub mod contents;
 mod desired;
+pub mod grants;
 mod id;
 mod index;
 pub mod locator;
@@ -28,6 +29,7 @@ pub mod wire;
 
 pub use contents::Contents;
 pub use desired::{Desired, DesiredState, MAX_DESIRED_BYTES};
+pub use grants::{Grant, Permissions};
 pub use id::{MAX_NAME_BYTES, NameError, PluginId, check_call_name, printable, push_printable};
 pub use index::{INDEX_NAME, Index, IndexedPackage, MAX_INDEX_BYTES};
 pub use locator::Locator;

@@ -10,7 +10,7 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 
 use crate::checked::{self, checksum};
-use crate::{PluginId, Sha256};
+use crate::{Permissions, PluginId, Sha256};
 
 /// The largest file that is read: some 50,000 versions.
 pub const MAX_PACKAGES_BYTES: usize = 16 * 1024 * 1024;
@@ -23,7 +23,14 @@ const FORMAT: u32 = 1;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Known {
-    /// Every version that was installed, by its number. One that is not among them does not run.
+    /// What it was granted, with all its versions.
+    #[serde(default, skip_serializing_if = "Permissions::is_empty")]
+    pub granted: Permissions,
+    /// The version that was made current last: an older one does not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub current: Option<Version>,
+    /// Every version that was installed, by its number. One that is not among them does not run, unless there are none.
     #[schemars(with = "BTreeMap<String, KnownVersion>")]
     pub versions: BTreeMap<Version, KnownVersion>,
 }
@@ -104,8 +111,12 @@ mod tests {
             since: "2026-01-01T00:00:00Z".into(),
         };
         let versions = (1..4).map(|n| (Version::new(u64::from(n), 0, 0), version(n))).collect();
+        let granted = Permissions::from_iter([("net".to_owned(), true.into())]);
         let mut state = PackageState::default();
-        assert_eq!(state.set("/plugins", &id, Some(Known { versions })), None);
+        assert_eq!(
+            state.set("/plugins", &id, Some(Known { versions, granted, current: Some(Version::new(2, 0, 0)) })),
+            None
+        );
         (state, id)
     }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use goplug_package::Keys;
 use goplug_pconf_schema::admin::{Installation, Removal};
 use goplug_pconf_schema::manifest::MANIFEST_NAME;
-use goplug_pconf_schema::{Code, Desired, Fault, Manifest, Origin, PluginId, Sha256};
+use goplug_pconf_schema::{Code, Desired, Fault, Grant, Manifest, Origin, Permissions, PluginId, Sha256};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use semver::Version;
@@ -39,10 +39,12 @@ use staging::Staging;
 const TRIES: usize = 3;
 
 /// How to install.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Install {
     /// A package will do that nobody signed. A folder is never signed, and is installed without this.
     pub allow_unsigned: bool,
+    /// The permissions that it may have besides those that it was granted before.
+    pub grant: Grant,
     /// Check everything, do nothing.
     pub dry_run: bool,
 }
@@ -119,13 +121,30 @@ impl Source {
     }
 
     /// What is written down of it.
-    pub(crate) fn noted(&self) -> Noted<'_> {
+    pub(crate) fn noted<'a>(&'a self, grant: Option<&'a Grant>) -> Noted<'a> {
         let Manifest { id, version, .. } = &self.manifest;
-        Noted { id, version, contents: self.contents, signed_by: self.signed_by.clone() }
+        let (contents, signed_by, wanted) = (self.contents, self.signed_by.clone(), self.wanted());
+        Noted { id, version, contents, signed_by, wanted, grant }
+    }
+
+    pub(crate) fn is_package(&self) -> bool {
+        self.contents.is_some()
+    }
+
+    /// The permissions that it asks for.
+    fn wanted(&self) -> Permissions {
+        self.manifest.permissions.as_ref().and_then(|value| value.as_object()).cloned().unwrap_or_default()
     }
 
     /// What [`install`] will do, or did; `current`: whether it is the current version then.
-    pub(crate) fn answer(&self, directory: &Path, current: bool, note: Option<String>, dry_run: bool) -> Installation {
+    pub(crate) fn answer(
+        &self,
+        directory: &Path,
+        current: bool,
+        note: Option<String>,
+        asked: Permissions,
+        dry_run: bool,
+    ) -> Installation {
         let (id, version) = (self.manifest.id.clone(), self.manifest.version.to_string());
         Installation {
             folder: directory.join(shelf_of(&id)).join(&version).to_string_lossy().into_owned(),
@@ -134,6 +153,8 @@ impl Source {
             files: self.tally.files,
             bytes: self.tally.bytes,
             signed_by: self.signed_by.clone(),
+            permissions: self.wanted(),
+            asked,
             origin: self.origin.clone(),
             current,
             note,
@@ -144,11 +165,11 @@ impl Source {
 
 /// Brings a folder in, beside the other versions of its plugin; none of them is the current one by that. What it must be from
 /// then on is written down first. Blocking.
-pub(crate) fn install(directory: &Path, source: Source, records: &Records) -> Result<(), Fault> {
+pub(crate) fn install(directory: &Path, source: Source, records: &Records, grant: &Grant) -> Result<(), Fault> {
     let (id, shelf) = (source.manifest.id.clone(), versions::shelf(directory, &source.manifest.id)?);
     check_namespace(directory, &id)?;
     let others: Vec<_> = shelf.installed.iter().chain(shelf.version()).cloned().collect();
-    let before = records.note(&source.noted(), &others)?;
+    let before = records.note(&source.noted(Some(grant)), &others)?;
     let put = put(directory, source);
     if put.is_err() {
         records.undo(&id, before);
@@ -315,8 +336,13 @@ fn check_namespace(directory: &Path, id: &PluginId) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What an installation would lead to. Blocking.
-pub(crate) fn plan(directory: &Path, source: &Source, records: &Records) -> Result<(Shelf, Then), Fault> {
+/// What an installation would lead to, and what has to be granted for it. Blocking.
+pub(crate) fn plan(
+    directory: &Path,
+    source: &Source,
+    records: &Records,
+    grant: Option<&Grant>,
+) -> Result<(Shelf, Then, Permissions), Fault> {
     let (id, version) = (&source.manifest.id, &source.manifest.version);
     check_namespace(directory, id)?;
     let shelf = versions::shelf(directory, id)?;
@@ -328,8 +354,11 @@ pub(crate) fn plan(directory: &Path, source: &Source, records: &Records) -> Resu
     };
     let same = there.map(|there| same::is_same(source.handle.as_fd(), &there));
     let then = plan::install(&shelf, id, version, same)?;
-    records.check(&source.noted())?;
-    Ok((shelf, then))
+    if shelf.version().is_none() {
+        records.check_first(id, version)?;
+    }
+    let asked = records.check(&source.noted(grant))?;
+    Ok((shelf, then, asked))
 }
 
 /// Whether the folder is what is installed in its version already. Blocking.

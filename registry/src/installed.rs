@@ -20,8 +20,8 @@ impl Registry {
     ///
     /// # Errors
     /// `invalid_argument` with every problem, `too_large`, `not_found` for what cannot be installed; `denied` for a package that
-    /// no trusted key signed; `conflict` when that
-    /// version is installed already; `denied`, `overloaded` or `internal` when the system refuses; as an upgrade when the new
+    /// no trusted key signed, and for permissions that nobody has granted ([`crate::Reason::NotGranted`]); `conflict` when that
+    /// version is installed already, or was with other content; `denied`, `overloaded` or `internal` when the system refuses; as an upgrade when the new
     /// version does not come up: it is installed then, and the one before stays the current one.
     ///
     /// # Cancel safety
@@ -30,31 +30,38 @@ impl Registry {
         let (directory, source) = (self.absolute_directory()?, source.as_ref().to_owned());
         let at = directory.clone();
         let keys = self.keys(how.allow_unsigned).await?;
-        let source = blocking(move || install::survey(&at, &source, &keys)).await?;
+        let source =
+            blocking(move || install::survey(&at, &source, &keys)).await.map_err(|fault| self.not_taken(fault))?;
         let (id, version) = (source.manifest.id.clone(), source.manifest.version.clone());
         self.rescan().await?;
         self.check_place(&id, &directory)?;
         let at = directory.clone();
         let records = self.records(&directory);
-        let (source, records, shelf, then) = blocking(move || {
-            let (shelf, then) = install::plan(&at, &source, &records)?;
-            Ok((source, records, shelf, then))
+        let grant = (!how.dry_run).then(|| how.grant.clone());
+        let kept = records.clone();
+        let (source, records, shelf, then, asked) = blocking(move || {
+            let (shelf, then, asked) = install::plan(&at, &source, &records, grant.as_ref())?;
+            Ok((source, records, shelf, then, asked))
         })
         .await?;
         let note = match &then {
             Then::Beside(why) => Some(why.clone()),
             Then::Current => shelf.version().map(|before| format!("it follows {before}")),
         };
-        let answer = source.answer(&directory, then == Then::Current, note, how.dry_run);
+        let answer = source.answer(&directory, then == Then::Current, note, asked, how.dry_run);
         if how.dry_run {
             return Ok(answer);
         }
         let at = directory.clone();
-        blocking(move || install::install(&at, source, &records)).await?;
+        blocking(move || install::install(&at, source, &records, &how.grant)).await?;
         match (then, &shelf.current) {
             (Then::Beside(_), _) => self.rescan().await?,
             (Then::Current, Current::None) => {
-                blocking(move || Turn::take(&directory)?.begin(&directory, &id, &version)).await?;
+                let begin = move || {
+                    Turn::take(&directory)?.begin(&directory, &id, &version)?;
+                    kept.made_current(&id, Some(&version))
+                };
+                blocking(begin).await?;
                 self.rescan().await?;
             }
             (Then::Current, _) => self.switch(&id, &shelf, &version).await.map_err(|fault| {

@@ -54,8 +54,9 @@ pub use call::{Answer, CallOptions, Exchange, ReplyBody, RequestBody};
 pub use callback::{Feed, FeedItem, Notice, Subscribe, Subscription};
 pub use doctor::doctor;
 pub use event::Events;
+pub use goplug_pconf_schema::settings::Unsigned;
 pub use goplug_pconf_schema::{
-    Code, Fault as Error, Locator, Origin, Pin, PluginId, Ran, Reason, RollbackOn, Sha256, admin,
+    Code, Fault as Error, Grant, Locator, Origin, Permissions, Pin, PluginId, Ran, Reason, RollbackOn, Sha256, admin,
 };
 pub use goplug_transport::{Latency, Segment, View, ViewReader, Words};
 pub use install::Install;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use goplug_pconf_schema::settings::Unsigned;
 use goplug_pconf_schema::{Code, Fault};
 use goplug_transport::Latency;
 
@@ -59,6 +60,8 @@ pub struct Builder {
     pub(crate) host_program: Option<PathBuf>,
     pub(crate) pin_executables: bool,
     pub(crate) trust: Option<PathBuf>,
+    pub(crate) trust_keys: Vec<String>,
+    pub(crate) unsigned: Unsigned,
 }
 
 /// What a call takes from the options.
@@ -154,6 +157,8 @@ impl Builder {
             host_program: None,
             pin_executables: false,
             trust: None,
+            trust_keys: Vec::new(),
+            unsigned: Unsigned::default(),
         }
     }
 
@@ -282,6 +287,23 @@ impl Builder {
     #[must_use]
     pub fn trust_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.trust = Some(folder.into());
+        self
+    }
+
+    /// Public keys of minisign, 56 characters each, whose packages are taken besides those of [`Registry::trusted_keys`]
+    /// (default: none). One that is no key makes every installation of a package `invalid_argument`.
+    #[must_use]
+    pub fn trust_keys(mut self, keys: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.trust_keys = keys.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// What becomes of a package that nobody signed (default: it is taken with [`Install::allow_unsigned`]).
+    ///
+    /// [`Install::allow_unsigned`]: crate::Install::allow_unsigned
+    #[must_use]
+    pub fn unsigned(mut self, unsigned: Unsigned) -> Self {
+        self.unsigned = unsigned;
         self
     }
 

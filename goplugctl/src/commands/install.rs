@@ -1,8 +1,10 @@
 //! `install` and `remove`: folders in, folders out.
 
 use goplug_pconf_schema::admin::{Installation, Removal};
+use goplug_pconf_schema::grants::words;
 use goplug_pconf_schema::{Code, Fault, PluginRef, Reason};
 
+use super::grant;
 use crate::args::{InstallArgs, Plugins, RemoveArgs};
 use crate::failure::Failure;
 use crate::output::escape;
@@ -18,13 +20,26 @@ pub(super) async fn install(session: &mut Session, args: &InstallArgs) -> Result
     let fetched = source(session, &args.source, &args.how, args.dry_run).await;
     let is_there = args.source.exists();
     let source = fetched.map_err(|fault| refused(&what, fault, &named, is_there))?;
-    let failed = |fault: Fault| refused(&what, fault, &named, is_there && !source.is_fetched);
+    let failed = |fault: Fault| match grant::option(&fault) {
+        Some(option) => {
+            let unsigned = if args.how.allow_unsigned { "--allow-unsigned " } else { "" };
+            Failure::new(&what, fault).hint(format!("goplugctl install {unsigned}{option} {named}"))
+        }
+        None => refused(&what, fault, &named, is_there && !source.is_fetched),
+    };
     if let Some(would_build) = &source.would_build {
         return would_build.show(&mut session.out, "installed");
     }
-    let how = Install { allow_unsigned: source.allow_unsigned, dry_run: args.dry_run };
-    let installing = session.target.install(&source.path, how);
-    let answer = Line::new(session.out.is_quiet()).during("installing", installing).await.map_err(failed)?;
+    let given = args.grant.clone().unwrap_or_default();
+    let how = Install { allow_unsigned: source.allow_unsigned, grant: given, dry_run: args.dry_run };
+    let installing = session.target.install(&source.path, how.clone());
+    let answer = match Line::new(session.out.is_quiet()).during("installing", installing).await {
+        Ok(answer) => answer,
+        Err(fault) => match grant::ask(session, args.grant.as_ref(), &fault).await? {
+            Some(grant) => session.target.install(&source.path, Install { grant, ..how }).await.map_err(failed)?,
+            None => return Err(failed(fault)),
+        },
+    };
     let names = vec![answer.plugin.to_string()];
     if let (Some(note), false, false) = (&answer.note, answer.current, args.dry_run) {
         // Else it would be looked for in vain.
@@ -32,6 +47,7 @@ pub(super) async fn install(session: &mut Session, args: &InstallArgs) -> Result
         session.say(&format!("{plugin} {version} lies beside and is not current: {}\n", escape(note)));
     }
     if !args.dry_run {
+        grant::tell(session, answer.plugin.as_str(), &answer.asked);
         return Ok(session.out.changed(&[answer], true, &names)?);
     }
     let Installation { plugin, version, folder, files, bytes, .. } = &answer;
@@ -42,6 +58,8 @@ pub(super) async fn install(session: &mut Session, args: &InstallArgs) -> Result
     });
     let note = note.unwrap_or_default();
     let text = format!("{plugin} {version} would be installed in {folder}: {files} files, {bytes} bytes{note}\n");
+    let asked = escape(&words(&answer.asked).join(", "));
+    let text = if asked.is_empty() { text } else { format!("{text}it would have to be granted {asked}\n") };
     Ok(session.out.show(std::slice::from_ref(&answer), true, || names, |_, _| text)?)
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 mod events;
 pub(crate) mod execute;
 pub(crate) mod external;
+mod grant;
 pub(crate) mod index;
 mod inspect;
 mod install;

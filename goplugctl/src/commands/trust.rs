@@ -1,6 +1,7 @@
 //! `trust`: which programs plugins that start themselves may run, and whose packages are taken.
 
 use goplug_pconf_schema::admin::{Executable, Trust, TrustEntry, TrustVerdict, TrustedKey};
+use goplug_pconf_schema::grants;
 use goplug_pconf_schema::{Code, Fault, Pin};
 
 use crate::args::{ApproveArgs, OnePlugin, TrustAddArgs, TrustRemoveArgs};
@@ -112,6 +113,9 @@ fn describe(trust: &Trust, style: Style) -> String {
         table.row([(String::new(), Paint::None), (title.to_owned(), Paint::Faint), (value, paint)]);
     };
     let (words, paint) = match trust.verdict {
+        TrustVerdict::NotAsked if trust.installed.as_ref().is_some_and(|known| !known.versions.is_empty()) => {
+            ("every start compares it with what was installed", Paint::Good)
+        }
         TrustVerdict::NotAsked => ("whatever it runs is used", Paint::None),
         TrustVerdict::Trusted => ("it runs what it may run", Paint::Good),
         TrustVerdict::First => ("nothing is recorded: what it runs when it is activated is", Paint::Notice),
@@ -124,6 +128,19 @@ fn describe(trust: &Trust, style: Style) -> String {
         line("may run", pin.path.clone(), Paint::None);
         line("sha256", pin.sha256.to_string(), Paint::None);
         line("since", format!("{}, {}", pin.since, by(pin)), Paint::None);
+    }
+    if let Some(known) = &trust.installed {
+        for (version, installed) in known.versions.iter().rev() {
+            let what = match (&installed.contents, &installed.signed_by) {
+                (None, _) => "as a folder, not compared".to_owned(),
+                (Some(digest), None) => format!("MANIFEST {digest}, not signed"),
+                (Some(digest), Some(key)) => format!("MANIFEST {digest}, signed by {key}"),
+            };
+            line("installed", format!("{version}, {}: {what}", installed.since), Paint::None);
+        }
+        for granted in grants::words(&known.granted) {
+            line("granted", granted, Paint::None);
+        }
     }
     for (title, value, paint) in trust.executable.iter().flat_map(lines) {
         line(title, value, paint);

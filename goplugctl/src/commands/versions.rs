@@ -6,6 +6,7 @@ use goplug_pconf_schema::admin::{Diff, Difference, Upgraded};
 use goplug_pconf_schema::{Code, Fault, PluginId, Reason};
 use serde_json::Value;
 
+use super::grant;
 use crate::args::{DiffArgs, PinArgs, RollbackArgs, UpgradeArgs};
 use crate::exit_code;
 use crate::failure::Failure;
@@ -33,8 +34,27 @@ pub(super) async fn upgrade(session: &mut Session, args: &UpgradeArgs) -> Result
     let allow_unsigned = source.as_ref().map_or(args.how.allow_unsigned, |source| source.allow_unsigned);
     let UpgradeArgs { rollback_on, downgrade, dry_run, .. } = *args;
     let path = source.as_ref().map(|source| source.path.as_path());
-    let how = Upgrade { source: path, rollback_on, downgrade, allow_unsigned, dry_run };
-    let done = session.target.upgrade(&plugin, how).await.map_err(failed)?;
+    let given = args.grant.clone().unwrap_or_default();
+    let how = Upgrade { source: path, rollback_on, downgrade, allow_unsigned, grant: given, dry_run };
+    let failed = |fault: Fault| {
+        let hint = grant::option(&fault).map(|option| {
+            let source = args.source.as_ref().map(|source| escape(&source.display().to_string())).unwrap_or_default();
+            let unsigned = if args.how.allow_unsigned { "--allow-unsigned " } else { "" };
+            format!("goplugctl upgrade {unsigned}{option} {plugin} {source}")
+        });
+        let failure = failed(fault);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    };
+    let done = match session.target.upgrade(&plugin, how.clone()).await {
+        Ok(done) => done,
+        Err(fault) => match grant::ask(session, args.grant.as_ref(), &fault).await? {
+            Some(grant) => session.target.upgrade(&plugin, Upgrade { grant, ..how }).await.map_err(failed)?,
+            None => return Err(failed(fault)),
+        },
+    };
     show(session, &done)
 }
 

@@ -15,6 +15,7 @@ use goplug_pconf_schema::admin::{
     PluginDetail, PluginSummary, ProcessChange, RegistryEvent, Removal, Revocation, State, Trust, TrustEntry,
     TrustedKey, Unloaded, Upgraded, Why,
 };
+use goplug_pconf_schema::settings::{Unsigned, check_key};
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Code, Fault, Locator, PluginId, Sha256, printable};
 use goplug_registry::{Builder, CallOptions, Events, Fetch, Fetched, Progress, Registry, Wait};
@@ -160,6 +161,18 @@ fn builder(path: &Path) -> Result<Builder, Fault> {
     if let Some(word) = variable("GOPLUG_PIN_EXECUTABLES") {
         builder = builder.pin_executables(switch("GOPLUG_PIN_EXECUTABLES", &word.to_string_lossy())?);
     }
+    let wrong = |why: String| Fault::new(Code::InvalidArgument, why);
+    if let Some(list) = variable("GOPLUG_TRUST_KEYS") {
+        let keys: Vec<_> = list.to_string_lossy().split(',').map(|key| key.trim().to_owned()).collect();
+        for key in &keys {
+            check_key(key).map_err(|why| wrong(format!("GOPLUG_TRUST_KEYS: `{}` {why}", printable(key))))?;
+        }
+        builder = builder.trust_keys(keys);
+    }
+    if let Some(word) = variable("GOPLUG_UNSIGNED") {
+        let unsigned = word.to_string_lossy().parse::<Unsigned>();
+        builder = builder.unsigned(unsigned.map_err(|why| wrong(format!("GOPLUG_UNSIGNED: {why}")))?);
+    }
     Ok(builder)
 }
 
@@ -238,8 +251,8 @@ impl Target for Directory {
     fn upgrade<'a>(&'a self, plugin: &'a PluginId, how: Upgrade<'a>) -> Answer<'a, Upgraded> {
         async move {
             self.adopted_if_it_runs(plugin).await;
-            let Upgrade { source, rollback_on, downgrade, allow_unsigned, dry_run } = how;
-            let how = goplug_registry::Upgrade { rollback_on, downgrade, allow_unsigned, dry_run };
+            let Upgrade { source, rollback_on, downgrade, allow_unsigned, grant, dry_run } = how;
+            let how = goplug_registry::Upgrade { rollback_on, downgrade, allow_unsigned, grant, dry_run };
             self.registry.upgrade(plugin.as_str(), source, how).await
         }
         .boxed()

@@ -16,7 +16,7 @@ use goplug_pconf_schema::admin::{
     Unloaded, Upgraded, Why,
 };
 use goplug_pconf_schema::wire::event::Position;
-use goplug_pconf_schema::{Fault, PluginId, RollbackOn, Sha256};
+use goplug_pconf_schema::{Fault, Grant, PluginId, RollbackOn, Sha256};
 pub(crate) use goplug_registry::Install;
 
 pub(crate) use choose::{Place, choose, default_sockets};
@@ -49,7 +49,7 @@ pub(crate) struct Unload {
 }
 
 /// How a plugin is upgraded.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Upgrade<'a> {
     /// The folder of the new version; its path is absolute.
     pub(crate) source: Option<&'a Path>,
@@ -59,6 +59,8 @@ pub(crate) struct Upgrade<'a> {
     pub(crate) downgrade: bool,
     /// Whether a package may be unsigned.
     pub(crate) allow_unsigned: bool,
+    /// The permissions that are granted besides.
+    pub(crate) grant: Grant,
     /// Whether nothing is done.
     pub(crate) dry_run: bool,
 }

@@ -14,7 +14,7 @@ use goplug_registry::Install;
 use goplug_registry::admin::{
     Activation, CallbackList, Installation, MethodList, Ping, PluginDetail, Removal, Unloaded, Why,
 };
-use goplug_registry::{Unload, Wait};
+use goplug_registry::{Grant, Unload, Wait};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -53,6 +53,8 @@ struct InstallBody {
     #[serde(default)]
     allow_unsigned: bool,
     #[serde(default)]
+    grant: Grant,
+    #[serde(default)]
     dry_run: bool,
 }
 
@@ -61,10 +63,10 @@ struct InstallBody {
 pub(crate) async fn install(State(app): State<Arc<App>>, request: Request) -> Result<Json<Installation>, Problem> {
     let body = app.bodies.receive(request.into_body(), MAX_DOCUMENT_BYTES).await?;
     let what: InstallBody = serde_json::from_slice(&body.bytes).map_err(|why| {
-        Problem::invalid(format!("the body: {why}: send {{\"source\":…,\"allowUnsigned\":…,\"dryRun\":…}}"))
+        Problem::invalid(format!("the body: {why}: send {{\"source\":…,\"allowUnsigned\":…,\"grant\":…,\"dryRun\":…}}"))
     })?;
     let source = absolute(what.source)?;
-    let how = Install { allow_unsigned: what.allow_unsigned, dry_run: what.dry_run };
+    let how = Install { allow_unsigned: what.allow_unsigned, grant: what.grant, dry_run: what.dry_run };
     Ok(Json(app.fleet.install(&source, how).await?))
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Request, State};
 use goplug_registry::admin::{Diff, Pinned, Upgraded};
-use goplug_registry::{Against, RollbackOn, Upgrade};
+use goplug_registry::{Against, Grant, RollbackOn, Upgrade};
 use serde::Deserialize;
 
 use super::App;
@@ -22,6 +22,7 @@ struct UpgradeBody {
     rollback_on: Option<String>,
     downgrade: bool,
     allow_unsigned: bool,
+    grant: Grant,
     dry_run: bool,
 }
 
@@ -31,13 +32,17 @@ pub(crate) async fn upgrade(
     PluginTarget(plugin): PluginTarget,
     request: Request,
 ) -> Result<Json<Upgraded>, Problem> {
-    let body: UpgradeBody =
-        read(&app, request, "{\"source\":…,\"rollbackOn\":…,\"downgrade\":…,\"allowUnsigned\":…,\"dryRun\":…}").await?;
+    let body: UpgradeBody = read(
+        &app,
+        request,
+        "{\"source\":…,\"rollbackOn\":…,\"downgrade\":…,\"allowUnsigned\":…,\"grant\":…,\"dryRun\":…}",
+    )
+    .await?;
     let rollback_on =
         body.rollback_on.as_deref().map(|text| text.parse::<RollbackOn>()).transpose().map_err(Problem::invalid)?;
     let source = body.source.clone().map(absolute).transpose()?;
-    let UpgradeBody { downgrade, allow_unsigned, dry_run, .. } = body;
-    let how = Upgrade { rollback_on, downgrade, allow_unsigned, dry_run };
+    let UpgradeBody { downgrade, allow_unsigned, grant, dry_run, .. } = body;
+    let how = Upgrade { rollback_on, downgrade, allow_unsigned, grant, dry_run };
     Ok(Json(app.fleet.upgrade(&plugin, source.as_deref(), how).await?))
 }
 

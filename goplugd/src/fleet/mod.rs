@@ -318,7 +318,7 @@ impl Fleet {
         source: Option<&Path>,
         how: Upgrade,
     ) -> Result<Upgraded, Error> {
-        self.ask(plugin, async |registry| registry.upgrade(plugin.as_str(), source, how).await).await
+        self.ask(plugin, async |registry| registry.upgrade(plugin.as_str(), source, how.clone()).await).await
     }
 
     /// Makes the version before the current one.

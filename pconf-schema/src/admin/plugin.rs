@@ -14,7 +14,7 @@ use crate::wire::fault::Reason;
 use crate::wire::hello::{CallbackInfo, InterfaceInfo, Limits, MethodInfo};
 use crate::wire::host::Stream;
 use crate::wire::life::HealthStatus;
-use crate::{Origin, PluginId};
+use crate::{Origin, Permissions, PluginId};
 
 /// Where a plugin is in its life. The original GoPlug's three are `stopped`, `discovered` and `loaded`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -368,6 +368,12 @@ pub struct Installation {
     /// Of a package: the trusted key that signed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<String>,
+    /// The permissions that it asks for.
+    #[serde(default, skip_serializing_if = "Permissions::is_empty")]
+    pub permissions: Permissions,
+    /// Those of them that had to be granted now.
+    #[serde(default, skip_serializing_if = "Permissions::is_empty")]
+    pub asked: Permissions,
     /// Of what was fetched: where from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Pin, PluginId, Sha256};
+use crate::{Known, Pin, PluginId, Sha256};
 
 /// The program that a plugin's process runs, as the kernel tells at the moment of the question.
 ///
@@ -52,6 +52,9 @@ pub struct Trust {
     pub enforced: bool,
     /// What it may run; `null`: nothing is recorded.
     pub pin: Option<Pin>,
+    /// What was installed of it, and what it was granted; missing: nothing is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installed: Option<Known>,
     /// What its process runs; `null` when nobody listens on its socket.
     pub executable: Option<Executable>,
     /// Whether a process that runs this is trusted.
@@ -93,8 +96,11 @@ impl TrustVerdict {
 pub struct Revocation {
     /// The plugin.
     pub plugin: PluginId,
-    /// What it was pinned to.
-    pub pin: Pin,
+    /// What it was pinned to; `null`: nothing was recorded.
+    pub pin: Option<Pin>,
+    /// What was known of its packages, and what it was granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installed: Option<Known>,
 }
 
 /// A key whose packages are taken.

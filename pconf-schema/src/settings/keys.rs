@@ -82,6 +82,24 @@ impl<'a, 'p> Keys<'a, 'p> {
         }
     }
 
+    pub(super) fn strings(
+        &mut self,
+        key: &'static str,
+        into: &mut Vec<String>,
+        check: fn(&str) -> Result<(), &'static str>,
+    ) {
+        let Some(texts) = self.list(key, "a list of strings", |value| value.as_str().map(str::to_owned)) else {
+            return;
+        };
+        into.clear();
+        for (at, text) in texts {
+            match check(&text) {
+                Ok(()) => into.push(text),
+                Err(why) => self.wrong(at, key, format!("`{}` {why}", printable(&text))),
+            }
+        }
+    }
+
     pub(super) fn integers(&mut self, key: &'static str, into: &mut Vec<u32>) {
         let expected = "a list of integers from 0 to 4294967295";
         if let Some(numbers) = self.list(key, expected, |value| integer(value)?.try_into().ok()) {

@@ -44,6 +44,8 @@ pub struct Settings {
     pub latency: Latency,
     /// What is logged, such as `info` or `goplug_registry=debug`.
     pub log: Option<String>,
+    /// Whose packages are taken.
+    pub trust: TrustSettings,
     /// How much of everything.
     pub limits: LimitSettings,
     /// How long everything may take.
@@ -61,6 +63,57 @@ pub enum Latency {
     Balanced,
     /// A reader sleeps at once.
     Frugal,
+}
+
+/// Whose packages are taken: the table `[trust]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[schemars(default, deny_unknown_fields)]
+pub struct TrustSettings {
+    /// Public keys of minisign whose packages are taken, besides those that `goplugctl trust add` has named.
+    pub keys: Vec<String>,
+    /// What becomes of a package that nobody signed.
+    pub unsigned: Unsigned,
+}
+
+/// What becomes of a package that nobody signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Unsigned {
+    /// It is refused, whoever asks for it.
+    Refuse,
+    /// It is taken when whoever installs it says so.
+    #[default]
+    Ask,
+    /// It is taken.
+    Allow,
+}
+
+impl Unsigned {
+    /// The words that it is written with.
+    pub const WORDS: [(&str, Self); 3] = [("refuse", Self::Refuse), ("ask", Self::Ask), ("allow", Self::Allow)];
+}
+
+impl std::str::FromStr for Unsigned {
+    type Err = String;
+
+    /// # Errors
+    /// Says which words there are.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::WORDS.iter().find(|(word, _)| *word == text).map(|(_, meant)| *meant);
+        found.ok_or_else(|| format!("`{}` is none of refuse, ask, allow", crate::printable(text)))
+    }
+}
+
+/// Whether a text may be a public key of minisign: 56 characters of base64 that begin with `RW`.
+///
+/// # Errors
+/// Says what it must be.
+pub fn check_key(text: &str) -> Result<(), &'static str> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
+    match text.len() == 56 && text.starts_with("RW") && text.bytes().all(fits) {
+        true => Ok(()),
+        false => Err("is no public key of minisign: 56 characters that begin with RW"),
+    }
 }
 
 /// How much of everything: the table `[limits]`.
@@ -108,6 +161,7 @@ impl Default for Settings {
             trust_dir: None,
             latency: Latency::default(),
             log: None,
+            trust: TrustSettings::default(),
             limits: LimitSettings::default(),
             deadlines: DeadlineSettings::default(),
         }
@@ -167,8 +221,13 @@ fn read(text: &str, file: &Path, problems: &mut Vec<(usize, String)>) -> Setting
     let latencies = [("low", Latency::Low), ("balanced", Latency::Balanced), ("frugal", Latency::Frugal)];
     top.choice("latency", &mut settings.latency, &latencies);
     top.optional_string("log", &mut settings.log);
-    let (limits, deadlines) = (top.table("limits"), top.table("deadlines"));
+    let (trust, limits, deadlines) = (top.table("trust"), top.table("limits"), top.table("deadlines"));
     top.finish();
+
+    let mut keys = Keys::new("trust", trust, None, problems);
+    keys.strings("keys", &mut settings.trust.keys, check_key);
+    keys.choice("unsigned", &mut settings.trust.unsigned, &Unsigned::WORDS);
+    keys.finish();
 
     let mut keys = Keys::new("limits", limits, None, problems);
     keys.integer("max_reply_bytes", &mut settings.limits.max_reply_bytes, 1..=1 << 32);

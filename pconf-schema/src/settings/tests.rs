@@ -28,6 +28,9 @@ fn every_key_is_read_and_paths_belong_to_the_folder_of_the_file() {
         trust_dir = "/var/lib/trust"
         latency = "frugal"
         log = "debug"
+        [trust]
+        keys = ["RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"]
+        unsigned = "refuse"
         [limits]
         max_reply_bytes = 4_194_304
         max_concurrent_calls = 1
@@ -51,6 +54,10 @@ fn every_key_is_read_and_paths_belong_to_the_folder_of_the_file() {
         trust_dir: Some("/var/lib/trust".into()),
         latency: Latency::Frugal,
         log: Some("debug".into()),
+        trust: TrustSettings {
+            keys: vec!["RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3".into()],
+            unsigned: Unsigned::Refuse,
+        },
         limits: LimitSettings { max_reply_bytes: 4 << 20, max_concurrent_calls: 1, max_plugins: u32::MAX },
         deadlines: DeadlineSettings { default_call_ms: 86_400_000, drain_ms: 0, rescan_ms: 60_000 },
     };
@@ -86,4 +93,17 @@ fn what_is_no_toml_is_refused_along_with_the_rest() {
     let long = format!("socket = \"/{}\"", "x".repeat(MAX_SOCKET_PATH_BYTES));
     assert!(refused(&long)[0].contains("is 108 bytes, the limit is 107"));
     assert!(refused(&"#".repeat(MAX_SETTINGS_BYTES + 1))[0].contains("the limit is 1048576"));
+}
+
+#[test]
+fn keys_and_what_becomes_of_the_unsigned_are_checked_where_they_stand() {
+    let found = refused("[trust]\nkeys = ['RWnonsense', 7]\nunsigned = 'maybe'\nkey = 'x'\n");
+    for (place, told) in [
+        ("goplugd.toml:2:9", "`trust.keys` `RWnonsense` is no public key of minisign"),
+        ("goplugd.toml:2:23", "`trust.keys` must be a list of strings"),
+        ("goplugd.toml:3:12", "`trust.unsigned` must be one of `refuse`, `ask`, `allow`"),
+        ("goplugd.toml:4:1", "unknown key `key` in `[trust]`: did you mean `keys`?"),
+    ] {
+        assert!(found.iter().any(|text| text.starts_with(place) && text.contains(told)), "{place} {told}: {found:?}");
+    }
 }

@@ -79,6 +79,8 @@ pub enum Reason {
     Untrusted,
     /// What is installed of the plugin is not what was verified when it was installed.
     Altered,
+    /// The plugin asks for permissions that nobody has granted; `data.permissions` has them.
+    NotGranted,
     /// Nobody signed the package.
     Unsigned,
     /// The key that signed the package is none of those that are trusted.

@@ -22,10 +22,10 @@ fn put(folder: &Path, name: &str, namespace: &str, version: &str) {
 
 fn installed(directory: &Path, source: &Path) -> Result<Installation, Fault> {
     let source = survey(directory, source, &Keys::default())?;
-    let (shelf, then) = plan(directory, &source, &records(directory))?;
-    let answer = source.answer(directory, then == Then::Current, None, false);
+    let (shelf, then, asked) = plan(directory, &source, &records(directory), Some(&Grant::Nothing))?;
+    let answer = source.answer(directory, then == Then::Current, None, asked, false);
     let (id, version) = (source.manifest.id.clone(), source.manifest.version.clone());
-    install(directory, source, &records(directory))?;
+    install(directory, source, &records(directory), &Grant::Nothing)?;
     if answer.current {
         Turn::take(directory)?.point(directory, &id, &version, &shelf.current)?;
     }
@@ -157,7 +157,7 @@ fn versions_lie_side_by_side_and_one_link_names_the_current_one() {
     assert!(put_version("1.0.0").unwrap_err().message.ends_with("is installed already, version 1.0.0"));
     fs::write(source.path().join("data/deep/x"), vec![b'y'; 70_000]).unwrap();
     let survey = survey(at, source.path(), &Keys::default()).unwrap();
-    let other = plan(at, &survey, &records(at)).unwrap_err();
+    let other = plan(at, &survey, &records(at), None).unwrap_err();
     assert!(other.code == Code::Conflict && other.message.contains("with other content"), "{other}");
 
     assert_eq!(remove_version(at, &id, &one).unwrap_err().code, Code::WrongState);

@@ -13,6 +13,7 @@ use super::vet::directory_name;
 use super::{attest, store};
 use crate::discovery::Confinement;
 use crate::event::now_text;
+use crate::installed::blocking;
 use crate::registry::{Inner, Known, Registry};
 use crate::supervisor::{FileNews, Slot};
 
@@ -42,7 +43,7 @@ impl Registry {
     pub async fn trust_of(&self, plugin: &str) -> Result<Trust, Fault> {
         let (id, executable) = self.running_program(plugin).await?;
         let pin = self.pins().await?.of(&self.pin_key(), &id).cloned();
-        Ok(self.judged(id, pin, executable))
+        self.judged(id, pin, executable).await
     }
 
     /// Pins a plugin to the program that the process runs which listens on its socket now, and tries a plugin again that was
@@ -77,11 +78,11 @@ impl Registry {
         if let Some(slot) = self.inner.slot(&id).filter(|slot| slot.view().state == State::Denied) {
             slot.tell(FileNews::Appeared).await;
         }
-        Ok(self.judged(id, Some(pin), Some(executable)))
+        self.judged(id, Some(pin), Some(executable)).await
     }
 
-    /// Forgets what a plugin may run: the next process of it that is activated is taken as the first. A plugin that is not
-    /// there any more is named by its whole name.
+    /// Forgets what a plugin may run: the next process of it that is activated is taken as the first, what lies in the plugin
+    /// directory runs, and permissions have to be granted anew. A plugin that is not there any more is named by its whole name.
     ///
     /// # Errors
     /// `not_found` when nothing is recorded of it; as [`Registry::trusted`].
@@ -95,16 +96,26 @@ impl Registry {
             Err(fault) => return Err(fault),
         };
         let (directory, key) = (self.pin_key(), id.clone());
-        let before = self.change_pins(move |state| state.set(&directory, &key, None)).await?;
-        let none = || Fault::new(Code::NotFound, format!("no program of plugin `{id}` is recorded"));
-        Ok(Revocation { pin: before.ok_or_else(none)?, plugin: id.clone() })
+        let pin = match self.pins().await?.of(&directory, &key) {
+            Some(_) => self.change_pins(move |state| state.set(&directory, &key, None)).await?,
+            None => None,
+        };
+        let (records, key) = (self.records(&self.directory()), id.clone());
+        let installed = blocking(move || records.forget(&key)).await?;
+        if pin.is_none() && installed.is_none() {
+            let text = format!("no program of plugin `{id}` is recorded, and nothing that was installed of it");
+            return Err(Fault::new(Code::NotFound, text));
+        }
+        Ok(Revocation { plugin: id, pin, installed })
     }
 
-    fn judged(&self, plugin: PluginId, pin: Option<Pin>, executable: Option<Executable>) -> Trust {
+    async fn judged(&self, plugin: PluginId, pin: Option<Pin>, executable: Option<Executable>) -> Result<Trust, Fault> {
         let enforced = self.inner.shared.options.load().pin_executables && self.starts_itself(&plugin);
         let seen = executable.as_ref().and_then(|executable| executable.sha256);
         let verdict = verdict(enforced, pin.as_ref().map(|pin| pin.sha256), seen);
-        Trust { plugin, enforced, pin, executable, verdict }
+        let (records, id) = (self.records(&self.directory()), plugin.clone());
+        let installed = blocking(move || records.of(&id)).await?;
+        Ok(Trust { plugin, enforced, pin, installed, executable, verdict })
     }
 
     fn starts_itself(&self, plugin: &PluginId) -> bool {

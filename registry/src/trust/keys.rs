@@ -2,7 +2,8 @@
 
 use goplug_package::{Key, Keys};
 use goplug_pconf_schema::admin::TrustedKey;
-use goplug_pconf_schema::{Code, Fault, printable};
+use goplug_pconf_schema::settings::Unsigned;
+use goplug_pconf_schema::{Code, Fault, Reason, printable};
 
 use super::store::{self, MAX_KEYS_BYTES};
 use crate::installed::blocking;
@@ -10,18 +11,31 @@ use crate::registry::Registry;
 
 /// The longest comment.
 const MAX_COMMENT: usize = 200;
+/// What is said of a key that is none of the file.
+const CONFIGURED: &str = "configuration";
 
 impl Registry {
-    /// The keys whose packages [`Registry::install`] takes. They lie in the folder of [`Builder::trust_dir`], and are those of
-    /// every registry that has the same one.
+    /// The keys whose packages [`Registry::install`] takes: those of [`Builder::trust_keys`], and those that lie in the folder of
+    /// [`Builder::trust_dir`] and are those of every registry that has the same one.
     ///
     /// [`Builder::trust_dir`]: crate::Builder::trust_dir
+    /// [`Builder::trust_keys`]: crate::Builder::trust_keys
     ///
     /// # Errors
     /// `internal` when the file cannot be read or believed, with its line.
     pub async fn trusted_keys(&self) -> Result<Vec<TrustedKey>, Fault> {
         let folder = self.trust_folder();
-        blocking(move || parse(&store::load_keys(&folder).map_err(internal)?)).await
+        let named = blocking(move || parse(&store::load_keys(&folder).map_err(internal)?)).await?;
+        let configured = self.configured_keys().into_iter().map(|key| TrustedKey { key, comment: CONFIGURED.into() });
+        let mut keys: Vec<_> = configured.collect();
+        keys.extend(
+            named.into_iter().filter(|named| keys.iter().all(|known| known.key != named.key)).collect::<Vec<_>>(),
+        );
+        Ok(keys)
+    }
+
+    fn configured_keys(&self) -> Vec<String> {
+        self.inner.shared.options.load().trust_keys.clone()
     }
 
     /// Takes packages of this key from now on: 56 characters, or what `minisign` writes to a `.pub` file. A key that is there
@@ -51,12 +65,16 @@ impl Registry {
     /// Takes packages of this key no more. What it signed and what is installed stays.
     ///
     /// # Errors
-    /// `not_found` when it is not trusted; as [`Registry::trusted_keys`].
+    /// `not_found` when it is not trusted; `wrong_state` for one of the options; as [`Registry::trusted_keys`].
     ///
     /// # Cancel safety
     /// Dropped, it is written or not.
     pub async fn distrust_key(&self, key: &str) -> Result<TrustedKey, Fault> {
         let wanted = key.trim().to_owned();
+        if self.configured_keys().contains(&wanted) {
+            let text = format!("key `{}` is one of the configuration (`keys` in `[trust]`)", printable(&wanted));
+            return Err(Fault::new(Code::WrongState, text));
+        }
         self.change_keys(move |keys| {
             let at = keys.iter().position(|known| known.key == wanted);
             let unknown = || Fault::new(Code::NotFound, format!("key `{}` is not trusted", printable(&wanted)));
@@ -67,10 +85,25 @@ impl Registry {
 
     /// Whose packages are taken now.
     pub(crate) async fn keys(&self, allow_unsigned: bool) -> Result<Keys, Fault> {
+        let allow_unsigned = match self.inner.shared.options.load().unsigned {
+            Unsigned::Refuse => false,
+            Unsigned::Ask => allow_unsigned,
+            Unsigned::Allow => true,
+        };
         let trusted = self.trusted_keys().await?;
         let keys = trusted.iter().map(|trusted| Key::parse(&trusted.key)).collect::<Result<_, _>>()?;
         let keys = Keys::new(keys)?;
         Ok(if allow_unsigned { keys.allow_unsigned() } else { keys })
+    }
+
+    /// What a package is refused with: to allow it does not help where the options refuse it.
+    pub(crate) fn not_taken(&self, fault: Fault) -> Fault {
+        let refuses = self.inner.shared.options.load().unsigned == Unsigned::Refuse;
+        if !refuses || fault.reason != Some(Reason::Unsigned) {
+            return fault;
+        }
+        let message = "nobody signed it, and the configuration refuses such packages (`unsigned` in `[trust]`)".into();
+        Fault { message, reason: None, ..fault }
     }
 
     async fn change_keys<T: Send + 'static>(

@@ -119,9 +119,19 @@ impl Verified {
 fn look(records: &Records, digests: Arc<Digests>, installed: &Installed) -> Result<Option<Verified>, Fault> {
     let (manifest, folder) = (&installed.manifest, &installed.folder);
     let Some(known) = records.of(&manifest.id)? else { return Ok(None) };
+    if known.versions.is_empty() {
+        return Ok(None);
+    }
+    let current = known.current;
     let Some(known) = known.versions.get(&manifest.version) else {
         return Err(altered(&format!("version {} was put there, and not installed", manifest.version)));
     };
+    if let Some(current) = current.filter(|current| manifest.version < *current) {
+        return Err(altered(&format!(
+            "version {} is older than {current}, which was made the current one",
+            manifest.version
+        )));
+    }
     let Some(expected) = known.contents else { return Ok(None) };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = rustix::fs::open(folder, flags, Mode::empty())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use goplug_pconf_schema::admin::{EventKind, Pinned, Upgraded};
 use goplug_pconf_schema::manifest::MANIFEST_NAME;
-use goplug_pconf_schema::{Code, Desired, Fault, PluginId, Reason, RollbackOn};
+use goplug_pconf_schema::{Code, Desired, Fault, Grant, PluginId, Reason, RollbackOn};
 use semver::{Version, VersionReq};
 use tokio::time::timeout;
 
@@ -23,7 +23,7 @@ use crate::registry::{Known, Registry};
 const END_WITHIN: Duration = Duration::from_secs(15);
 
 /// How to upgrade.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Upgrade {
     /// Take the new version back when its calls fail in its first minute. Needs a registry with auto-discover, which lives on.
     pub rollback_on: Option<RollbackOn>,
@@ -31,6 +31,8 @@ pub struct Upgrade {
     pub downgrade: bool,
     /// A package will do that nobody signed.
     pub allow_unsigned: bool,
+    /// The permissions that a version that is installed now may have besides those that the plugin was granted before.
+    pub grant: Grant,
     /// Check everything, do nothing.
     pub dry_run: bool,
 }
@@ -44,7 +46,8 @@ impl Registry {
     /// come up changes nothing.
     ///
     /// # Errors
-    /// `wrong_state` when the plugin is not installed, is pinned to others, or the version is older; `conflict` when that
+    /// `wrong_state` when the plugin is not installed, is pinned to others, or the version is older; `denied` for a package that no
+    /// trusted key signed, and for permissions that nobody has granted; `conflict` when that
     /// version is there with other content, or somebody else changes the plugin; `invalid_argument` for a folder of another
     /// plugin; else why the new version does not come up.
     ///
@@ -58,7 +61,7 @@ impl Registry {
         }
         let wanted = match source {
             None => None,
-            Some(source) => Some(self.put_beside(&id, &directory, source, how).await?),
+            Some(source) => Some(self.put_beside(&id, &directory, source, &how).await?),
         };
         let shelf = read(&directory, &id).await?;
         let to = plan::upgrade(&shelf, &id, wanted.as_ref(), how.downgrade)?;
@@ -137,8 +140,14 @@ impl Registry {
         Err(install::already(id, &there.found.manifest.version.to_string(), &there.found.folder))
     }
 
-    async fn put_beside(&self, id: &PluginId, directory: &Path, source: &Path, how: Upgrade) -> Result<Version, Fault> {
-        let (at, source, id) = (directory.to_owned(), source.to_owned(), id.clone());
+    async fn put_beside(
+        &self,
+        id: &PluginId,
+        directory: &Path,
+        source: &Path,
+        how: &Upgrade,
+    ) -> Result<Version, Fault> {
+        let (at, source, id, how) = (directory.to_owned(), source.to_owned(), id.clone(), how.clone());
         let keys = self.keys(how.allow_unsigned).await?;
         let records = self.records(directory);
         let work = move || {
@@ -153,13 +162,17 @@ impl Registry {
             plan::upgrade(&found, &id, Some(&version), how.downgrade)?;
             match install::is_there(&at, &source) {
                 Some(false) => plan::install(&found, &id, &version, Some(false)).map(drop)?,
+                // The very package: somebody may have put it there who did not install it.
+                Some(true) if !how.dry_run && source.is_package() => {
+                    records.note(&source.noted(Some(&how.grant)), &[]).map(drop)?
+                }
                 Some(true) => {}
-                None if how.dry_run => records.check(&source.noted())?,
-                None => install::install(&at, source, &records)?,
+                None if how.dry_run => records.check(&source.noted(None)).map(drop)?,
+                None => install::install(&at, source, &records, &how.grant)?,
             }
             Ok(version)
         };
-        blocking(work).await
+        blocking(work).await.map_err(|fault| self.not_taken(fault))
     }
 
     pub(crate) async fn make_current(
@@ -177,8 +190,20 @@ impl Registry {
         Ok(Upgraded { plugin: id.clone(), from: from.to_string(), to: to.to_string(), pid, dry_run })
     }
 
-    /// Tries the version `to`, and names it as the current one when it serves.
+    /// Makes the version `to` the current one, and lets no older one run from then on.
     pub(crate) async fn switch(&self, id: &PluginId, shelf: &Shelf, to: &Version) -> Result<(), Fault> {
+        let records = self.records(&self.absolute_directory()?);
+        let (kept, plugin, version) = (records.clone(), id.clone(), to.clone());
+        // First, so that it can be tried.
+        let before = blocking(move || kept.lower(&plugin, &version)).await?;
+        let switched = self.try_and_name(id, shelf, to).await;
+        let (plugin, current) = (id.clone(), if switched.is_ok() { Some(to.clone()) } else { before });
+        blocking(move || records.made_current(&plugin, current.as_ref())).await?;
+        switched
+    }
+
+    /// Tries the version `to`, and names it as the current one when it serves.
+    async fn try_and_name(&self, id: &PluginId, shelf: &Shelf, to: &Version) -> Result<(), Fault> {
         let directory = self.absolute_directory()?;
         let (at, plugin, version) = (directory.clone(), id.clone(), to.clone());
         let read = move || {

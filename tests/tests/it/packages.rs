@@ -1,5 +1,8 @@
 //! Packages as processes meet them: verified, unpacked, run, followed by another one; nothing of them is run before.
 
+mod downgrade;
+mod granted;
+mod policy;
 mod verified;
 
 use std::os::unix::fs::PermissionsExt;

@@ -132,7 +132,7 @@ pub(crate) fn goplugctl(args: &[&str]) -> Ran {
     Ran { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
 }
 
-/// A command whose environment holds none of our own variables.
+/// A command whose environment holds none of our own variables, but for what it trusts: that is none of the user's business.
 pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("GOPLUG_"));
@@ -140,6 +140,8 @@ pub(crate) fn command(program: &str) -> Command {
         command.env_remove(name);
     }
     command.env("XDG_STATE_HOME", state_home());
+    command
+        .env("GOPLUG_TRUST_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("trust-{}", std::process::id())));
     command
 }
 

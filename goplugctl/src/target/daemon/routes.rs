@@ -59,7 +59,12 @@ impl Target for Daemon {
 
     fn install<'a>(&'a self, source: &'a Path, how: Install) -> Answer<'a, Installation> {
         async move {
-            let body = serde_json::json!({ "source": utf8(source)?, "allowUnsigned": how.allow_unsigned, "dryRun": how.dry_run });
+            let body = serde_json::json!({
+                "source": utf8(source)?,
+                "allowUnsigned": how.allow_unsigned,
+                "grant": how.grant,
+                "dryRun": how.dry_run,
+            });
             self.document(with_body("/v1/plugins".into(), &body)).await
         }
         .boxed()
@@ -78,6 +83,7 @@ impl Target for Daemon {
                 "rollbackOn": how.rollback_on.map(|rule| rule.to_string()),
                 "downgrade": how.downgrade,
                 "allowUnsigned": how.allow_unsigned,
+                "grant": how.grant,
                 "dryRun": how.dry_run,
             });
             self.document(with_body(path(plugin, "/upgrade"), &body)).await

@@ -65,3 +65,40 @@ fn pack_lint_install_trust() {
     }
     both.is("packages");
 }
+
+/// Two versions, of which the second asks for more.
+fn asking(dir: &PluginDir) -> Vec<Process> {
+    for (version, permissions) in [("1.0.0", r#"{"files": {"read": "/data"}}"#), ("1.1.0", r#"{"net": true}"#)] {
+        let folder = dir.join(&format!(".sources/{version}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let text = format!(
+            r#"{{"name":"do","namespace":"test","version":"{version}","source":{{"mode":"local_so","path":"do.so"}},
+                "permissions":{permissions}}}"#
+        );
+        std::fs::write(folder.join("plugin.json"), text).unwrap();
+        std::fs::write(folder.join("do.so"), version).unwrap();
+    }
+    Vec::new()
+}
+
+#[test]
+fn permissions() {
+    let trust = PluginDir::new();
+    let mut both = Transcript::with(&["--auto-discover=false"], asking, &[("GOPLUG_TRUST_DIR", trust.join("t"))]);
+    both.same("pack {dir}/.sources/1.0.0 --out {dir}/.sources/one.plg");
+    both.same("pack {dir}/.sources/1.1.0 --out {dir}/.sources/two.plg");
+    both.same_in_both_forms("install --allow-unsigned {dir}/.sources/one.plg --dry-run");
+    both.same_in_both_forms("install --allow-unsigned {dir}/.sources/one.plg");
+    both.same("install --allow-unsigned --grant net {dir}/.sources/one.plg");
+    both.same("install --allow-unsigned --grant net, {dir}/.sources/one.plg");
+    both.same("install --allow-unsigned --grant files,net {dir}/.sources/one.plg");
+    // Nobody is at the terminal.
+    both.same_in_both_forms("upgrade --allow-unsigned test/do {dir}/.sources/two.plg");
+    both.same("upgrade --allow-unsigned test/do {dir}/.sources/two.plg --grant all");
+    both.same_in_both_forms("trust show test/do");
+    both.same("trust revoke test/do");
+    both.same("trust revoke test/do");
+    both.same("upgrade test/do {dir}/.sources/1.0.0 --downgrade");
+    both.same("remove test/do");
+    both.is("permissions");
+}

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::supervision::{Home, runs};
 use crate::support::{FIXTURE, fault, goplugctl, loaded, row, text};
 
-const PLUGIN: &str = "Test/Do";
+pub(super) const PLUGIN: &str = "Test/Do";
 const TILOTECH: &str = env!("CARGO_BIN_EXE_tilotech");
 
 /// A package, installed; what it runs must not leave a mark.
@@ -48,7 +48,7 @@ impl Installed {
     }
 }
 
-fn unsigned() -> Install {
+pub(super) fn unsigned() -> Install {
     Install { allow_unsigned: true, ..Install::default() }
 }
 
@@ -58,7 +58,7 @@ fn executable(path: &Path, bytes: &[u8]) {
 }
 
 /// Packs a plugin that is not started by itself, and never again when it has ended.
-fn pack(dir: &PluginDir, version: &str, program: &[u8], more: &Value) -> PathBuf {
+pub(super) fn pack(dir: &PluginDir, version: &str, program: &[u8], more: &Value) -> PathBuf {
     let folder = dir.join(&format!(".sources/{version}"));
     fs::create_dir_all(folder.join("data")).unwrap();
     let mut manifest = json!({

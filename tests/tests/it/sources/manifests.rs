@@ -39,7 +39,7 @@ async fn a_manifest_leads_to_its_plugin_and_to_no_other() {
     for source in [url(&sum), git] {
         let fetched = fetch(&registry, &write("1.0.0", source), Fetch::default()).await.unwrap();
         let fetched = registry.build(fetched, Duration::from_secs(60), |_| ()).await.unwrap();
-        let how = Install { allow_unsigned: fetched.allows_unsigned(false), dry_run: false };
+        let how = Install { allow_unsigned: fetched.allows_unsigned(false), ..Install::default() };
         registry.install(fetched.path(), how).await.unwrap();
         loaded(&registry, "Test/Do").await;
         assert!(text(registry.execute("Test/Do", "version", "").await.unwrap()).starts_with("1.0.0 "));
