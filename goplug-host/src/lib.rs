@@ -3,8 +3,8 @@
 //! It keeps what the plugin writes, applies its limits, knows how it ended, and ends everything that it started. In reading
 //! order: `host` (the one loop), `ladder` (how a plugin ends; pure), `ring` (what is kept of its output; pure), `spawn` (how
 //! its process comes to be), `tree` (everything that it started), `client` (who asks), `record` (what stays on disk). What
-//! is said is `goplug_pconf_schema::wire::host`. `shared_object` is another life of the same program: the process of a plugin that is
-//! a library, which a host starts as any other.
+//! is said is `goplug_pconf_schema::wire::host`. `shared_object` is a program of its own, `goplug-so`: the process of a plugin that is a
+//! library, which a host starts as any other. A host does not hold what that needs, because there is one for each plugin.
 //!
 //! A host has one thread and no runtime: the plugin dies with the thread that started it, and every plugin costs one of these.
 
@@ -17,12 +17,16 @@ mod shared_object;
 mod spawn;
 mod tree;
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use goplug_pconf_schema::wire::host::{Answer, HostSpec, MAX_SPEC_BYTES};
 use goplug_pconf_schema::{Code, Fault};
+
+/// The first argument of the process of a shared object.
+const SHARED_OBJECT: &str = "--shared-object";
 
 /// The first argument of a host that has been freed of inherited descriptors.
 const AGAIN: &str = "--again";
@@ -48,7 +52,7 @@ pub fn main() -> ExitCode {
         None => run(true),
         Some(AGAIN) => run(false),
         Some(spawn::EXEC) => spawn::become_plugin(args),
-        Some(shared_object::SHARED_OBJECT) => shared_object::run(args.next()),
+        Some(SHARED_OBJECT) => open_shared_object(args),
         Some("--version" | "-V") => say(&format!("goplug-host {}\n", env!("CARGO_PKG_VERSION"))),
         Some("--help" | "-h") => say(HELP),
         Some(_) => {
@@ -56,6 +60,43 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Runs the program `goplug-so` with this process's arguments: `--shared-object FOLDER`.
+///
+/// Exit codes: 0 the plugin was stopped; 1 it could not be opened or served; 2 usage.
+pub fn shared_object_main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    match args.next().as_ref().and_then(|first| first.to_str()) {
+        Some(SHARED_OBJECT) => shared_object::run(args.next()),
+        Some("--version" | "-V") => say(&format!("goplug-so {}\n", env!("CARGO_PKG_VERSION"))),
+        _ => {
+            eprintln!("error: goplug-so is run by goplug-host: goplug-so {SHARED_OBJECT} FOLDER");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// `goplug-host --shared-object FOLDER`: becomes `goplug-so`, which lies beside this program.
+fn open_shared_object(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let failed = |why: String| {
+        eprintln!(
+            "error: the program goplug-so, which opens shared objects, {why}; `cargo install --path goplug-host` brings both"
+        );
+        ExitCode::FAILURE
+    };
+    let own = match std::env::current_exe() {
+        Ok(own) => own,
+        Err(error) => return failed(format!("cannot be looked for: {error}")),
+    };
+    // As the host is called: the tests have both under other names.
+    let name = own.file_name().unwrap_or_default().to_string_lossy().replace("goplug-host", "goplug-so");
+    let beside = own.with_file_name(name);
+    if beside == own {
+        return failed(format!("cannot be told from {}: name that goplug-host", own.display()));
+    }
+    let error = Command::new(&beside).arg0("goplug-so").arg(SHARED_OBJECT).args(args).exec();
+    failed(format!("cannot be run as {}: {error}", beside.display()))
 }
 
 fn say(text: &str) -> ExitCode {

@@ -1,4 +1,4 @@
-//! `goplug-host --shared-object FOLDER`: the process of a plugin that is a shared object.
+//! `goplug-so --shared-object FOLDER`: the process of a plugin that is a shared object.
 //!
 //! A host starts it as it starts any other plugin, and what happens in it happens to nobody else. In reading order: this file (what
 //! is served), `values` (what a call carries), `turn` (when the function is called, and what follows when it does not return).
@@ -16,11 +16,11 @@ use goplug_pconf_schema::{MAX_PCONF_BYTES, Manifest};
 use goplug_plugin_impl::{Context, Error, Method, Plugin, PluginBuilder};
 use goplug_shared_object::boundary::Library;
 
+use crate::SHARED_OBJECT;
+
 use turn::Executor;
 use values::{Reply, Request};
 
-/// The first argument of a process that opens a shared object.
-pub(crate) const SHARED_OBJECT: &str = "--shared-object";
 /// What a thread of C code expects to have, as the first thread of a process has it.
 const STACK_BYTES: usize = 8 << 20;
 
