@@ -101,18 +101,21 @@ fn covers(granted: &Value, wanted: &Value) -> bool {
     }
 }
 
-/// The least that covers both, as far as that can be said; else the second.
+/// What covers both; of what cannot be compared the list of them.
 fn join(one: &Value, other: &Value) -> Value {
-    if covers(one, other) {
-        return one.clone();
-    }
+    let listed = |value: &Value| match value {
+        Value::Array(all) => all.clone(),
+        value => vec![value.clone()],
+    };
     match (one, other) {
-        (Value::Array(one), Value::Array(other)) => {
-            let more = other.iter().filter(|value| !one.contains(value));
-            Value::Array(one.iter().chain(more).cloned().collect())
-        }
+        _ if covers(one, other) => one.clone(),
+        _ if covers(other, one) => other.clone(),
         (Value::Object(one), Value::Object(other)) => Value::Object(together(one, other)),
-        _ => other.clone(),
+        _ => {
+            let (mut all, more) = (listed(one), listed(other));
+            all.extend(more.into_iter().filter(|value| !listed(one).contains(value)));
+            Value::Array(all)
+        }
     }
 }
 

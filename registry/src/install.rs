@@ -72,8 +72,12 @@ pub(crate) fn survey(directory: &Path, source: &Path, keys: &Keys) -> Result<Sou
     let is_manifest = source.file_name().is_some_and(|name| name == MANIFEST_NAME) && !source.is_dir();
     if !is_manifest && let Some(file) = package::open(source)? {
         let Unpacked { staged, folder, handle, tally, contents, signed_by } = package::unpack(directory, file, keys)?;
-        let manifest =
-            lint_source(&folder.join(MANIFEST_NAME)).map_err(|problems| all(Code::InvalidArgument, &problems))?;
+        let manifest = lint_source(&folder.join(MANIFEST_NAME)).map_err(|problems| {
+            // Where it was unpacked is gone when this is read.
+            let prefix = format!("{}/", show(&folder));
+            let within: Vec<_> = problems.iter().map(|problem| problem.replace(&prefix, "")).collect();
+            all(Code::InvalidArgument, &within)
+        })?;
         let (staged, contents) = (Some(staged), Some(contents));
         return Ok(Source { manifest, folder, handle, tally, staged, contents, signed_by, origin });
     }

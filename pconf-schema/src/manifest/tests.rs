@@ -99,7 +99,7 @@ fn what_can_be_understood_is_told_in_spite_of_problems() {
     let (manifest, problems) = Manifest::understand(text.as_bytes(), Folder::default());
     let manifest = manifest.unwrap();
     assert_eq!((problems.len(), manifest.id.as_str(), manifest.source.path.as_str()), (2, "-/unknown", "a.so"));
-    assert_eq!(Manifest::place_of(text.as_bytes(), &["source", "path"]), Some((2, 40)));
+    assert_eq!(Manifest::place_of(text.as_bytes(), &["source", "path"]), Some((2, 41)));
     assert_eq!(Manifest::place_of(text.as_bytes(), &["version"]), Some((1, 13)));
     assert_eq!(Manifest::place_of(text.as_bytes(), &["exec", "command"]), None);
     let (manifest, problems) = Manifest::understand(b"{\"source\": {\"mode\": \"so\"}}", Folder::default());

@@ -20,7 +20,7 @@ mod sources;
 mod supervised;
 mod transcript;
 mod trust;
-mod versions;
+pub(crate) mod versions;
 
 use std::collections::BTreeSet;
 use std::path::Path;

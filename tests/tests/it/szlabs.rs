@@ -73,7 +73,7 @@ fn each_check_of_the_chain_has_its_counterpart() {
         (
             "%s.so file is missing",
             r#"{"name":"do","version":"1.0.0","source":{"mode":"local_so","path":"do.go"}}"#.to_owned(),
-            &[("1:67", "shared object `do.go` does not end in .so")],
+            &[("1:67", "shared object `do.go` does not end in .so"), ("1:67", "is no ELF file")],
         ),
         (
             "all of them at once",

@@ -72,11 +72,11 @@ fn asking(dir: &PluginDir) -> Vec<Process> {
         let folder = dir.join(&format!(".sources/{version}"));
         std::fs::create_dir_all(&folder).unwrap();
         let text = format!(
-            r#"{{"name":"do","namespace":"test","version":"{version}","source":{{"mode":"local_so","path":"do.so"}},
+            r#"{{"name":"do","namespace":"test","version":"{version}","source":{{"mode":"local_exec","path":"do"}},"lazy_load":true,
                 "permissions":{permissions}}}"#
         );
         std::fs::write(folder.join("plugin.json"), text).unwrap();
-        std::fs::write(folder.join("do.so"), version).unwrap();
+        super::versions::program(&folder.join("do"), version);
     }
     Vec::new()
 }

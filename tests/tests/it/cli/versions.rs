@@ -10,7 +10,7 @@ use super::Transcript;
 use crate::supervision::install_fixture;
 
 /// A file that may be executed.
-pub(super) fn program(path: &Path, text: &str) {
+pub(crate) fn program(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -10,16 +10,16 @@ use crate::support::{fault, goplugctl};
 
 const PLUGIN: &str = "test/do";
 
-/// A folder without a program, whose manifest asks for `permissions`.
+/// A folder whose manifest asks for `permissions`.
 fn folder(dir: &PluginDir, version: &str, permissions: &Value) -> PathBuf {
     let folder = dir.join(&format!(".sources/{version}"));
     std::fs::create_dir_all(&folder).unwrap();
     let manifest = json!({
         "name": "do", "namespace": "test", "version": version, "permissions": permissions,
-        "source": {"mode": "local_so", "path": "do.so"},
+        "source": {"mode": "local_exec", "path": "do"}, "lazy_load": true,
     });
     std::fs::write(folder.join("plugin.json"), manifest.to_string()).unwrap();
-    std::fs::write(folder.join("do.so"), version).unwrap();
+    crate::cli::versions::program(&folder.join("do"), version);
     folder
 }
 
