@@ -139,7 +139,8 @@ pub(crate) fn command(program: &str) -> Command {
     for name in ours.chain(["NO_COLOR".into(), "COLUMNS".into(), "XDG_RUNTIME_DIR".into()]) {
         command.env_remove(name);
     }
-    command.env("XDG_STATE_HOME", state_home());
+    // A plugin that panics because it was told to need not say where.
+    command.env("XDG_STATE_HOME", state_home()).env("RUST_BACKTRACE", "0");
     command
         .env("GOPLUG_TRUST_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("trust-{}", std::process::id())));
     command
