@@ -34,6 +34,7 @@ pub(crate) fn mend(path: &Path, refusal: &Refusal) -> String {
         Flaw::Owner(_) => format!("chown {} {file}", rustix::process::geteuid().as_raw()),
         Flaw::Mode(_) => format!("chmod o-w {file}"),
         Flaw::Closed => format!("chmod u+r {file}"),
+        Flaw::ClosedFolder => format!("chmod u+rx {}", word(path.parent().unwrap_or(path))),
         Flaw::Unreadable => "goplugctl rescan".to_owned(),
         Flaw::NoVersion => format!("rm {}", word(path.parent().unwrap_or(path))),
         Flaw::Size(_) | Flaw::Text | Flaw::SocketPath | Flaw::SocketOutside | Flaw::Folder => {

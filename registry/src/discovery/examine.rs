@@ -240,6 +240,11 @@ pub(super) fn no_version(version: &Version) -> Refusal {
     refuse(Flaw::NoVersion, format!("names version {version}, which is not installed"))
 }
 
+/// What a manifest is whose folder may not be looked into any more.
+pub(super) fn closed_folder() -> Refusal {
+    refuse(Flaw::ClosedFolder, "lies in a folder that cannot be looked into: permission denied".into())
+}
+
 /// What makes a folder, in which a manifest lies, one that is not trusted: others could put another program there.
 pub(super) fn folder_flaw(status: &Stat) -> Option<Refusal> {
     let us = rustix::process::geteuid().as_raw();
@@ -297,6 +302,7 @@ fn refuse(flaw: Flaw, reason: String) -> Refusal {
         | Flaw::Links(_)
         | Flaw::Symlink
         | Flaw::Closed
+        | Flaw::ClosedFolder
         | Flaw::SocketOutside
         | Flaw::Folder => RefusalKind::Denied,
         Flaw::NotRegular(_) | Flaw::Size(_) | Flaw::Unreadable | Flaw::Text | Flaw::SocketPath | Flaw::NoVersion => {

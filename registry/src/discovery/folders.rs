@@ -14,7 +14,7 @@ use goplug_pconf_schema::manifest::{Folder, MANIFEST_NAME};
 use rustix::fs::{Dir, DirEntry, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::examine::{examine_manifest_at, folder_flaw, no_version, stamp_of, status_of};
+use super::examine::{closed_folder, examine_manifest_at, folder_flaw, no_version, stamp_of, status_of};
 use super::scan::{must_confirm, succeed};
 use super::version::{open_version, read_link, shelf};
 use super::{Entry, Examined, Installed, Refusal, Stamp};
@@ -48,9 +48,17 @@ pub(super) fn read_folders(
     let (mut deeper, mut truncated) = (0, false);
     for name in names {
         let at = path.join(&name);
-        let Some(folder) = open_folder(handle, &name)? else {
-            search.look_behind(handle, handle, path, &at, None, None)?;
-            continue;
+        let folder = match open_folder(handle, &name) {
+            Ok(Some(folder)) => folder,
+            Ok(None) => {
+                search.look_behind(handle, handle, path, &at, None, None)?;
+                continue;
+            }
+            Err(Errno::ACCESS) => {
+                search.keep_closed(&at);
+                continue;
+            }
+            Err(error) => return Err(error),
         };
         search.folders.push(at.clone());
         let outer = folder_flaw(&rustix::fs::fstat(&folder)?);
@@ -65,9 +73,17 @@ pub(super) fn read_folders(
             }
             deeper += 1;
             let at = at.join(&inner);
-            let Some(opened) = open_folder(folder.as_fd(), &inner)? else {
-                search.look_behind(handle, folder.as_fd(), path, &at, Some(&namespace), outer.as_ref())?;
-                continue;
+            let opened = match open_folder(folder.as_fd(), &inner) {
+                Ok(Some(opened)) => opened,
+                Ok(None) => {
+                    search.look_behind(handle, folder.as_fd(), path, &at, Some(&namespace), outer.as_ref())?;
+                    continue;
+                }
+                Err(Errno::ACCESS) => {
+                    search.keep_closed(&at);
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             search.look(&opened, &at, &at, Some(&namespace), outer.as_ref())?;
             search.folders.push(at);
@@ -120,6 +136,20 @@ impl Search<'_> {
         Ok(())
     }
 
+    /// A folder that we may not look into: of what is not known it may hold anything, and a plugin that was there has not gone.
+    /// Whether one was.
+    fn keep_closed(&mut self, folder: &Path) -> bool {
+        let before = self.before;
+        let mut known = before.iter().filter(|(file, _)| file.starts_with(folder)).peekable();
+        let is_any = known.peek().is_some();
+        for (file, old) in known {
+            let examined = Examined { stamp: Stamp::default(), read: Err(Arc::new(closed_folder())) };
+            self.reused &= old.stamp == Stamp::default();
+            self.found.push((Arc::clone(file), succeed(Some(old), examined)));
+        }
+        is_any
+    }
+
     /// Looks for a manifest in `folder`, that is known by `path` and lies at `real`; whether there is one. `outer`: what is
     /// wrong with the folder above.
     fn look(
@@ -132,7 +162,8 @@ impl Search<'_> {
     ) -> Result<bool, Errno> {
         let status = match status_of(folder.as_fd(), MANIFEST_NAME.as_ref()) {
             Ok(status) => status,
-            Err(Errno::NOENT | Errno::ACCESS | Errno::NOTDIR) => return Ok(false),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
+            Err(Errno::ACCESS) => return Ok(self.keep_closed(path)),
             Err(error) => return Err(error),
         };
         let file = path.join(MANIFEST_NAME);
@@ -157,12 +188,12 @@ impl Search<'_> {
     }
 }
 
-/// The folder of that name; `None` if it is none, is gone or closed to us, or is a link.
+/// The folder of that name; `None` if it is none, is gone, or is a link.
 fn open_folder(handle: BorrowedFd<'_>, name: &OsStr) -> Result<Option<OwnedFd>, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat(handle, name, flags, Mode::empty()) {
         Ok(folder) => Ok(Some(folder)),
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => Ok(None),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -189,6 +189,8 @@ pub(crate) enum Flaw {
     Size(u64),
     /// We may not open it.
     Closed,
+    /// We may not look into the folder that it lies in.
+    ClosedFolder,
     /// It could not be read this time.
     Unreadable,
     /// The text is no `.pconf`.

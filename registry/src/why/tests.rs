@@ -204,6 +204,7 @@ fn each_link_breaks_with_its_reason_and_the_command_that_mends_it() {
         ),
         ("size", with_file(there(Err(Flaw::Size(70_000)))), "file", "", Some("goplugctl lint /p/a.pconf")),
         ("closed file", with_file(there(Err(Flaw::Closed))), "file", "", Some("chmod u+r /p/a.pconf")),
+        ("closed folder", with_file(there(Err(Flaw::ClosedFolder))), "file", "", Some("chmod u+rx /p")),
         ("text", with_file(there(Err(Flaw::Text))), "content", "line 3 column 7", Some("goplugctl lint /p/a.pconf")),
         ("loser", with_file(loser), "pair", "/p/0.pconf claims the same pair and is used", Some("rm /p/a.pconf")),
         ("socket outside", with_file(there(Err(Flaw::SocketOutside))), "socket", "", Some("goplugctl lint /p/a.pconf")),

@@ -157,3 +157,21 @@ fn the_link_that_names_a_version_is_followed_and_no_other() {
     assert_eq!(seen[0], "do Invalid: names version 1.0.0, which is not installed");
     assert!(seen[1].starts_with("test/do Denied: lies in a folder that may be written by everybody"), "{seen:?}");
 }
+
+/// Root may look into every folder; what becomes of one that is closed to us does not depend on who closes it.
+#[test]
+fn a_plugin_in_a_folder_that_was_closed_has_not_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    put(at, "do", &manifest("", "do"));
+    put(at, "test/do", &manifest("test", "do"));
+    let known = look(at, None);
+    let mut search = Search { before: &known.manifests, found: Vec::new(), folders: Vec::new(), reused: true };
+    assert!(!search.keep_closed(&at.join("d")) && search.found.is_empty() && search.reused);
+    assert!(search.keep_closed(&at.join("test")) && search.keep_closed(&at.join("do")) && !search.reused);
+    let found = Arc::new(search.found.into_iter().collect());
+    let why = "Denied: lies in a folder that cannot be looked into: permission denied";
+    let closed = Snapshot { manifests: found, ..known };
+    assert_eq!(seen(at, &closed), [format!("do {why}"), format!("test/do {why}")]);
+    assert_eq!(seen(at, &look(at, Some(&closed))), ["do -/do", "test/do test/do"]);
+}
