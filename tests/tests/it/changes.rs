@@ -8,8 +8,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 
-use goplug_tests::PluginDir;
+use goplug_tests::{LONG, PluginDir};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::support::{GOPLUGCTL, Ran, command, goplugctl};
@@ -167,8 +169,22 @@ impl Stage {
         self.ended(run)
     }
 
+    /// What does not end in time is killed: a failure in the runtime's own works, such as an eventfd that cannot be counted
+    /// up, leaves nobody to wake it.
     fn ended(&self, mut run: Command) -> Cut {
-        let output = run.args(self.change.words(&self.sources)).stdin(Stdio::null()).output().unwrap();
+        run.args(self.change.words(&self.sources)).stdin(Stdio::null());
+        let child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (pid, (ended, end)) = (child.id(), mpsc::channel());
+        std::thread::spawn(move || ended.send(child.wait_with_output().unwrap()));
+        let output = end.recv_timeout(LONG).unwrap_or_else(|_| {
+            let below = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            // strace ends with what it watches.
+            let below: Vec<_> = below.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+            for pid in if below.is_empty() { vec![pid.cast_signed()] } else { below } {
+                _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
+            }
+            end.recv().unwrap()
+        });
         Cut { status: output.status, said: String::from_utf8_lossy(&output.stderr).into_owned() }
     }
 
