@@ -139,7 +139,7 @@ async fn ready(connection: Connection, found: &Found) -> Result<Connection, NotM
 async fn confined(found: &Found, options: &Builder) -> Result<(), NotMet> {
     let (directory, socket_dirs, socket) = (options.directory.clone(), options.socket_folders(), found.socket.clone());
     let check = move || Confinement::new(&directory, &socket_dirs).check_on_disk(&socket);
-    match tokio::task::spawn_blocking(check).await {
+    match crate::tasks::on_a_thread(check).await {
         Ok(Err(reason)) => Err(NotMet::new(Verdict::Denied, Fault::new(Code::Denied, reason))),
         _ => Ok(()),
     }
