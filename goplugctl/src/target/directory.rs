@@ -164,6 +164,9 @@ fn builder(path: &Path) -> Result<Builder, Fault> {
     if let Some(folder) = variable("GOPLUG_TRUST_DIR") {
         builder = builder.trust_dir(folder);
     }
+    if let Some(extension) = variable("GOPLUG_EXTENSION") {
+        builder = builder.extension(extension.to_string_lossy());
+    }
     if let Some(word) = variable("GOPLUG_PIN_EXECUTABLES") {
         builder = builder.pin_executables(switch("GOPLUG_PIN_EXECUTABLES", &word.to_string_lossy())?);
     }

@@ -19,7 +19,7 @@ use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Fault, Grant, PluginId, RollbackOn, Sha256};
 pub(crate) use goplug_registry::Install;
 
-pub(crate) use choose::{Place, choose, default_sockets};
+pub(crate) use choose::{Place, choose, default_sockets, flags};
 pub(crate) use daemon::Daemon;
 pub(crate) use directory::{Directory, Nowhere};
 
