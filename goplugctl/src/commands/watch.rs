@@ -36,7 +36,7 @@ pub(super) async fn watch(session: &mut Session, args: &ListArgs) -> Result<(), 
     let mut left = BTreeMap::new();
     loop {
         looks.tick().await;
-        let known = session.target.list().await.map_err(failed)?;
+        let known = session.target.list_anew().await.map_err(failed)?;
         let rows = selected(&args.plugins, &known)?;
         let changed = difference(shown.as_ref().unwrap_or(&Rows::new()), &rows, &left);
         print(session, &rows, &changed, shown.is_none())?;
@@ -69,10 +69,13 @@ fn selected(names: &[String], known: &[PluginSummary]) -> Result<Rows, Failure> 
     Ok(found.into_iter().map(|row| (key(&row), row)).collect())
 }
 
-/// What is new, other than it was, or gone; `left` tells when plugins went.
+/// What is new, other than it was, or gone; `left` tells when plugins went. Since when it is so is nothing by itself: who
+/// only looks now and then knows it no better.
 fn difference(before: &Rows, now: &Rows, left: &BTreeMap<String, String>) -> Vec<PluginSummary> {
-    let mut changed: Vec<_> =
-        now.iter().filter(|(key, row)| before.get(key) != Some(row)).map(|(_, row)| row.clone()).collect();
+    let is_as =
+        |row: &PluginSummary, old: &PluginSummary| *old == PluginSummary { since: old.since.clone(), ..row.clone() };
+    let changed = now.iter().filter(|(key, row)| !before.get(key).is_some_and(|old| is_as(row, old)));
+    let mut changed: Vec<_> = changed.map(|(_, row)| row.clone()).collect();
     let is_there = |name: &str| now.keys().any(|(other, _)| other == name);
     for ((name, _), row) in before.iter().filter(|(key, _)| !now.contains_key(key)) {
         // A plugin whose next file is there has not gone.
@@ -144,7 +147,7 @@ mod tests {
         let both = rows(&[a.clone(), b.clone()]);
         let left = BTreeMap::from([("n/b".to_owned(), "now".to_owned())]);
         for (case, now, expected) in [
-            ("the same", rows(&[a.clone(), b.clone()]), vec![]),
+            ("the same", rows(&[a.clone(), PluginSummary { since: "later".into(), ..b.clone() }]), vec![]),
             ("another state", rows(&[a.clone(), failed.clone()]), vec![failed]),
             ("another file", rows(&[a.clone(), moved.clone()]), vec![moved]),
             ("gone", rows(&[a]), vec![PluginSummary { state: State::Gone, since: "now".into(), pid: None, ..b }]),

@@ -206,6 +206,17 @@ impl Target for Directory {
         .boxed()
     }
 
+    /// With a registry of its own: one that has met a plugin is not told that somebody else has unloaded it.
+    fn list_anew(&self) -> Answer<'_, Vec<PluginSummary>> {
+        async {
+            let other = Self::open(&self.registry.directory(), true).await?;
+            let rows = other.list().await;
+            other.registry.close().await;
+            rows
+        }
+        .boxed()
+    }
+
     fn inspect<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, PluginDetail> {
         async {
             _ = self.registry.look_at(plugin.as_str()).await;

@@ -129,6 +129,10 @@ pub(crate) trait Target: Send + Sync {
     fn known(&self) -> Answer<'_, Vec<PluginSummary>>;
     /// All plugins, with what each says of itself. Activates nothing.
     fn list(&self) -> Answer<'_, Vec<PluginSummary>>;
+    /// The same for who lists again and again, and must see what others did to plugins meanwhile.
+    fn list_anew(&self) -> Answer<'_, Vec<PluginSummary>> {
+        self.list()
+    }
     /// All about one plugin. Activates nothing.
     fn inspect<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, PluginDetail>;
     /// Its methods.
