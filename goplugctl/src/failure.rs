@@ -22,7 +22,10 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// `what` failed because of `fault`; `what` fits after "error: ", such as "cannot load `Test/Do`".
-    pub(crate) fn new(what: impl Into<String>, fault: Fault) -> Self {
+    pub(crate) fn new(what: impl Into<String>, mut fault: Fault) -> Self {
+        if fault.message.is_empty() {
+            fault.message = "no reason was given".into();
+        }
         let exit = exit_code::of(fault.code);
         Self { what: what.into(), fault: Box::new(fault), plugin: None, hint: None, exit, reader_left: false }
     }
@@ -235,6 +238,12 @@ mod tests {
         let text = Failure::new("cannot execute `Do`", fault).render(true, false, "");
         assert!(!text.chars().any(|c| c != '\n' && (c.is_control() || c == '\u{202e}')), "{text:?}");
         assert_eq!(text.lines().count(), 3);
+    }
+
+    #[test]
+    fn a_method_that_fails_without_a_word_is_no_empty_line() {
+        let text = Failure::new("cannot execute `Do`", Fault::new(Code::MethodFailed, "")).render(false, false, "");
+        assert_eq!(text, "error: cannot execute `Do`: no reason was given\n");
     }
 
     #[test]

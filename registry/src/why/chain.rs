@@ -396,6 +396,7 @@ fn why_not_loaded(findings: &Findings, slot: &SlotFindings, found: Option<&Found
     } else if found.is_some_and(|found| found.pconf.lazy_load) {
         "is lazy (LazyLoad): it waits to be asked for".into()
     } else {
-        "is not loaded yet".into()
+        let because = slot.last_error.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
+        format!("is not loaded{because}")
     }
 }
