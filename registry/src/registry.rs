@@ -381,6 +381,22 @@ impl Registry {
 
     /// As [`Registry::execute`], with what the caller has to say about the call.
     ///
+    /// # Example: half a second, and what became of a call that took longer
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use goplug_registry::{CallOptions, Code, Ran, Registry};
+    ///
+    /// # async fn example(registry: &Registry) -> Result<(), goplug_registry::Error> {
+    /// let options = CallOptions { deadline: Some(Duration::from_millis(500)), ..CallOptions::default() };
+    /// match registry.execute_with("Test/Do", "Do", "hello", options).await {
+    ///     Ok(answer) => println!("{:?}", answer.body),
+    ///     Err(fault) if fault.code == Code::DeadlineExceeded && fault.ran == Ran::No => println!("nothing happened"),
+    ///     Err(fault) => return Err(fault),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`Registry::execute`].
     ///
@@ -456,6 +472,21 @@ impl Registry {
 
     /// Everything that happened after the event `seq`; 0 for all that is remembered when nothing was forgotten.
     ///
+    /// # Example: a view that misses nothing
+    /// ```no_run
+    /// use goplug_registry::Registry;
+    ///
+    /// # async fn example(registry: &Registry) -> Result<(), goplug_registry::Error> {
+    /// // The version first: what happens in between is in the list, and told once more.
+    /// let version = registry.version();
+    /// println!("{} plugins", registry.plugins().len());
+    /// let mut events = registry.events_after(version)?;
+    /// while let Some(event) = events.next().await {
+    ///     println!("{:?} {:?}", event.kind, event.plugin);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `not_found` when that is no longer remembered (4,096 events are).
     pub fn events_after(&self, seq: u64) -> Result<Events, Fault> {
@@ -474,6 +505,25 @@ impl Registry {
     ///
     /// When this returns and the plugin serves, the subscription is attached: what is notified from then on arrives. (A v0
     /// plugin is asked a moment later.)
+    ///
+    /// # Example: a handler that fails for good
+    /// ```no_run
+    /// use goplug_registry::{Registry, Subscribe};
+    ///
+    /// # async fn example(registry: &Registry) -> Result<(), goplug_registry::Error> {
+    /// let subscribe = Subscribe { name: Some("billing".into()) };
+    /// let subscription = registry
+    ///     .register_callback("Test/Do", "orders", subscribe, |notice| async move {
+    ///         // An error is tried again three times, and then a dead letter.
+    ///         std::str::from_utf8(&notice.data).map(|order| println!("{order}")).map_err(|error| error.to_string())
+    ///     })
+    ///     .await?;
+    /// for letter in registry.dead_letters() {
+    ///     eprintln!("{letter:?}");
+    /// }
+    /// drop(subscription);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// `not_found` for a plugin, or a loaded plugin's callback, that does not exist; `invalid_argument` for a bad name;

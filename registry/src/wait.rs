@@ -28,6 +28,20 @@ impl Registry {
     /// Waits until `what` is true of a plugin, at most `timeout`. Without auto-discover the directory is read again now and
     /// then meanwhile.
     ///
+    /// # Example: not there yet, or never
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use goplug_registry::{Code, Registry, Wait};
+    ///
+    /// # async fn example(registry: &Registry) -> Result<(), goplug_registry::Error> {
+    /// match registry.wait_for("Test/Do@^1.2", Wait::Loaded, Duration::from_secs(10)).await {
+    ///     Err(fault) if fault.code == Code::DeadlineExceeded => println!("{:?}", registry.why("Test/Do").await.fix),
+    ///     other => other?,
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `deadline_exceeded`; `conflict` for an ambiguous name.
     ///
