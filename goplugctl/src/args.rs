@@ -184,6 +184,9 @@ pub(crate) struct ListArgs {
     /// Only these: NAME, NAMESPACE/NAME or a quoted glob such as 'Test/*', with @RANGE if only some versions will do
     #[arg(value_name = "PLUGIN", value_parser = whole)]
     pub(crate) plugins: Vec<String>,
+    /// Go on, and show a plugin again when something about it has changed
+    #[arg(short, long)]
+    pub(crate) watch: bool,
 }
 
 /// One plugin.
@@ -693,6 +696,18 @@ pub(crate) struct HelpArgs {
     /// A verb, or one of: exit-codes, names, output, targets
     #[arg(value_name = "TOPIC")]
     pub(crate) topic: Option<String>,
+}
+
+/// Whether a script reads, told from words that may make no sense.
+pub(crate) fn asks_for_json(words: &[OsString]) -> bool {
+    let is_json = |format: &OsStr| format == "json" || format == "jsonl";
+    let before = words.split(|word| word == "--").next().unwrap_or_default();
+    before.windows(2).any(|pair| (pair[0] == "-o" || pair[0] == "--output") && is_json(&pair[1]))
+        || before.iter().any(|word| {
+            let bytes = word.as_bytes();
+            let format = bytes.strip_prefix(b"--output=").or_else(|| bytes.strip_prefix(b"-o"));
+            format.is_some_and(|format| is_json(OsStr::from_bytes(format.strip_prefix(b"=").unwrap_or(format))))
+        })
 }
 
 /// A word as the parser of the command line takes it: `-/NAME`, a plugin without a namespace, would be a flag.

@@ -22,7 +22,10 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// `what` failed because of `fault`; `what` fits after "error: ", such as "cannot load `Test/Do`".
-    pub(crate) fn new(what: impl Into<String>, fault: Fault) -> Self {
+    pub(crate) fn new(what: impl Into<String>, mut fault: Fault) -> Self {
+        if fault.message.is_empty() {
+            fault.message = "no reason was given".into();
+        }
         let exit = exit_code::of(fault.code);
         Self { what: what.into(), fault: Box::new(fault), plugin: None, hint: None, exit, reader_left: false }
     }
@@ -68,31 +71,36 @@ impl Failure {
         self.reader_left
     }
 
-    /// What is written on stderr: the text for people and, if wanted, one line of JSON for scripts.
-    pub(crate) fn render(&self, json: bool, red: bool) -> String {
+    /// What is written on stderr: the text for people and, if wanted, one line of JSON for scripts. `flags` are those with
+    /// which the hint works where this failed.
+    pub(crate) fn render(&self, json: bool, red: bool, flags: &str) -> String {
         let label = if red { "\u{1b}[1;31merror:\u{1b}[0m" } else { "error:" };
         let mut out = format!("{label} {}: {}\n", escape(&self.what), escape(&self.fault.message));
         if let Some(data) = &self.fault.data {
             out.push_str(&format!("data: {}\n", escape(&data.to_string())));
         }
         if let Some(hint) = &self.hint {
-            out.push_str(&format!("hint: {hint}\n"));
+            out.push_str(&format!("hint: {}\n", at_target(hint, flags)));
         }
         if json {
-            let line = serde_json::to_string(&ErrorLine { error: self.document() }).unwrap_or_default();
-            out.push_str(&crate::output::json::escape_controls(&line));
-            out.push('\n');
+            out.push_str(&self.json_line(flags));
         }
         out
     }
 
-    fn document(&self) -> ErrorDocument<'_> {
+    /// The line for scripts alone.
+    pub(crate) fn json_line(&self, flags: &str) -> String {
+        let line = serde_json::to_string(&ErrorLine { error: self.document(flags) }).unwrap_or_default();
+        crate::output::json::escape_controls(&line) + "\n"
+    }
+
+    fn document(&self, flags: &str) -> ErrorDocument<'_> {
         ErrorDocument {
             code: self.fault.code,
             exit: self.exit(),
             message: format!("{}: {}", self.what, self.fault.message),
             plugin: self.plugin.as_deref(),
-            hint: self.hint.as_deref(),
+            hint: self.hint.as_deref().map(|hint| at_target(hint, flags)),
             ran: self.fault.ran,
             reason: self.fault.reason,
             retry_after_ms: self.fault.retry_after_ms,
@@ -123,7 +131,7 @@ struct ErrorDocument<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     plugin: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<&'a str>,
+    hint: Option<String>,
     ran: Ran,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Reason>,
@@ -131,6 +139,16 @@ struct ErrorDocument<'a> {
     retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a Value>,
+}
+
+/// A command of ours with the flags that name where it works, unless it names that itself; any other as it is.
+pub(crate) fn at_target(command: &str, flags: &str) -> String {
+    match command.strip_prefix("goplugctl ") {
+        Some(rest) if !flags.is_empty() && !["--dir ", "--socket "].iter().any(|flag| rest.contains(flag)) => {
+            format!("goplugctl {flags} {rest}")
+        }
+        _ => command.to_owned(),
+    }
 }
 
 /// The command that mends this case.
@@ -184,10 +202,10 @@ mod tests {
         let failure =
             Failure::new("cannot load `Test/Do`", Fault::new(Code::NotFound, "no such plugin")).about(&plugin);
         assert_eq!(
-            failure.render(false, false),
+            failure.render(false, false, ""),
             "error: cannot load `Test/Do`: no such plugin\nhint: goplugctl list\n"
         );
-        let text = failure.render(true, false);
+        let text = failure.render(true, false, "");
         let line: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
         assert_eq!(line["error"]["code"], "not_found");
         assert_eq!(line["error"]["exit"], 4);
@@ -196,12 +214,36 @@ mod tests {
     }
 
     #[test]
+    fn a_hint_works_where_the_verb_failed() {
+        for (command, flags, expected) in [
+            ("goplugctl why Test/Do", "", "goplugctl why Test/Do"),
+            ("goplugctl why Test/Do", "--dir 'my plugins'", "goplugctl --dir 'my plugins' why Test/Do"),
+            ("goplugctl --dir /q why /q/a.pconf", "--socket /s", "goplugctl --dir /q why /q/a.pconf"),
+            ("write NAMESPACE/NAME", "--dir p", "write NAMESPACE/NAME"),
+            ("rm /p/a.pconf", "--dir p", "rm /p/a.pconf"),
+        ] {
+            assert_eq!(at_target(command, flags), expected);
+            let failure = Failure::new("w", Fault::new(Code::NotFound, "y")).hint(command);
+            let text = failure.render(true, false, flags);
+            assert!(text.contains(&format!("\nhint: {expected}\n")), "{text}");
+            let line: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+            assert_eq!(line["error"]["hint"], expected);
+        }
+    }
+
+    #[test]
     fn what_a_plugin_says_cannot_drive_the_terminal() {
         let fault =
             Fault::new(Code::MethodFailed, "a\u{1b}[2J\nerror: b\u{9b}").with_data(Value::from("\u{202e}\u{7f}"));
-        let text = Failure::new("cannot execute `Do`", fault).render(true, false);
+        let text = Failure::new("cannot execute `Do`", fault).render(true, false, "");
         assert!(!text.chars().any(|c| c != '\n' && (c.is_control() || c == '\u{202e}')), "{text:?}");
         assert_eq!(text.lines().count(), 3);
+    }
+
+    #[test]
+    fn a_method_that_fails_without_a_word_is_no_empty_line() {
+        let text = Failure::new("cannot execute `Do`", Fault::new(Code::MethodFailed, "")).render(false, false, "");
+        assert_eq!(text, "error: cannot execute `Do`: no reason was given\n");
     }
 
     #[test]

@@ -42,13 +42,10 @@ pub fn main() -> ExitCode {
     if let Some(code) = demo::plugin::run_if_asked(&words) {
         return code;
     }
+    let is_json = args::asks_for_json(&words);
     let cli = match Cli::try_parse_from(words.into_iter().map(args::shielded)) {
         Ok(cli) => cli,
-        Err(error) => {
-            // A closed stdout is the only way for this to fail, and then nobody is left to tell.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit_code::USAGE));
-        }
+        Err(error) => return misunderstood(&error, is_json),
     };
     match &cli.verb {
         // These become another program, with a runtime of its own or none.
@@ -56,6 +53,21 @@ pub fn main() -> ExitCode {
         Verb::External(words) => ExitCode::from(tell(&cli.global, &commands::external::run(&cli.global, words))),
         _ => run(cli),
     }
+}
+
+/// Tells what is wrong with the command line, or the help that it asks for.
+fn misunderstood(error: &clap::Error, is_json: bool) -> ExitCode {
+    // A closed stdout is the only way for this to fail, and then nobody is left to tell.
+    let _ = error.print();
+    if is_json && error.use_stderr() {
+        let text = error.render().to_string();
+        // The first paragraph says what is wrong, the others how it would be right.
+        let lines = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim);
+        let why = lines.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned();
+        let failure = Failure::usage("the command line is wrong", why);
+        let _ = io::stderr().write_all(failure.json_line("").as_bytes());
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit_code::USAGE))
 }
 
 /// Runs a verb on a runtime, and ends it on Ctrl-C.
@@ -68,7 +80,11 @@ fn run(cli: Cli) -> ExitCode {
         Ok(runtime) => runtime,
         Err(fault) => return ExitCode::from(tell(&cli.global, &Failure::new("cannot start", fault))),
     };
-    let goes_on = matches!(cli.verb, Verb::Events(_) | Verb::Listen(_) | Verb::Logs(_));
+    let goes_on = match &cli.verb {
+        Verb::Events(_) | Verb::Listen(_) | Verb::Logs(_) => true,
+        Verb::List(args) => args.watch,
+        _ => false,
+    };
     let tells_when_interrupted = matches!(cli.verb, Verb::Bench(_));
     let exit = runtime.block_on(async {
         // A task of its own: Ctrl-C ends the program even while a write to a full pipe blocks the verb.
@@ -173,8 +189,9 @@ fn tell(global: &Global, failure: &Failure) -> u8 {
     if !failure.reader_left() {
         let style = Style::choose(global.color, io::stderr().is_terminal());
         let json = Out::stdout(global.output, global.quiet, global.color).is_json();
+        let flags = target::flags(global.dir.as_deref(), global.socket.as_deref());
         // Nobody can be told that this failed.
-        let _ = io::stderr().write_all(failure.render(json, style == Style::Color).as_bytes());
+        let _ = io::stderr().write_all(failure.render(json, style == Style::Color, &flags).as_bytes());
     }
     failure.exit()
 }

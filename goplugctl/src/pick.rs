@@ -4,6 +4,8 @@ use goplug_pconf_schema::admin::{NamePattern, PluginSummary};
 use goplug_pconf_schema::{Code, Fault, PluginId, PluginRef};
 
 use crate::failure::Failure;
+use crate::output::escape;
+use crate::output::text::quoted;
 
 /// Whether a name is a pattern; what the range of its versions holds makes none.
 pub(crate) fn is_glob(name: &str) -> bool {
@@ -89,7 +91,8 @@ pub(crate) fn of<'a>(
     match candidates.as_slice() {
         [] => {
             let fault = Fault::new(Code::NotFound, format!("no plugin is named `{name}`"));
-            Err(Failure::new(what, fault).hint("goplugctl list"))
+            // Somebody may have to look for it first, and another may be meant.
+            Err(Failure::new(what, fault).hint(format!("goplugctl why {}", escape(&quoted(name)))))
         }
         [one] => Ok(one.clone()),
         several => {
@@ -185,6 +188,6 @@ mod tests {
     #[test]
     fn an_ambiguous_name_is_refused_with_the_candidates() {
         let failure = bare("cannot look", "math", &known(&[("a", "math"), ("b", "math")])).unwrap_err();
-        assert!(failure.render(false, false).contains("a/math, b/math"));
+        assert!(failure.render(false, false, "").contains("a/math, b/math"));
     }
 }

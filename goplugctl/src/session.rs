@@ -12,7 +12,7 @@ use crate::exit_code;
 use crate::failure::Failure;
 use crate::output::{Out, Style};
 use crate::pick;
-use crate::target::{Daemon, Directory, Place, Target, choose};
+use crate::target::{Daemon, Directory, Place, Target, choose, flags};
 
 /// What every verb gets.
 pub(crate) struct Session {
@@ -20,6 +20,8 @@ pub(crate) struct Session {
     pub(crate) target: Arc<dyn Target>,
     /// Where results go.
     pub(crate) out: Out,
+    /// The flags with which another command works there.
+    pub(crate) flags: String,
     /// `--timeout`.
     pub(crate) timeout: Option<Duration>,
     fail_fast: bool,
@@ -63,6 +65,7 @@ impl Session {
         Ok(Self {
             target,
             out,
+            flags: flags(global.dir.as_deref(), global.socket.as_deref()),
             timeout,
             fail_fast,
             yes,
@@ -78,6 +81,7 @@ impl Session {
         Self {
             target,
             out,
+            flags: String::new(),
             timeout: None,
             fail_fast: false,
             yes: true,
@@ -165,7 +169,7 @@ impl Session {
         if failure.reader_left() {
             return;
         }
-        let text = failure.render(self.out.is_json(), self.errors_style == Style::Color);
+        let text = failure.render(self.out.is_json(), self.errors_style == Style::Color, &self.flags);
         self.say(&text);
         self.exit_with(failure.exit());
     }

@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use goplug_pconf_schema::settings::{MAX_SETTINGS_BYTES, Settings, check_key};
+use goplug_pconf_schema::settings::{MAX_SETTINGS_BYTES, Settings, check_extension, check_key, check_log};
 use goplug_registry::{Builder, Registry};
 
 use crate::args::Args;
@@ -79,9 +79,15 @@ impl Layers {
             |flag: &Option<String>, name: &str| flag.clone().or_else(|| utf8(name, variable(name)?, problems));
 
         if let Some(extension) = text(&self.flags.extension, "GOPLUG_EXTENSION") {
+            let from = if self.flags.extension.is_some() { "--extension" } else { "GOPLUG_EXTENSION" };
+            let told = |why| format!("{from} `{}` {why}", goplug_pconf_schema::printable(&extension));
+            wrong.extend(check_extension(&extension).err().map(told));
             settings.extension = extension;
         }
         if let Some(filter) = text(&self.flags.log, "GOPLUG_LOG") {
+            let from = if self.flags.log.is_some() { "--log" } else { "GOPLUG_LOG" };
+            let told = |why| format!("{from} `{}` {why}", goplug_pconf_schema::printable(&filter));
+            wrong.extend(check_log(&filter).err().map(told));
             settings.log = Some(filter);
         }
         let switches = [
@@ -258,14 +264,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("bad.toml");
         std::fs::write(&file, "auto_discover = 3\nplugin_dir = 'x'\n").unwrap();
-        let problems = layers(&[&format!("--config={}", file.display())], &[("GOPLUG_AUTO_DISCOVER", "maybe")])
-            .load()
-            .unwrap_err();
-        let places: Vec<bool> = ["bad.toml:1:", "bad.toml:2:", "GOPLUG_AUTO_DISCOVER"]
-            .iter()
-            .map(|place| problems.iter().any(|text| text.contains(place)))
-            .collect();
-        assert_eq!((places, problems.len()), (vec![true; 3], 3), "{problems:?}");
+        let environment = [("GOPLUG_AUTO_DISCOVER", "maybe"), ("GOPLUG_EXTENSION", "pconf"), ("GOPLUG_LOG", "loud")];
+        let problems = layers(&[&format!("--config={}", file.display())], &environment).load().unwrap_err();
+        let told = [
+            "bad.toml:1:",
+            "bad.toml:2:",
+            "GOPLUG_AUTO_DISCOVER",
+            "GOPLUG_EXTENSION `pconf` must",
+            "GOPLUG_LOG `loud`",
+        ];
+        let places: Vec<bool> = told.iter().map(|place| problems.iter().any(|text| text.contains(place))).collect();
+        assert_eq!((places, problems.len()), (vec![true; 5], 5), "{problems:?}");
+        let problems = layers(&["--plugin-dir=/p", "--extension=.a/b", "--log=loud"], &[]).load().unwrap_err();
+        assert!(problems.len() == 2 && problems[0].starts_with("--extension `.a/b`"), "{problems:?}");
 
         assert!(layers(&[], &[]).load().unwrap_err()[0].contains("--plugin-dir"));
         assert!(layers(&["--config=/does/not/exist"], &[]).load().unwrap_err()[0].contains("/does/not/exist"));

@@ -99,6 +99,9 @@ impl Plugin {
     ///
     /// # Errors
     /// As [`Plugin::start`]; `internal` when signals cannot be handled.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the plugin at once, as dropping [`Running`] does.
     pub async fn run(self) -> Result<(), Fault> {
         let internal = |error: io::Error| Fault::new(Code::Internal, format!("cannot handle signals: {error}"));
         // Before the start: a signal right after it must not end the process with its files left behind.
@@ -150,6 +153,7 @@ impl Running {
     }
 
     /// Every callback with its subscriptions.
+    #[doc(alias = "get_callbacks")]
     pub fn callbacks(&self) -> Vec<CallbackStatus> {
         self.service.notifier().callbacks()
     }

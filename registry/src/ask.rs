@@ -14,6 +14,7 @@ use crate::registry::Inner;
 use crate::show;
 use crate::supervisor::{Command, Slot, Wire};
 use crate::why::{FileFinding, Findings, ProcessFindings, SlotFindings, explain, gather, knock};
+use crate::words::quote;
 
 /// How long a plugin that is not loaded may take to be looked at.
 const LOOK: Duration = Duration::from_secs(4);
@@ -22,9 +23,20 @@ const LOOK: Duration = Duration::from_secs(4);
 pub(crate) async fn why(registry: &Inner, subject: &str) -> Why {
     let Some(name) = named::without_range(registry, subject) else { return why_named(registry, subject).await };
     let mut why = why_named(registry, &name).await;
-    if let (Some(_), Err(fault)) = (&why.plugin, registry.find(subject)) {
+    if let Some(id) = why.plugin.clone()
+        && registry.find(id.as_str()).is_ok()
+        && let Err(fault) = registry.find(subject)
+    {
         // Whatever else there is to say: it is not what was asked for.
-        why.links.push(Link { name: "version".into(), state: LinkState::Broken, detail: fault.message });
+        let last = why.links.len().saturating_sub(1);
+        if why.links.iter().take(last).all(|link| link.state != LinkState::Broken) {
+            // To load it would not help.
+            why.fix = Some(format!("goplugctl inspect {}", quote(id.as_str())));
+            for link in why.links.iter_mut().skip(last).filter(|link| link.state == LinkState::Broken) {
+                (link.state, link.detail) = (LinkState::Skipped, "not reached".into());
+            }
+        }
+        why.links.insert(last, Link { name: "version".into(), state: LinkState::Broken, detail: fault.message });
         why.callable = false;
     }
     Why { subject: goplug_pconf_schema::printable(subject), ..why }

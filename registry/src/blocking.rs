@@ -24,8 +24,9 @@ pub use process::{BlockingLogs, BlockingStarted};
 use crate::call::{Answer, CallOptions};
 use crate::callback::{Notice, Subscribe, Subscription};
 use crate::options::Builder;
-use crate::registry::{Registry, Unload, Wait};
+use crate::registry::{Registry, Unload};
 use crate::started::Command;
+use crate::wait::Wait;
 
 /// As [`crate::Registry`], for threads without a runtime. Cloning gives another handle on the same registry.
 ///

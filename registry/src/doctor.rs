@@ -7,7 +7,7 @@ use std::path::Path;
 
 use goplug_pconf_schema::admin::{Link, LinkState};
 
-/// Looks at the machine and at a plugin directory; no plugin is touched.
+/// Looks at the machine and at a plugin directory. No plugin is told anything; whether somebody listens on its socket is tried.
 ///
 /// The answer has one entry per check: `directory`, `owner`, `mode`, `path`, `files`, `watch`, `leftovers`, `keeper`, `sockets` (of
 /// the directory), `runtime`, `open files`, `goplug-host`, `kernel`, `pidfd`, `identity` (of the machine). Those of a directory that cannot

@@ -44,6 +44,7 @@ mod supervisor;
 mod tasks;
 mod trust;
 mod versions;
+mod wait;
 mod why;
 mod words;
 
@@ -65,7 +66,8 @@ pub use open_files::raise_open_files;
 pub use options::Builder;
 pub use plugin::Plugin;
 pub use process::{LogPosition, Logs};
-pub use registry::{Registry, Unload, Wait};
+pub use registry::{Registry, Unload};
 pub use source::{Fetch, Fetched, Packages, Progress, push};
 pub use started::{Command, Started};
 pub use versions::{Against, Upgrade};
+pub use wait::Wait;

@@ -328,6 +328,9 @@ impl Builder {
     ///
     /// # Errors
     /// `invalid_argument` for settings that cannot work. A directory that is missing is no error: it may come.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what was opened.
     pub async fn open(self) -> Result<Registry, Fault> {
         self.check()?;
         Registry::begin(self).await

@@ -53,6 +53,9 @@ impl Plugin {
     ///
     /// # Errors
     /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
     pub async fn execute_with(
         &self,
         method: &str,
@@ -127,6 +130,9 @@ impl Plugin {
     ///
     /// # Errors
     /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
     pub async fn ping(&self) -> Result<Ping, Fault> {
         call::ping(&self.slot).await
     }
@@ -151,6 +157,9 @@ impl Plugin {
     /// As [`crate::Registry::register_callback`].
     ///
     /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
     /// As there.
     pub async fn register_callback<H, F>(
         &self,

@@ -14,7 +14,6 @@ use goplug_pconf_schema::admin::{
 use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Code, Fault, PluginId, Reason, printable};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
 
 use crate::call::{self, Answer, CallOptions, Exchange, Waiting};
 use crate::callback::{self, DeadLetters, Feed, Notice, Subscribe, Subscription};
@@ -81,24 +80,14 @@ pub struct Unload {
     pub stop: bool,
 }
 
-/// What to wait for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wait {
-    /// It can be called.
-    Loaded,
-    /// Its file was found.
-    Discovered,
-    /// Its file was removed, or never was there.
-    Gone,
-    /// It is loaded and has this callback.
-    Callback(String),
-}
-
 impl Registry {
     /// Opens the registry of `directory` with every default: nothing is watched or loaded until asked.
     ///
     /// # Errors
     /// As [`Builder::open`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what was opened.
     pub async fn open(directory: impl AsRef<Path>) -> Result<Self, Fault> {
         Self::builder(directory).open().await
     }
@@ -241,6 +230,9 @@ impl Registry {
     ///
     /// # Errors
     /// `not_found`, or `conflict` for an ambiguous name.
+    ///
+    /// # Cancel safety
+    /// Safe.
     pub async fn look_at(&self, plugin: &str) -> Result<(), Fault> {
         match self.inner.find(plugin)? {
             Known::Slot(slot) => slot.ask(Command::Look).await,
@@ -304,6 +296,9 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Registry::load`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the reload.
     pub async fn reload(&self, plugin: &str) -> Result<Activation, Fault> {
         if !self.auto_discover() {
             self.inner.rescan().await?;
@@ -338,6 +333,9 @@ impl Registry {
     ///
     /// # Errors
     /// `wrong_state` or `unavailable` when it is not loaded.
+    ///
+    /// # Cancel safety
+    /// Safe.
     pub async fn callbacks(&self, plugin: &str) -> Result<CallbackList, Fault> {
         callback::list(&*self.inner.resolve(plugin)?).await
     }
@@ -346,6 +344,9 @@ impl Registry {
     ///
     /// # Errors
     /// `not_found`, or `conflict` for an ambiguous name.
+    ///
+    /// # Cancel safety
+    /// Safe.
     pub async fn inspect(&self, plugin: &str) -> Result<PluginDetail, Fault> {
         let slot = match self.inner.find(plugin)? {
             Known::Slot(slot) => slot,
@@ -380,7 +381,26 @@ impl Registry {
 
     /// As [`Registry::execute`], with what the caller has to say about the call.
     ///
+    /// # Example: half a second, and what became of a call that took longer
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use goplug_registry::{CallOptions, Code, Ran, Registry};
+    ///
+    /// # async fn example(registry: &Registry) -> Result<(), goplug_registry::Error> {
+    /// let options = CallOptions { deadline: Some(Duration::from_millis(500)), ..CallOptions::default() };
+    /// match registry.execute_with("Test/Do", "Do", "hello", options).await {
+    ///     Ok(answer) => println!("{:?}", answer.body),
+    ///     Err(fault) if fault.code == Code::DeadlineExceeded && fault.ran == Ran::No => println!("nothing happened"),
+    ///     Err(fault) => return Err(fault),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
+    /// As [`Registry::execute`].
+    ///
+    /// # Cancel safety
     /// As [`Registry::execute`].
     pub async fn execute_with(
         &self,
@@ -429,12 +449,18 @@ impl Registry {
     ///
     /// # Errors
     /// `wrong_state` or `unavailable` when it is not loaded; `deadline_exceeded`; `protocol_error` for another echo.
+    ///
+    /// # Cancel safety
+    /// Safe.
     pub async fn ping(&self, plugin: &str) -> Result<Ping, Fault> {
         call::ping(&*self.inner.resolve(plugin)?).await
     }
 
     /// Why a plugin, or a file, is callable or not: the chain from the directory to the activation, its first broken link,
     /// and the command that mends it. Explains also what is not there.
+    ///
+    /// # Cancel safety
+    /// Safe.
     pub async fn why(&self, subject: &str) -> Why {
         ask::why(&self.inner, subject).await
     }
@@ -445,6 +471,21 @@ impl Registry {
     }
 
     /// Everything that happened after the event `seq`; 0 for all that is remembered when nothing was forgotten.
+    ///
+    /// # Example: a view that misses nothing
+    /// ```no_run
+    /// use goplug_registry::Registry;
+    ///
+    /// # async fn example(registry: &Registry) -> Result<(), goplug_registry::Error> {
+    /// // The version first: what happens in between is in the list, and told once more.
+    /// let version = registry.version();
+    /// println!("{} plugins", registry.plugins().len());
+    /// let mut events = registry.events_after(version)?;
+    /// while let Some(event) = events.next().await {
+    ///     println!("{:?} {:?}", event.kind, event.plugin);
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// `not_found` when that is no longer remembered (4,096 events are).
@@ -457,44 +498,6 @@ impl Registry {
         self.inner.shared.events.version()
     }
 
-    /// Waits until `what` is true of a plugin, at most `timeout`. Without auto-discover the directory is read again now and
-    /// then meanwhile.
-    ///
-    /// # Errors
-    /// `deadline_exceeded`; `conflict` for an ambiguous name.
-    ///
-    /// # Cancel safety
-    /// Safe.
-    pub async fn wait_for(&self, plugin: &str, what: Wait, timeout: Duration) -> Result<(), Fault> {
-        let mut events = self.events();
-        // Nobody waits longer than that for a timer that could overflow.
-        let timeout = timeout.min(LONGEST * 365);
-        let until = Instant::now() + timeout;
-        loop {
-            match self.inner.find(plugin) {
-                Ok(Known::Slot(slot)) if is_so(&slot, &what) => return Ok(()),
-                Ok(Known::Installed(_)) if what == Wait::Discovered => return Ok(()),
-                Err(fault) if fault.code == Code::NotFound && what == Wait::Gone => return Ok(()),
-                // Another version of it may follow.
-                Err(fault) if !matches!(fault.code, Code::NotFound | Code::WrongState) => return Err(fault),
-                _ => {}
-            }
-            let auto = self.auto_discover();
-            let pause = if auto { timeout } else { self.inner.shared.options.load().rescan_interval };
-            let next = until.min(Instant::now() + pause);
-            if tokio::time::timeout_at(next, events.next()).await.is_ok() {
-                continue;
-            }
-            if Instant::now() >= until {
-                return Err(self.not_in_time(plugin, &what));
-            }
-            self.rescan().await?;
-            if matches!(what, Wait::Loaded | Wait::Callback(_)) {
-                _ = self.look_at(plugin).await;
-            }
-        }
-    }
-
     /// Runs `handler` for every notification of `callback`, one at a time and in order, until the subscription is closed or
     /// dropped. A notification is acknowledged when its handler has returned; one whose handler fails is tried again after
     /// 100 ms, 1 s and 10 s, then it goes to the [dead letters](Registry::dead_letters). Survives the plugin: a successor is
@@ -503,9 +506,31 @@ impl Registry {
     /// When this returns and the plugin serves, the subscription is attached: what is notified from then on arrives. (A v0
     /// plugin is asked a moment later.)
     ///
+    /// # Example: a handler that fails for good
+    /// ```no_run
+    /// use goplug_registry::{Registry, Subscribe};
+    ///
+    /// # async fn example(registry: &Registry) -> Result<(), goplug_registry::Error> {
+    /// let subscribe = Subscribe { name: Some("billing".into()) };
+    /// let subscription = registry
+    ///     .register_callback("Test/Do", "orders", subscribe, |notice| async move {
+    ///         // An error is tried again three times, and then a dead letter.
+    ///         std::str::from_utf8(&notice.data).map(|order| println!("{order}")).map_err(|error| error.to_string())
+    ///     })
+    ///     .await?;
+    /// for letter in registry.dead_letters() {
+    ///     eprintln!("{letter:?}");
+    /// }
+    /// drop(subscription);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `not_found` for a plugin, or a loaded plugin's callback, that does not exist; `invalid_argument` for a bad name;
     /// `overloaded` when the callback has 64 subscriptions.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the subscription up; where the plugin has attached it already, its place is held for 60 s.
     pub async fn register_callback<H, F>(
         &self,
         plugin: &str,
@@ -525,6 +550,9 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Registry::register_callback`].
+    ///
+    /// # Cancel safety
+    /// As [`Registry::register_callback`].
     pub async fn subscribe(&self, plugin: &str, callback: &str, name: &str) -> Result<Feed, Fault> {
         callback::subscribe(&self.inner, self.inner.resolve(plugin)?, callback, name).await
     }
@@ -533,6 +561,9 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Registry::register_callback`].
+    ///
+    /// # Cancel safety
+    /// Safe.
     pub async fn observe(&self, plugin: &str, callback: &str, after: Option<Position>) -> Result<Feed, Fault> {
         callback::observe(&self.inner, self.inner.resolve(plugin)?, callback, after).await
     }
@@ -542,6 +573,9 @@ impl Registry {
     /// # Errors
     /// What the plugin answers: `invalid_argument` beyond what was sent, `conflict` for another epoch, `not_found` for an
     /// unknown subscription.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not take back what was sent.
     pub async fn ack(
         &self,
         plugin: &str,
@@ -562,6 +596,9 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Builder::open`], and nothing is changed then; as [`Registry::rescan`].
+    ///
+    /// # Cancel safety
+    /// Not safe: the options may be in force, and not yet applied to plugins that wait to be loaded. Call it again.
     pub async fn reconfigure(&self, options: Builder) -> Result<(), Fault> {
         let before = self.inner.shared.options.load_full();
         let options = Builder { directory: before.directory.clone(), ..options };
@@ -594,33 +631,12 @@ impl Registry {
     }
 }
 
-impl Registry {
-    /// Why a wait ended without what was waited for: what can be mended only by somebody is told.
-    fn not_in_time(&self, plugin: &str, what: &Wait) -> Fault {
-        let text = format!("plugin `{}` was not {} in time", printable(plugin), wording(what));
-        let found = self.inner.find(plugin).ok().filter(|_| matches!(what, Wait::Loaded | Wait::Callback(_)));
-        let fault = match found {
-            Some(Known::Slot(slot)) => slot.not_callable(),
-            Some(Known::Installed(plugin)) => no_process(&plugin),
-            None => return Fault::new(Code::DeadlineExceeded, text),
-        };
-        let is_final = matches!(
-            fault.reason,
-            Some(Reason::Disabled | Reason::GivenUp | Reason::NoHost | Reason::Untrusted | Reason::Altered)
-        );
-        if !is_final {
-            return Fault::new(Code::DeadlineExceeded, text);
-        }
-        Fault { reason: fault.reason, ..Fault::new(Code::DeadlineExceeded, format!("{text}: {fault}")) }
-    }
-}
-
 pub(crate) fn runs(plugin: &PluginId) -> Fault {
     Fault::new(Code::WrongState, format!("plugin `{plugin}` runs: stop it first")).with_reason(Reason::Running)
 }
 
 /// Why a plugin that is only installed cannot be called or loaded.
-fn no_process(plugin: &InstalledPlugin) -> Fault {
+pub(crate) fn no_process(plugin: &InstalledPlugin) -> Fault {
     let state = show::installed(plugin).state;
     let because = plugin.last_error.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
     let text = format!("plugin `{}` is {state}, no process of it runs{because}", plugin.id);
@@ -631,25 +647,6 @@ fn no_process(plugin: &InstalledPlugin) -> Fault {
     };
     let reason = plugin.last_error.as_ref().and_then(|fault| fault.reason).or(state.reason());
     Fault { reason, ..Fault::new(code, text) }
-}
-
-fn is_so(slot: &Slot, what: &Wait) -> bool {
-    let view = slot.view();
-    match what {
-        Wait::Loaded => view.state == State::Loaded,
-        Wait::Discovered => true,
-        Wait::Gone => false,
-        Wait::Callback(name) => slot.live().is_some_and(|live| live.hello.callback(name).is_some()),
-    }
-}
-
-fn wording(what: &Wait) -> String {
-    match what {
-        Wait::Loaded => "loaded".into(),
-        Wait::Discovered => "discovered".into(),
-        Wait::Gone => "gone".into(),
-        Wait::Callback(name) => format!("loaded with callback `{}`", printable(name)),
-    }
 }
 
 impl Drop for Inner {

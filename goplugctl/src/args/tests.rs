@@ -57,6 +57,17 @@ const VERBS: [&str; 46] = [
 ];
 
 #[test]
+fn a_script_is_known_by_its_format_even_where_nothing_else_makes_sense() {
+    let asks = |line: &str| asks_for_json(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+    for line in ["list -o json", "list -ojsonl --bogus", "--output json", "--bogus --output=jsonl", "x -o=json"] {
+        assert!(asks(line), "{line}");
+    }
+    for line in ["list", "list -o yaml", "-o", "execute a b -- -o json", "list json", "--output=xml"] {
+        assert!(!asks(line), "{line}");
+    }
+}
+
+#[test]
 fn exactly_these_verbs_exist() {
     let command = Cli::command();
     command.clone().debug_assert();

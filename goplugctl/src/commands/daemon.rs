@@ -39,7 +39,8 @@ pub(crate) fn run(global: &Global, args: &DaemonRunArgs) -> ExitCode {
 /// No daemon answers, or the output cannot be written.
 pub(crate) async fn status(global: &Global) -> Result<(), Failure> {
     let socket = socket(global)?;
-    let failed = |fault| Failure::new("cannot tell the daemon's status", fault).hint("goplugctl daemon run");
+    let failed =
+        |fault| Failure::new("cannot tell the daemon's status", fault).hint("goplugctl daemon run --plugin-dir DIR");
     let status = ask(&socket).await.map_err(failed)?;
     let text = || {
         let mut out = format!(

@@ -45,7 +45,9 @@ async fn ask_daemon(socket: PathBuf) -> (Link, Vec<PathBuf>) {
             (link(LinkState::Ok, detail), status.directories.into_iter().map(PathBuf::from).collect())
         }
         Ok(None) => (skipped(), Vec::new()),
-        Err(fault) => (link(LinkState::Broken, format!("{}: goplugctl daemon run", fault.message)), Vec::new()),
+        Err(fault) => {
+            (link(LinkState::Broken, format!("{}: goplugctl daemon run --plugin-dir DIR", fault.message)), Vec::new())
+        }
     }
 }
 
@@ -54,7 +56,7 @@ fn nobody() -> Link {
     link(
         LinkState::Broken,
         format!(
-            "none answers at {}: goplugctl daemon run, or name a plugin directory with --dir",
+            "none answers at {}: goplugctl daemon run --plugin-dir DIR, or name a plugin directory with --dir",
             sockets.join(" or ")
         ),
     )

@@ -6,6 +6,7 @@ use goplug_pconf_schema::admin::{DaemonStatus, PluginSummary, ProcessDetail, Sta
 use goplug_pconf_schema::{Code, Fault};
 use serde::Serialize;
 
+use super::watch::watch;
 use crate::args::{ListArgs, OptionalPlugin};
 use crate::failure::Failure;
 use crate::output::style::{Paint, of_state};
@@ -14,6 +15,9 @@ use crate::pick;
 use crate::session::Session;
 
 pub(super) async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
+    if args.watch {
+        return watch(session, args).await;
+    }
     let failed = |fault| Failure::new("cannot list plugins", fault);
     let known = session.target.list().await.map_err(failed)?;
     // Only whoever names plugins may be told where they are not.
@@ -21,16 +25,7 @@ pub(super) async fn list(session: &mut Session, args: &ListArgs) -> Result<(), F
         if args.plugins.is_empty() { Vec::new() } else { session.target.directories().await.map_err(failed)? };
     let (mut shown, mut missed) = (Vec::new(), false);
     for name in &args.plugins {
-        let what = format!("cannot list `{name}`");
-        let fits = if pick::ranged(&what, name, &known)?.is_some() {
-            pick::any(&what, name, &known)
-                .map(|ids| known.iter().filter(|row| row.id().is_some_and(|id| ids.contains(&id))).cloned().collect())
-        } else if pick::is_glob(name) {
-            pick::matching(&what, name, &known).map(|found| found.into_iter().cloned().collect())
-        } else {
-            named(&what, name, &known, &directories)
-        };
-        match fits {
+        match fitting(&format!("cannot list `{name}`"), name, &known, &directories) {
             Ok(found) => shown.extend(found),
             Err(failure) if args.plugins.len() == 1 => return Err(failure),
             Err(failure) => {
@@ -48,6 +43,23 @@ pub(super) async fn list(session: &mut Session, args: &ListArgs) -> Result<(), F
     // A head over no rows would say that there are no plugins; what was said already is that they have other names.
     let text = |style, wide| if missed && shown.is_empty() { String::new() } else { table(&shown, style, wide) };
     Ok(session.out.show(&shown, false, names, text)?)
+}
+
+/// The rows that one name means.
+pub(super) fn fitting(
+    what: &str,
+    name: &str,
+    known: &[PluginSummary],
+    directories: &[String],
+) -> Result<Vec<PluginSummary>, Failure> {
+    if pick::ranged(what, name, known)?.is_some() {
+        let ids = pick::any(what, name, known)?;
+        return Ok(known.iter().filter(|row| row.id().is_some_and(|id| ids.contains(&id))).cloned().collect());
+    }
+    if pick::is_glob(name) {
+        return Ok(pick::matching(what, name, known)?.into_iter().cloned().collect());
+    }
+    named(what, name, known, directories)
 }
 
 pub(super) async fn status(session: &mut Session, args: &OptionalPlugin) -> Result<(), Failure> {
@@ -147,7 +159,7 @@ impl Problem {
 }
 
 /// `namespace/name`; of a file that makes no plugin, what is known of its name.
-fn name_of(plugin: &PluginSummary) -> String {
+pub(super) fn name_of(plugin: &PluginSummary) -> String {
     plugin.id().map_or_else(|| plugin.name.clone(), |id| id.to_string())
 }
 
@@ -176,7 +188,7 @@ fn named(
     Ok(found)
 }
 
-fn table(plugins: &[PluginSummary], style: Style, wide: bool) -> String {
+pub(super) fn table(plugins: &[PluginSummary], style: Style, wide: bool) -> String {
     let mut head = vec!["PLUGIN", "STATE", "VERSION", "PROTOCOL", "METHODS", "PID"];
     if wide {
         head.extend(["INSTALLED", "LAZY", "SINCE", "SOCKET", "PCONF"]);

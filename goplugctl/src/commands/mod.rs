@@ -26,6 +26,7 @@ mod source;
 mod standing;
 mod trust;
 mod versions;
+mod watch;
 mod why;
 
 pub(crate) use events::listen_to;

@@ -7,20 +7,33 @@ use goplug_pconf_schema::admin::{Link, LinkState, Why};
 
 use crate::args::WhyArgs;
 use crate::exit_code;
-use crate::failure::Failure;
+use crate::failure::{Failure, at_target};
 use crate::output::style::Paint;
 use crate::output::{Style, Table, escape};
+use crate::pick;
 use crate::session::Session;
 
 pub(super) async fn why(session: &mut Session, args: &WhyArgs) -> Result<(), Failure> {
     let subject = subject(&args.subject);
-    let failed = |fault| Failure::new(format!("cannot explain `{}`", args.subject), fault);
+    let what = format!("cannot explain `{}`", args.subject);
+    let failed = |fault| Failure::new(what.clone(), fault);
+    if !subject.contains('/') {
+        let known = session.target.known().await.map_err(failed)?;
+        let name = pick::ranged(&what, &subject, &known).ok().flatten().map_or_else(|| subject.clone(), |it| it.name);
+        // No plugin of that name is what there is to explain; two are a question.
+        if let Err(failure) = pick::bare(&what, &name, &known)
+            && failure.exit() == exit_code::USAGE
+        {
+            return Err(failure);
+        }
+    }
     let why = session.target.why(&subject).await.map_err(failed)?;
     if !why.callable {
         session.exit_with(exit_code::WRONG_STATE);
     }
     let name = || vec![why.plugin.as_ref().map_or_else(|| why.subject.clone(), PluginId::to_string)];
-    Ok(session.out.show(std::slice::from_ref(&why), true, name, |style, _| text(&why, style))?)
+    let flags = session.flags.clone();
+    Ok(session.out.show(std::slice::from_ref(&why), true, name, |style, _| text(&why, style, &flags))?)
 }
 
 /// What is asked for: a file of this folder by its whole path, since whoever answers may stand in another one.
@@ -33,9 +46,15 @@ fn subject(text: &str) -> String {
     }
 }
 
-fn text(why: &Why, style: Style) -> String {
+/// `flags` lead a command of ours to where this answer is from.
+fn text(why: &Why, style: Style, flags: &str) -> String {
     let who = why.plugin.as_ref().map_or(why.subject.as_str(), PluginId::as_str);
-    let state = why.state.map_or("not found", |state| state.as_str());
+    let is_there = || why.broken().is_some_and(|broken| broken.name == "loaded");
+    let state = match why.state {
+        Some(state) => state.as_str(),
+        None if is_there() => "not seen yet",
+        None => "not found",
+    };
     let verdict =
         if why.callable { style.paint(Paint::Good, "callable") } else { style.paint(Paint::Bad, "not callable") };
     let mut out = format!("{} is {state}, {verdict}\n{}", escape(who), chain(&why.links, style));
@@ -43,7 +62,7 @@ fn text(why: &Why, style: Style) -> String {
         out.push_str(&format!("broken: {}: {}\n", escape(&broken.name), escape(&broken.detail)));
     }
     if let Some(fix) = &why.fix {
-        out.push_str(&format!("fix: {}\n", escape(fix)));
+        out.push_str(&format!("fix: {}\n", escape(&at_target(fix, flags))));
     }
     out
 }
@@ -86,7 +105,7 @@ mod tests {
         };
         let expected = "Test/Do is backoff, not callable\n  ok      file    readable\n  BROKEN  socket  dead \\u{1b}[2J\n  -       hello\n\
                         broken: socket: dead \\u{1b}[2J\nfix: start it again\n";
-        assert_eq!(text(&why, Style::Plain), expected);
+        assert_eq!(text(&why, Style::Plain, ""), expected);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::stage::quoted;
+use crate::output::text::quoted;
 
 /// How long the call may take.
 const LIMIT: Duration = Duration::from_secs(5);

@@ -140,7 +140,7 @@ async fn again(stage: &mut Stage) -> Result<(), Mismatch> {
     // A process that was killed could not remove its socket; unless its successor did, somebody has to.
     if let Some(socket) = stage.dead_socket.take().filter(|socket| socket.exists()) {
         std::fs::remove_file(&socket).map_err(|error| error.to_string())?;
-        let line = format!("rm {}", super::stage::quoted(&socket.display().to_string()));
+        let line = format!("rm {}", crate::output::text::quoted(&socket.display().to_string()));
         stage.show(&line, "", "the socket of the process that was killed")?;
     }
     Ok(())
@@ -176,7 +176,7 @@ async fn nothing_left(stage: &mut Stage) -> Result<(), Mismatch> {
     let begun = Instant::now();
     let entries = std::fs::read_dir(stage.path()).map_err(|error| error.to_string())?;
     let left: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.file_name()).collect();
-    let line = format!("ls -A {}", super::stage::quoted(&stage.path().display().to_string()));
+    let line = format!("ls -A {}", crate::output::text::quoted(&stage.path().display().to_string()));
     let listed: String = left.iter().map(|name| format!("{}\n", name.display())).collect();
     stage.registry.close().await;
     stage.show(&line, &listed, &format!("no file, no process, {}", show(begun.elapsed())))?;

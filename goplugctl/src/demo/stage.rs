@@ -19,6 +19,7 @@ use crate::args::{Cli, Verb};
 use crate::commands;
 use crate::duration::show;
 use crate::failure::Failure;
+use crate::output::text::quoted;
 use crate::output::{ColorChoice, Out};
 use crate::session::Session;
 use crate::target::{Directory, Items, Target};
@@ -232,16 +233,6 @@ fn new_folder() -> io::Result<TempDir> {
     };
     let folder = builder().tempdir()?;
     if folder.path().as_os_str().len() <= MAX_FOLDER_BYTES { Ok(folder) } else { builder().tempdir_in("/tmp") }
-}
-
-/// A word as a shell reads it back.
-pub(super) fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
 }
 
 /// Everything that a verb wrote, results and errors, in order.

@@ -20,6 +20,16 @@ pub(crate) fn escape_lines(text: &str) -> String {
     out
 }
 
+/// A word as a shell reads it back.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
 /// Whether a terminal shows these bytes as they are meant: UTF-8 in which nothing needs escaping but line ends and tabs.
 pub(crate) fn prints(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok_and(|text| escape_lines(text) == text)

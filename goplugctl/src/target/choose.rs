@@ -3,12 +3,13 @@
 use std::env;
 use std::ffi::OsString;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use goplug_pconf_schema::{Code, Fault};
 
 use crate::failure::Failure;
 use crate::output::escape;
+use crate::output::text::quoted;
 
 /// A place where verbs can work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,17 @@ pub(crate) fn choose(dir: Option<PathBuf>, socket: Option<PathBuf>) -> Result<Pl
     match named(said)? {
         Some(place) => Ok(place),
         None => running_daemon(&default_sockets()),
+    }
+}
+
+/// The flags with which another command works in the same place: those that were given. A variable is there for that one
+/// too.
+pub(crate) fn flags(dir: Option<&Path>, socket: Option<&Path>) -> String {
+    let flag = |name: &str, path: &Path| format!("{name} {}", escape(&quoted(&path.display().to_string())));
+    match (dir, socket) {
+        (Some(path), None) => flag("--dir", path),
+        (None, Some(path)) => flag("--socket", path),
+        (None, None) | (Some(_), Some(_)) => String::new(),
     }
 }
 
@@ -77,7 +89,8 @@ fn running_daemon(sockets: &[PathBuf]) -> Result<Place, Failure> {
         "no daemon answers at {}: name a plugin directory with --dir DIR (or GOPLUG_DIR), or a daemon's socket with --socket PATH (or GOPLUG_SOCKET)",
         shown.join(" or ")
     );
-    Err(Failure::new("nowhere to work", Fault::new(Code::Unavailable, text)).hint("goplugctl daemon run"))
+    Err(Failure::new("nowhere to work", Fault::new(Code::Unavailable, text))
+        .hint("goplugctl daemon run --plugin-dir DIR"))
 }
 
 #[cfg(test)]
@@ -117,7 +130,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let failure = running_daemon(&[folder.path().join("no.sock")]).unwrap_err();
         assert_eq!(failure.exit(), 6);
-        let text = failure.render(false, false);
+        let text = failure.render(false, false, "");
         assert!(text.contains("--dir") && text.contains("--socket") && text.contains("no.sock"), "{text}");
 
         let path = folder.path().join("yes.sock");

@@ -164,6 +164,9 @@ fn builder(path: &Path) -> Result<Builder, Fault> {
     if let Some(folder) = variable("GOPLUG_TRUST_DIR") {
         builder = builder.trust_dir(folder);
     }
+    if let Some(extension) = variable("GOPLUG_EXTENSION") {
+        builder = builder.extension(extension.to_string_lossy());
+    }
     if let Some(word) = variable("GOPLUG_PIN_EXECUTABLES") {
         builder = builder.pin_executables(switch("GOPLUG_PIN_EXECUTABLES", &word.to_string_lossy())?);
     }
@@ -199,6 +202,17 @@ impl Target for Directory {
         async {
             self.registry.look().await;
             Ok(self.registry.plugins())
+        }
+        .boxed()
+    }
+
+    /// With a registry of its own: one that has met a plugin is not told that somebody else has unloaded it.
+    fn list_anew(&self) -> Answer<'_, Vec<PluginSummary>> {
+        async {
+            let other = Self::open(&self.registry.directory(), true).await?;
+            let rows = other.list().await;
+            other.registry.close().await;
+            rows
         }
         .boxed()
     }

@@ -19,7 +19,7 @@ use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Fault, Grant, PluginId, RollbackOn, Sha256};
 pub(crate) use goplug_registry::Install;
 
-pub(crate) use choose::{Place, choose, default_sockets};
+pub(crate) use choose::{Place, choose, default_sockets, flags};
 pub(crate) use daemon::Daemon;
 pub(crate) use directory::{Directory, Nowhere};
 
@@ -129,6 +129,10 @@ pub(crate) trait Target: Send + Sync {
     fn known(&self) -> Answer<'_, Vec<PluginSummary>>;
     /// All plugins, with what each says of itself. Activates nothing.
     fn list(&self) -> Answer<'_, Vec<PluginSummary>>;
+    /// The same for who lists again and again, and must see what others did to plugins meanwhile.
+    fn list_anew(&self) -> Answer<'_, Vec<PluginSummary>> {
+        self.list()
+    }
     /// All about one plugin. Activates nothing.
     fn inspect<'a>(&'a self, plugin: &'a PluginId) -> Answer<'a, PluginDetail>;
     /// Its methods.

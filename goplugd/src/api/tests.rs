@@ -432,3 +432,49 @@ async fn streams_leave_room_for_requests_that_end() {
     assert_eq!(server.ask(&get("/v1/events")).await.status, 503);
     assert_eq!(server.ask(&get("/healthz")).await.status, 200);
 }
+
+/// The routes of the router, as the page of the daemon writes them.
+fn routes() -> Vec<String> {
+    let code = include_str!("mod.rs");
+    let lines = code.lines().filter_map(|line| line.trim().strip_prefix(".route("));
+    let written = lines.flat_map(|line| {
+        let path = line.split('"').nth(1).unwrap_or_default();
+        let path = match (line.starts_with("&plugin("), path) {
+            (true, "") => "/v1/plugins/{ns}/{name}".to_owned(),
+            (true, rest) => format!("…{rest}"),
+            (false, path) => path.to_owned(),
+        };
+        let verbs = [("get(", "GET"), ("post(", "POST"), ("delete(", "DELETE")];
+        let of_line = verbs.into_iter().filter(|(call, _)| line.contains(call));
+        of_line.map(|(_, verb)| format!("`{verb} {path}`")).collect::<Vec<_>>()
+    });
+    written.collect()
+}
+
+#[test]
+fn every_route_is_written_down_and_no_other() {
+    let page = include_str!("../../../docs/daemon.md");
+    let routes = routes();
+    assert!(routes.len() > 30, "{routes:?}");
+    let missing: Vec<_> = routes.iter().filter(|route| !page.contains(*route)).collect();
+    assert!(missing.is_empty(), "not in docs/daemon.md: {missing:?}");
+    let table = page.lines().filter(|line| line.starts_with("| `"));
+    let written = table.filter_map(|line| line.split(" | ").next()).flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let gone: Vec<_> = written.filter(|route| !routes.contains(&format!("`{route}`"))).collect();
+    assert!(gone.is_empty(), "no route any more: {gone:?}");
+}
+
+#[test]
+fn the_configuration_that_is_written_down_is_the_default() {
+    let page = include_str!("../../../docs/daemon.md");
+    let toml = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let read = |text: &str| goplug_pconf_schema::settings::Settings::parse_toml(text, "/daemon.md");
+    let written = goplug_pconf_schema::settings::Settings { log: None, ..read(toml).unwrap() };
+    assert_eq!(written, goplug_pconf_schema::settings::Settings::default());
+    // Those that have no default of their own are written down, too.
+    let commented = toml.replace("# socket", "socket").replace("# state_dir", "state_dir");
+    let all = commented.replace("# hosts_dir", "hosts_dir").replace("# trust_dir", "trust_dir");
+    let settings = serde_json::to_value(read(&all).unwrap()).unwrap();
+    let unset: Vec<_> = settings.as_object().unwrap().iter().filter(|(_, value)| value.is_null()).collect();
+    assert!(unset.is_empty(), "not in docs/daemon.md: {unset:?}");
+}

@@ -1,5 +1,6 @@
 //! Several plugin directories as one: a registry for each, one list, one lookup, one sequence of events.
 
+mod journal;
 mod log;
 mod merge;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use journal::Journal;
 pub(crate) use log::{EventLog, Reader};
 pub(crate) use merge::counts;
 
@@ -176,7 +178,9 @@ impl Fleet {
         });
         let log = Arc::clone(&self.log);
         let relay = tokio::spawn(async move {
+            let mut journal = Journal::default();
             while let Some(event) = events.next().await {
+                journal.tell(&event);
                 log.append(event);
             }
         });

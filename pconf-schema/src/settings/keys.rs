@@ -58,9 +58,16 @@ impl<'a, 'p> Keys<'a, 'p> {
         });
     }
 
-    pub(super) fn optional_string(&mut self, key: &'static str, into: &mut Option<String>) {
-        if let Some((_, text)) = self.text(key) {
-            *into = Some(text);
+    pub(super) fn optional_string(
+        &mut self,
+        key: &'static str,
+        into: &mut Option<String>,
+        check: fn(&str) -> Result<(), &'static str>,
+    ) {
+        let Some((at, text)) = self.text(key) else { return };
+        match check(&text) {
+            Ok(()) => *into = Some(text),
+            Err(why) => self.wrong(at, key, format!("`{}` {why}", printable(&text))),
         }
     }
 

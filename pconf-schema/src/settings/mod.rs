@@ -220,7 +220,7 @@ fn read(text: &str, file: &Path, problems: &mut Vec<(usize, String)>) -> Setting
     top.path("trust_dir", &mut settings.trust_dir, usize::MAX);
     let latencies = [("low", Latency::Low), ("balanced", Latency::Balanced), ("frugal", Latency::Frugal)];
     top.choice("latency", &mut settings.latency, &latencies);
-    top.optional_string("log", &mut settings.log);
+    top.optional_string("log", &mut settings.log, check_log);
     let (trust, limits, deadlines) = (top.table("trust"), top.table("limits"), top.table("deadlines"));
     top.finish();
 
@@ -243,7 +243,11 @@ fn read(text: &str, file: &Path, problems: &mut Vec<(usize, String)>) -> Setting
     settings
 }
 
-fn check_extension(extension: &str) -> Result<(), &'static str> {
+/// Whether the names of plugins' files may end so.
+///
+/// # Errors
+/// What is wrong with it, to be said behind its name.
+pub fn check_extension(extension: &str) -> Result<(), &'static str> {
     if !extension.starts_with('.') || extension.len() < 2 {
         return Err("must begin with a dot, as in `.pconf`");
     }
@@ -251,6 +255,25 @@ fn check_extension(extension: &str) -> Result<(), &'static str> {
         return Err("must not hold `/` or NUL: it is the end of a file's name");
     }
     Ok(())
+}
+
+/// Whether this says what is logged: a level, or with commas between, a level per part of the program
+/// (`warn,goplugd=debug`). A word that is no level would be taken for the name of a part, and nothing else be logged.
+///
+/// # Errors
+/// What is wrong with it, to be said behind its name.
+pub fn check_log(text: &str) -> Result<(), &'static str> {
+    let is_level = |word: &str| {
+        ["off", "error", "warn", "info", "debug", "trace"].iter().any(|level| level.eq_ignore_ascii_case(word))
+    };
+    let says = |part: &str| match part.rsplit_once('=') {
+        Some((name, level)) => !name.is_empty() && is_level(level),
+        None => is_level(part),
+    };
+    if text.split(',').all(says) {
+        return Ok(());
+    }
+    Err("must be error, warn, info, debug, trace or off, or with commas between also PART=LEVEL")
 }
 
 /// One problem and its place.

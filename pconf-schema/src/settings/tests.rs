@@ -85,6 +85,17 @@ fn every_problem_is_told_at_once_with_its_place() {
 }
 
 #[test]
+fn a_word_that_is_no_level_is_refused() {
+    for good in ["info", "WARN", "off", "warn,goplugd=debug", "goplugd::api=trace,error"] {
+        assert_eq!(check_log(good), Ok(()), "{good}");
+    }
+    for wrong in ["loud", "", "goplugd", "goplugd=", "=info", "goplugd=loud", "info,", "info,debugg"] {
+        assert!(check_log(wrong).is_err(), "{wrong}");
+    }
+    assert!(refused("log = 'loud'")[0].starts_with("goplugd.toml:1:7: `log` `loud` must be error, warn"));
+}
+
+#[test]
 fn what_is_no_toml_is_refused_along_with_the_rest() {
     let problems = refused("socket = \nlog = 3\nlog = 4\n");
     assert!(problems.len() >= 3, "{problems:#?}");

@@ -254,6 +254,7 @@ impl Notifier {
     }
 
     /// Every callback with its subscriptions: the `get_callbacks` of the original.
+    #[doc(alias = "get_callbacks")]
     pub fn callbacks(&self) -> Vec<CallbackStatus> {
         let status = |cell: &Arc<Cell>| {
             let (subscriptions, observers) = cell.with(|window, now| {

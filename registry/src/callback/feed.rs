@@ -147,6 +147,9 @@ impl Feed {
     ///
     /// # Errors
     /// What the plugin answers; `unavailable` when it does not serve now (then it will send the message again).
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not take back what was sent.
     pub async fn ack(&mut self, position: &Position) -> Result<(), Fault> {
         let Reader::Subscription(name) = &self.reader else { return Ok(()) };
         self.acknowledged = Some(position.clone());

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use goplug_pconf_schema::admin::Link;
 use goplug_pconf_schema::{MAX_NAME_BYTES, MAX_SOCKET_PATH_BYTES};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::{broken, ok, skipped, warning};
 use crate::desired;
@@ -17,6 +19,8 @@ use crate::words::{show, word};
 const SOCKET_NAME_EXTRA: usize = 1 + 1 + 8 + 5;
 /// Names up to this length are usual.
 const USUAL_NAME_BYTES: usize = 32;
+/// Sockets at which is knocked.
+const MAX_KNOCKS: usize = 1_024;
 /// File systems on which another machine's, or the host's, changes cause no event here: NFS, SMB, CIFS, FUSE, 9P.
 const REMOTE: [i64; 5] = [0x6969, 0x517b, 0xff53_4d42, 0x6573_5546, 0x0102_1997];
 
@@ -32,7 +36,7 @@ pub(super) fn check(directory: &Path) -> (Vec<Link>, usize) {
             return ([vec![broken("directory", text)], rest.to_vec(), vec![sockets]].concat(), 0);
         }
     };
-    let (files, count) = files(directory);
+    let (files, count, abandoned) = files(directory);
     let links = vec![
         ok("directory", show(directory)),
         owner(directory, &facts),
@@ -40,7 +44,7 @@ pub(super) fn check(directory: &Path) -> (Vec<Link>, usize) {
         path(directory),
         files,
         watch(directory),
-        leftovers(directory),
+        leftovers(directory, abandoned),
         keeper(directory),
         sockets,
     ];
@@ -87,7 +91,8 @@ fn path(directory: &Path) -> Link {
     ok("path", "every folder above is ours or root's")
 }
 
-fn files(directory: &Path) -> (Link, usize) {
+/// What is to be said of the files, how many there are, and which of them nobody stands behind.
+fn files(directory: &Path) -> (Link, usize, Option<String>) {
     let options = ScanOptions {
         directory: directory.to_owned(),
         extension: DEFAULT_EXTENSION.to_owned(),
@@ -107,7 +112,22 @@ fn files(directory: &Path) -> (Link, usize) {
     } else {
         ok("files", format!("{count} files, all can be used"))
     };
-    (link, count)
+    let found = snapshot.entries.iter().filter_map(|(path, entry)| Some((&**path, entry.read.as_ref().ok()?)));
+    let abandoned: Vec<_> = found.take(MAX_KNOCKS).filter(|(_, found)| is_abandoned(&found.socket)).collect();
+    let told = abandoned.first().map(|(path, _)| {
+        let count = abandoned.len();
+        let files = if count == 1 { "1 file names a socket".into() } else { format!("{count} files name sockets") };
+        format!("{files} on which nobody listens, such as {}: goplugctl why {}", show(path), word(path))
+    });
+    (link, count, told)
+}
+
+/// Whether a socket is not there, or its process is not. Nothing is sent, and nothing waits.
+fn is_abandoned(socket: &Path) -> bool {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let knock = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .and_then(|ours| rustix::net::connect(ours, &SocketAddrUnix::new(socket)?));
+    matches!(knock, Err(Errno::NOENT | Errno::CONNREFUSED))
 }
 
 /// Tries what the registry will do.
@@ -124,9 +144,10 @@ fn watch(directory: &Path) -> Link {
 }
 
 /// What our own folder holds besides what is in use.
-pub(super) fn leftovers(directory: &Path) -> Link {
+/// `abandoned`: the files that nobody stands behind.
+pub(super) fn leftovers(directory: &Path, abandoned: Option<String>) -> Link {
     let own = directory.join(desired::OWN_FOLDER);
-    let mut found = Vec::new();
+    let mut found = Vec::from_iter(abandoned);
     if let Err(why) = desired::load(directory) {
         let file = own.join("state.json");
         found.push(format!("{} {why}: mv {} {}", show(&file), word(&file), word(&file.with_extension("json.bad"))));

@@ -65,16 +65,36 @@ async fn what_is_wrong_with_a_directory_is_told_with_the_command() {
 fn what_was_left_behind_is_told_with_what_takes_it_away() {
     let directory = tempfile::tempdir().unwrap();
     let own = directory.path().join(".goplug");
-    assert_eq!(folder::leftovers(directory.path()).state, LinkState::Ok);
+    assert_eq!(folder::leftovers(directory.path(), None).state, LinkState::Ok);
     fs::create_dir_all(own.join("staging/one")).unwrap();
     fs::set_permissions(&own, fs::Permissions::from_mode(0o700)).unwrap();
     fs::write(own.join("state.json"), "{").unwrap();
     fs::write(own.join("state.json.bad"), "{").unwrap();
-    let link = folder::leftovers(directory.path());
+    let link = folder::leftovers(directory.path(), None);
     assert_eq!(link.state, LinkState::Warning);
     for part in ["state.json cannot be read", ": mv ", ": rm ", "1 folders in"] {
         assert!(link.detail.contains(part), "{link:?}");
     }
+}
+
+#[tokio::test]
+async fn a_file_that_nobody_stands_behind_is_a_leftover() {
+    let directory = tempfile::tempdir().unwrap();
+    let put = |name: &str| {
+        let text = format!("{{\"Name\":\"{name}\",\"Sock\":\"{name}.sock\"}}");
+        fs::write(directory.path().join(format!("{name}.pconf")), text).unwrap();
+    };
+    put("live");
+    let _live = std::os::unix::net::UnixListener::bind(directory.path().join("live.sock")).unwrap();
+    assert_eq!(find(&doctor(directory.path()).await, "leftovers").state, LinkState::Ok);
+    put("dead");
+    drop(std::os::unix::net::UnixListener::bind(directory.path().join("dead.sock")).unwrap());
+    put("none");
+    let links = doctor(directory.path()).await;
+    let link = find(&links, "leftovers");
+    assert_eq!(link.state, LinkState::Warning);
+    assert!(link.detail.starts_with("2 files name sockets on which nobody listens, such as "), "{link:?}");
+    assert!(link.detail.ends_with("/dead.pconf") && link.detail.contains(": goplugctl why "), "{link:?}");
 }
 
 #[test]

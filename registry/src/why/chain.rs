@@ -9,6 +9,8 @@ use crate::words::{mend, quote, show, word};
 
 /// The names of the links, in order.
 const LINKS: [&str; 8] = ["directory", "file", "content", "pair", "socket", "peer", "hello", "loaded"];
+/// Why nothing happens where nobody asks.
+const AUTO_DISCOVER_OFF: &str = "auto-discover is off: nothing is loaded by itself";
 /// The most near misses that are listed.
 const MAX_NEAR: usize = 5;
 
@@ -123,8 +125,21 @@ fn file(findings: &Findings) -> Finding {
         FileFinding::Installed { path, .. } => Fine(show(path)),
         FileFinding::There { path, place, read, .. } => match place {
             Place::Seen => at_its_place(path, read.as_ref().err().map(|refusal| &**refusal)),
-            place => Broken(format!("{} {}", show(path), misplaced(*place, findings)), Some(put_right(path, findings))),
+            place => out_of_place(path, *place, read.as_ref().ok().map(|found| &found.pconf.id), findings),
         },
+    }
+}
+
+/// A file that was asked for and is not looked at. Nothing is moved over a file that is used.
+fn out_of_place(path: &std::path::Path, place: Place, id: Option<&PluginId>, findings: &Findings) -> Finding {
+    let what = format!("{} {}", show(path), misplaced(place, findings));
+    match (findings.rivals.first(), id) {
+        (Some(used), Some(id)) => {
+            let text =
+                format!("{what}; {} names `{}` already", show(used), goplug_pconf_schema::printable(id.as_str()));
+            Broken(text, Some(format!("goplugctl why {}", quote(id.as_str()))))
+        }
+        _ => Broken(what, Some(put_right(path, place, findings))),
     }
 }
 
@@ -155,7 +170,7 @@ fn nearby(what: &str, near: &[Near], findings: &Findings, else_do: &str) -> Find
     let more = near.len().saturating_sub(MAX_NEAR);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
     let fix = near.first().map(|near| match near {
-        Near::Misplaced { path, .. } => put_right(path, findings),
+        Near::Misplaced { path, place } => put_right(path, *place, findings),
         Near::Unusable { path, refusal } => mend(path, refusal),
         Near::Similar(id) => format!("goplugctl why {}", quote(id.as_str())),
     });
@@ -178,10 +193,19 @@ fn misplaced(place: Place, findings: &Findings) -> String {
     }
 }
 
-/// The command that moves a file to where, and to a name under which, it is looked at.
-fn put_right(path: &std::path::Path, findings: &Findings) -> String {
+/// The command that moves a file to where, and to a name under which, it is looked at. A file of another folder may be
+/// anything: it is looked at there, and stays where it is.
+fn put_right(path: &std::path::Path, place: Place, findings: &Findings) -> String {
     let extension = &findings.extension;
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if place == Place::Outside {
+        return match path.parent() {
+            Some(folder) if name.ends_with(extension.as_str()) => {
+                format!("goplugctl --dir {} why {}", word(folder), word(path))
+            }
+            _ => "goplugctl list".into(),
+        };
+    }
     let name = name.trim_start_matches('.');
     let name = match name.strip_suffix(extension.as_str()) {
         Some(_) => name.to_owned(),
@@ -191,7 +215,8 @@ fn put_right(path: &std::path::Path, findings: &Findings) -> String {
     if target == path {
         return "goplugctl list".into();
     }
-    format!("mv {} {}", word(path), word(&target))
+    // There may be another file of that name.
+    format!("mv -n {} {}", word(path), word(&target))
 }
 
 fn content(findings: &Findings) -> Finding {
@@ -287,8 +312,10 @@ fn untrusted(findings: &Findings) -> Option<(&Fault, &PluginId)> {
 fn hello(findings: &Findings, found: Option<&Found>) -> Finding {
     let Some(slot) = &findings.slot else { return Skipped("not asked".into()) };
     let is_down = matches!(slot.state, State::Failed | State::Backoff | State::Denied | State::Invalid);
-    if let Some(fault) = slot.last_error.as_ref().filter(|fault| is_down && is_about_hello(fault.code)) {
-        return Broken(fault.to_string(), retry(slot, found));
+    // One that is not to be loaded was looked at, and that is how it went.
+    let is_refused = is_down || (slot.state == State::Discovered && slot.protocol.is_none());
+    if let Some(fault) = slot.last_error.as_ref().filter(|fault| is_refused && is_about_hello(fault.code)) {
+        return Broken(fault.to_string(), answered_wrongly(fault.code, findings, slot, found));
     }
     match slot.protocol {
         Some(0) => Fine("v0: no hello, the original GoPlug's protocol".into()),
@@ -314,6 +341,16 @@ fn is_about_hello(code: Code) -> bool {
     }
 }
 
+/// What helps when a process answers, and not as it should. To ask it again does not: it would say the same.
+fn answered_wrongly(code: Code, findings: &Findings, slot: &SlotFindings, found: Option<&Found>) -> Option<String> {
+    match (&findings.file, code) {
+        (FileFinding::There { path, .. }, Code::InvalidArgument) => {
+            Some(format!("rm {}  # or start the plugin again: it writes the file itself", word(path)))
+        }
+        _ => retry(slot, found).map(|load| format!("{load}  # when its author has mended the plugin")),
+    }
+}
+
 fn retry(slot: &SlotFindings, found: Option<&Found>) -> Option<String> {
     let verb = if slot.state == State::Loaded { "reload" } else { "load" };
     found.map(|found| format!("goplugctl {verb} {}", quote(found.pconf.id.as_str())))
@@ -321,7 +358,13 @@ fn retry(slot: &SlotFindings, found: Option<&Found>) -> Option<String> {
 
 fn life(findings: &Findings, found: Option<&Found>, plugin: Option<&PluginId>) -> Finding {
     let Some(slot) = &findings.slot else {
-        return Broken("the registry has not seen it yet".into(), Some("goplugctl rescan".into()));
+        // To load it is to look for it.
+        let load =
+            plugin.filter(|_| !findings.auto_discover).map(|id| format!("goplugctl load {}", quote(id.as_str())));
+        return match load {
+            Some(load) => Broken(format!("{AUTO_DISCOVER_OFF}, and nothing was looked at yet"), Some(load)),
+            None => Broken("the registry has not seen it yet".into(), Some("goplugctl rescan".into())),
+        };
     };
     let because = slot.last_error.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
     let wait = plugin.map(|id| format!("goplugctl wait {} --for=loaded", quote(id.as_str())));
@@ -349,10 +392,11 @@ fn why_not_loaded(findings: &Findings, slot: &SlotFindings, found: Option<&Found
     if slot.unloaded {
         "was unloaded when somebody asked: it is not loaded again until asked, or until its file changes".into()
     } else if !findings.auto_discover {
-        "auto-discover is off: nothing is loaded by itself".into()
+        AUTO_DISCOVER_OFF.into()
     } else if found.is_some_and(|found| found.pconf.lazy_load) {
         "is lazy (LazyLoad): it waits to be asked for".into()
     } else {
-        "is not loaded yet".into()
+        let because = slot.last_error.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
+        format!("is not loaded{because}")
     }
 }

@@ -111,6 +111,7 @@ fn each_link_breaks_with_its_reason_and_the_command_that_mends_it() {
     let ids = ["m/a", "n/a"].map(|id| PluginId::parse(id).unwrap()).to_vec();
     let mut off = down(State::Discovered, None);
     off.auto_discover = false;
+    let unseen = Findings { auto_discover: false, ..with_file(there(Ok(false))) };
     let lazy = Findings { file: there(Ok(true)), ..down(State::Discovered, None) };
     let mut backoff = down(State::Backoff, fault(Code::PluginGone, "it died"));
     backoff.slot.as_mut().unwrap().retry_in = Some(Duration::from_millis(2_500));
@@ -132,21 +133,21 @@ fn each_link_breaks_with_its_reason_and_the_command_that_mends_it() {
             with_file(misplaced("/p/a.conf", Place::Extension)),
             "file",
             "/p/a.conf is not looked at: its name does not end in .pconf",
-            Some("mv /p/a.conf /p/a.pconf"),
+            Some("mv -n /p/a.conf /p/a.pconf"),
         ),
         (
             "dot-file",
             with_file(misplaced("/p/.a.pconf", Place::Hidden)),
             "file",
             "begins with a dot",
-            Some("mv /p/.a.pconf /p/a.pconf"),
+            Some("mv -n /p/.a.pconf /p/a.pconf"),
         ),
         (
             "sub-folder",
             with_file(misplaced("/p/my folder/a.pconf", Place::SubFolder)),
             "file",
             "only the top level",
-            Some("mv '/p/my folder/a.pconf' /p/a.pconf"),
+            Some("mv -n '/p/my folder/a.pconf' /p/a.pconf"),
         ),
         ("similar name", with_file(similar), "file", "there is `n/ab`", Some("goplugctl why n/ab")),
         (
@@ -176,14 +177,28 @@ fn each_link_breaks_with_its_reason_and_the_command_that_mends_it() {
             in_place(Place::Extension, "/p/a.conf"),
             "file",
             "does not end in .pconf",
-            Some("mv /p/a.conf /p/a.pconf"),
+            Some("mv -n /p/a.conf /p/a.pconf"),
         ),
         (
             "elsewhere",
             in_place(Place::Outside, "/q/a.pconf"),
             "file",
             "not in the plugin",
-            Some("mv /q/a.pconf /p/a.pconf"),
+            Some("goplugctl --dir /q why /q/a.pconf"),
+        ),
+        (
+            "no plugin's file",
+            in_place(Place::Outside, "/etc/passwd"),
+            "file",
+            "not in the plugin",
+            Some("goplugctl list"),
+        ),
+        (
+            "a second one in a sub-folder",
+            Findings { rivals: vec!["/p/a.pconf".into()], ..in_place(Place::SubFolder, "/p/q/a.pconf") },
+            "file",
+            "/p/a.pconf names `n/a` already",
+            Some("goplugctl why n/a"),
         ),
         (
             "link",
@@ -249,7 +264,14 @@ fn each_link_breaks_with_its_reason_and_the_command_that_mends_it() {
             down(State::Failed, fault(Code::ProtocolError, "the hello is no JSON")),
             "hello",
             "the hello is no JSON",
-            Some("goplugctl load n/a"),
+            Some("goplugctl load n/a  # when its author has mended the plugin"),
+        ),
+        (
+            "looked at, another name",
+            down(State::Discovered, fault(Code::InvalidArgument, "the process says that it is `n/b`")),
+            "hello",
+            "says that it is `n/b`",
+            Some("rm /p/a.pconf  # or start the plugin again"),
         ),
         (
             "activator failed",
@@ -259,6 +281,7 @@ fn each_link_breaks_with_its_reason_and_the_command_that_mends_it() {
             Some("goplugctl load n/a"),
         ),
         ("not seen", with_file(there(Ok(false))), "loaded", "has not seen it yet", Some("goplugctl rescan")),
+        ("never looked for", unseen, "loaded", "auto-discover is off", Some("goplugctl load n/a")),
         ("auto-discover off", off, "loaded", "auto-discover is off", Some("goplugctl load n/a")),
         ("lazy", lazy, "loaded", "is lazy", Some("goplugctl load n/a")),
         (
@@ -377,10 +400,10 @@ mod on_disk {
         folder.put("zzz.pconf", "{\"Name\":\"words\", ");
         folder.plugin("math.pconf", "n", "math");
         for (subject, words, fix) in [
-            ("n/ext", "ext.conf is not looked at: its name does not end in .pconf", "mv ext.conf ext.pconf"),
-            ("ext", "ext.conf is not looked at", "mv ext.conf ext.pconf"),
-            ("n/hidden", "begins with a dot", "mv .hidden.pconf hidden.pconf"),
-            ("n/er", "only the top level", "mv deep/er.pconf er.pconf"),
+            ("n/ext", "ext.conf is not looked at: its name does not end in .pconf", "mv -n ext.conf ext.pconf"),
+            ("ext", "ext.conf is not looked at", "mv -n ext.conf ext.pconf"),
+            ("n/hidden", "begins with a dot", "mv -n .hidden.pconf hidden.pconf"),
+            ("n/er", "only the top level", "mv -n deep/er.pconf er.pconf"),
             ("n/half", "nhalf.pconf cannot be read: line 2", "goplugctl lint nhalf.pconf"),
             ("words", "zzz.pconf cannot be read", "goplugctl lint zzz.pconf"),
             ("n/maths", "there is `n/math`", "goplugctl why n/math"),

@@ -99,7 +99,8 @@ impl Daemon {
         let mut run = command(GOPLUGD);
         run.arg0("goplugd").arg("--socket").arg(home.join("d/goplugd.sock"));
         run.envs(variables.iter().copied());
-        run.args(args).env("NOTIFY_SOCKET", home.join("notify")).stderr(std::process::Stdio::null());
+        run.args(args).env("NOTIFY_SOCKET", home.join("notify"));
+        run.stderr(std::fs::File::create(home.join("log")).expect("a log"));
         let process = Process::start(&mut run, Ready::Now);
         let mut message = [0; 256];
         loop {
@@ -108,6 +109,11 @@ impl Daemon {
                 return Self { process, home };
             }
         }
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.home.join("log")).expect("a log")
     }
 
     /// Its socket.

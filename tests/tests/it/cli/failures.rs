@@ -40,7 +40,7 @@ fn each_code_of_the_vocabulary() {
     both.same("inspect [");
     // Usage: 2
     both.same("inspect");
-    both.same("execute Test/Do");
+    both.same_in_both_forms("execute Test/Do");
     both.same("execute Test/Do echo --json --hex 00");
     both.same("list --output=xml");
     both.same("unload --all Test/Do");
@@ -68,6 +68,24 @@ fn of_several_the_highest_code_counts() {
     both.same("load --fail-fast None/Such Example/teller");
     both.same("is-loaded Example/teller");
     both.is("failures_several");
+}
+
+/// A hint can be copied: it works where the command failed.
+#[test]
+fn a_hint_works_as_it_stands() {
+    let both = Transcript::quiet(the_fixture);
+    for (target, flag) in both.each().into_iter().zip(["--socket", "--dir"]) {
+        let told = target.command(&["unload", "Test/Do", "-o", "json"]).output().unwrap();
+        let told = String::from_utf8(told.stderr).unwrap();
+        let hint = told.lines().find_map(|line| line.strip_prefix("hint: goplugctl ")).unwrap();
+        assert!(hint.starts_with(flag) && hint.ends_with(" why Test/Do"), "{told}");
+        let line: serde_json::Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+        assert_eq!(line["error"]["hint"], format!("goplugctl {hint}"));
+        let helped = run(hint.split(' ').map(str::to_owned), b"", &[]);
+        assert!(helped.code == 3 && helped.out.starts_with("Test/Do is discovered"), "{helped:?}");
+        let fix = helped.out.lines().find_map(|line| line.strip_prefix("fix: goplugctl ")).unwrap();
+        assert_eq!(run(fix.split(' ').map(str::to_owned), b"", &[]).code, 0, "{fix}");
+    }
 }
 
 /// No target, two targets, a target that is not there.

@@ -75,8 +75,29 @@ fn questions_whose_answer_is_the_exit_code() {
     both.same("wait Example/lazy --timeout 50ms -o json");
     both.same("wait Test/Do --for=callback=none --timeout 50ms");
     both.unseen("load Example/teller");
-    both.same_in_both_forms("wait Example/teller --for=callback=news");
+    both.same("wait Example/teller --for=callback=news --timeout 50ms");
     both.is("questions");
+}
+
+/// It waits for a notification: that there is such a callback is known without waiting.
+#[test]
+fn wait_ends_with_a_notification() {
+    let both = Transcript::quiet(one_of_each);
+    both.unseen("load Example/teller");
+    let words = ["wait", "Example/teller", "--for=callback=news", "--timeout=20s"];
+    std::thread::scope(|scope| {
+        let waiting = both.each().map(|target| scope.spawn(|| target.run(&words, b"")));
+        for (target, waiting) in both.each().into_iter().zip(&waiting) {
+            // It may not have begun to listen yet.
+            while !waiting.is_finished() {
+                assert_eq!(target.run(&["execute", "Example/teller", "announce", "x"], b"").code, 0);
+            }
+        }
+        for waiting in waiting {
+            let answer = waiting.join().unwrap();
+            assert_eq!((answer.code, answer.out.as_str()), (0, "Example/teller\n"), "{answer:?}");
+        }
+    });
 }
 
 /// Somebody waits, and what he waits for comes.

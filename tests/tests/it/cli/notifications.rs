@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{Transcript, one_of_each, the_fixture};
+use crate::support::fixture;
 
 #[test]
 fn listen_prints_what_is_notified() {
@@ -125,13 +126,44 @@ fn events_follow() {
     }
 }
 
+/// With `-w` the list goes on: what is there, then each row again when it is another one.
+#[test]
+fn a_list_that_goes_on() {
+    let both = Transcript::new(&[], the_fixture);
+    for target in both.each() {
+        // In a directory nothing is loaded by itself, and the daemon may have been quicker.
+        target.run(&["load", "Test/Do"], b"");
+        assert_eq!(target.run(&["wait", "Test/Do"], b"").code, 0);
+        let mut list = Process::start(&mut target.command(&["list", "-w", "-o", "jsonl"]), Ready::Now);
+        let mut row = || serde_json::from_str::<Value>(&list.line()).unwrap();
+        let first = row();
+        assert_eq!((&first["name"], &first["state"]), (&"Do".into(), &"loaded".into()), "{first}");
+        assert_eq!(target.run(&["unload", "Test/Do"], b"").code, 0);
+        let mut states = std::iter::repeat_with(|| row()["state"].clone());
+        assert!(states.any(|state| state == "discovered"));
+        assert_eq!(target.run(&["load", "Test/Do"], b"").code, 0);
+        assert_eq!(target.run(&["unload", "Test/Do", "--stop"], b"").code, 0);
+        loop {
+            let next = row();
+            assert_eq!(next["name"], "Do");
+            if next["state"] == "gone" {
+                break;
+            }
+        }
+        let _another = fixture(&target.dir, &["Test/Other"]);
+        assert_eq!(row()["name"], "Other");
+        list.signal(Signal::INT);
+        assert_eq!(list.wait(LONG).code(), Some(130));
+    }
+}
+
 /// A reader that leaves ends what goes on, and is no failure.
 #[test]
 fn a_reader_that_leaves() {
     let both = Transcript::quiet(the_fixture);
     both.unseen("load Test/Do");
     for target in both.each() {
-        for words in [&["events", "-f"][..], &["listen", "Test/Do", "events"]] {
+        for words in [&["events", "-f"][..], &["list", "-w"], &["listen", "Test/Do", "events"]] {
             let mut run = target.command(words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
             drop(run.stdout.take());
             assert_eq!(run.wait().unwrap().code(), Some(0), "{words:?}");

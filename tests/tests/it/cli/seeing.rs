@@ -3,6 +3,7 @@
 use goplug_tests::{LONG, wait_until};
 
 use super::{Transcript, one_of_each};
+use crate::support::fixture;
 
 #[test]
 fn list_and_status() {
@@ -102,6 +103,46 @@ fn why_and_doctor() {
     both.differs("why /nowhere/TestDo.pconf", "a daemon looks at no file outside of its directories, whoever asks");
     both.same("why a/b/c");
     both.is("why");
+}
+
+/// What no file says: nobody has looked for it, its process says something else, another version was asked for.
+#[test]
+fn why_beyond_the_file() {
+    let mut both = Transcript::new(&["--auto-discover=false"], |dir| {
+        vec![fixture(dir, &["--version", "1.3.1", "Test/Do"]), fixture(dir, &["Test/Math"])]
+    });
+    for target in both.each() {
+        let text = std::fs::read_to_string(target.dir.join("TestMath.pconf")).unwrap();
+        target.dir.write("TestOther.pconf", text.replace("\"Math\"", "\"Other\""));
+    }
+    // The daemon has not looked at its directory yet.
+    both.differs("why Test/Do", "a directory is looked at for the question");
+    both.differs("why Do", "a directory is looked at for the question");
+    both.differs("is-discovered Do", "a bare name is one of those that were found");
+    both.unseen("rescan");
+    both.same_in_both_forms("why Test/Other");
+    both.same("why Test/Do@^2");
+    both.same("why Test/Do@^1");
+    both.differs("why /etc/passwd", "a daemon looks at no file outside of its directories, whoever asks");
+    both.same("list Test/Do@^1 Test/Do@^2");
+    both.same("wait Test/Do@^2 --for=discovered --timeout 50ms");
+    both.same("wait Test/Do@^1 --for=discovered --timeout 50ms");
+    both.is("why_beyond_the_file");
+}
+
+/// A directory whose files end in something else.
+#[test]
+fn another_extension() {
+    let both = Transcript::quiet(|_| Vec::new());
+    let [_, directory] = both.each();
+    directory.dir.write("x.plug", r#"{"Name":"x","Sock":"x.sock"}"#);
+    let names = |extension: &str| {
+        let run = directory.command(&["list", "-o", "name"]).env("GOPLUG_EXTENSION", extension).output().unwrap();
+        (run.status.code(), String::from_utf8(run.stdout).unwrap())
+    };
+    assert_eq!(names(".plug"), (Some(0), "-/x\n".into()));
+    assert_eq!(names(""), (Some(0), String::new()));
+    assert_eq!(names("plug"), (Some(10), String::new()));
 }
 
 #[test]

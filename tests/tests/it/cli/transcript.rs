@@ -52,7 +52,11 @@ impl Target {
     /// Runs `goplugctl` on this target. `{dir}` in a word is the plugin directory.
     pub(super) fn run(&self, words: &[&str], input: &[u8]) -> Answer {
         let words = words.iter().map(|word| word.replace("{dir}", self.dir.text()));
-        run_with(self.flags.iter().cloned().chain(words), input, &self.places, &self.variables)
+        // A hint holds the flags, so that it works here: what is left is the same on both targets.
+        let [flag, value] = &self.flags;
+        let hinted = (format!("goplugctl {flag} {value} "), "goplugctl ");
+        let places: Vec<_> = std::iter::once(hinted).chain(self.places.iter().cloned()).collect();
+        run_with(self.flags.iter().cloned().chain(words), input, &places, &self.variables)
     }
 
     /// `goplugctl` on this target, to be started by the caller.

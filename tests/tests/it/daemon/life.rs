@@ -26,6 +26,25 @@ fn it_says_that_it_lives_and_that_it_is_ready() {
     assert_eq!((mode(&socket), mode(socket.parent().unwrap())), (0o600, 0o700));
 }
 
+/// Whoever reads the log sees what is wrong, once for each reason, and when it is over.
+#[test]
+fn the_log_tells_what_cannot_be_loaded() {
+    let dir = PluginDir::new();
+    let dead = dir.publish("Test", "Do", "dead.sock");
+    dir.write("broken.pconf", "{ \"Name\" 1 }");
+    let daemon = Daemon::start(&dir, &[]);
+    let get = |target: &str| http::once(&daemon.socket(), "GET", target, &[], b"").unwrap();
+    let tries = || get("/v1/events?after=0&follow=false").text().matches("\"state\":\"backoff\"").count();
+    wait_until("it was tried three times", LONG, || tries() >= 3);
+    wait_until("the broken file has stood for a second", LONG, || daemon.log().contains("broken.pconf"));
+    let about = |word: &str| daemon.log().lines().filter(|line| line.contains(word)).count();
+    assert_eq!((about("Test/Do"), about("broken.pconf")), (1, 1), "{}", daemon.log());
+    assert!(daemon.log().contains("WARN") && about("the process that wrote the file is gone") == 1);
+    std::fs::remove_file(dead).unwrap();
+    let _plugin = fixture(&dir, &["Test/Do"]);
+    assert_eq!(get("/v1/plugins/Test/Do/wait?for=loaded&timeoutMs=20000").status(), 200);
+}
+
 #[test]
 fn load_unload_reload_and_stop() {
     let mut stage = Stage::new(&["--output", "up", "--stopper", "down", "Test/Do"]);
