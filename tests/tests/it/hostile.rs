@@ -338,6 +338,7 @@ fn malformed_files() {
         .await;
         // What still stands when nobody can be writing it any more is told of, and disturbs nobody.
         event_of(&mut registry.events(), EventKind::Invalid).await;
+        registry.rescan().await.unwrap();
         assert_eq!(text(registry.execute("Test/Do", "echo", "healthy").await.unwrap()), "healthy");
         registry.close().await;
     });
