@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use goplug_pconf_schema::admin::{LogEntry, ProcessChange, State};
+use goplug_pconf_schema::admin::{LogEntry, ProcessChange};
 use goplug_pconf_schema::manifest::SourceMode;
 use goplug_pconf_schema::wire::host::is_instance;
 use goplug_pconf_schema::{Code, Fault, PluginId, printable};
@@ -13,7 +13,6 @@ use crate::desired;
 use crate::host::{Follow, Hosted, LogLine};
 use crate::program::{Command, Program};
 use crate::registry::{Known, Registry, Unload};
-use crate::supervisor;
 
 /// Lines of output of a plugin, as they come; across restarts of its process. Made by [`Registry::logs`].
 #[derive(Debug)]
@@ -184,10 +183,7 @@ impl Registry {
 
     async fn load_running(&self, id: &PluginId) -> Result<(), Fault> {
         let Some(slot) = self.inner.slot(id) else { return Ok(()) };
-        match slot.ask(supervisor::Command::Load).await? {
-            Err(fault) if fault.code == Code::Conflict && slot.view().state == State::Loaded => Ok(()),
-            loaded => loaded.map(drop),
-        }
+        slot.load(false).await.map(drop)
     }
 
     /// A process of it that could not be found because its host does not answer is none that has ended.

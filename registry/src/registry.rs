@@ -260,9 +260,8 @@ impl Registry {
     /// # Cancel safety
     /// Dropping the future does not stop the load.
     pub async fn load(&self, plugin: &str) -> Result<Activation, Fault> {
-        if let Some(program) = self.program(plugin).await
-            && !program.is_running()
-        {
+        let stopped = self.program(plugin).await.filter(|program| !program.is_running());
+        if let Some(program) = &stopped {
             program.ask(program::Command::Start).await?;
         }
         let slot = match self.inner.resolve(plugin) {
@@ -273,7 +272,8 @@ impl Registry {
                 self.inner.resolve(plugin).map_err(|fault| self.inner.finder.refusal(plugin).unwrap_or(fault))?
             }
         };
-        slot.ask(Command::Load).await?
+        // One that this has started may be loaded before it is asked to be.
+        slot.load(stopped.is_none()).await
     }
 
     /// Ends a plugin's activation: its calls finish, at most for the drain, and its stopper runs. A v1 process goes on

@@ -313,11 +313,7 @@ impl Started {
         let fresh =
             async { while slot.live().is_some_and(|live| !live.peer.is_alive()) && views.changed().await.is_ok() {} };
         _ = tokio::time::timeout_at(until, fresh).await;
-        match slot.ask(supervisor::Command::Load).await? {
-            // It has found the process by itself.
-            Err(fault) if fault.code == Code::Conflict && slot.view().state == State::Loaded => Ok(()),
-            loaded => loaded.map(drop),
-        }
+        slot.load(false).await.map(drop)
     }
 }
 

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use goplug_pconf_schema::wire::host::{Answer, HostSpec, MAX_HOST_ANSWER_BYTES, MAX_SPEC_BYTES, control_path};
+use goplug_pconf_schema::wire::host::{Answer, HostSpec, MAX_HOST_ANSWER_BYTES, MAX_SPEC_BYTES, control_path, record_path};
 use goplug_pconf_schema::{Code, Fault};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 use tokio::net::unix::pipe;
 
@@ -19,6 +20,8 @@ use super::talk::Talk;
 
 /// How long a host may take to start its plugin's program.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(10);
+/// How long the end of a process that was killed is waited for.
+const DEATH_LIMIT: Duration = Duration::from_millis(200);
 
 /// Variables of this process that a plugin gets; besides them `LC_*`.
 const ALLOWED: [&str; 9] = ["HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER", "XDG_RUNTIME_DIR"];
@@ -73,7 +76,8 @@ async fn launch_with(program: &Path, spec: &HostSpec, opened: Option<File>) -> R
     }
     reap();
     let program = program.to_owned();
-    let spawned = tokio::task::spawn_blocking(move || spawn(&program, &json, opened)).await;
+    let traces = [record_path(&spec.folder, &spec.instance), control_path(&spec.folder, &spec.instance)];
+    let spawned = tokio::task::spawn_blocking(move || spawn(&program, &json, opened, traces)).await;
     let (mut guard, report) = spawned.map_err(|error| failed("start a host", std::io::Error::other(error)))??;
     let answer = tokio::time::timeout(LAUNCH_LIMIT, first_line(&report)).await;
     let late =
@@ -82,11 +86,11 @@ async fn launch_with(program: &Path, spec: &HostSpec, opened: Option<File>) -> R
         return Err(Fault::new(Code::ProtocolError, "goplug-host answered with something else than a status"));
     };
     let talk = Talk::connect(&control_path(&spec.folder, &spec.instance)).await?;
-    if Some(talk.peer.pid()) != guard.0.as_ref().map(Child::id) {
+    if Some(talk.peer.pid()) != guard.child.as_ref().map(Child::id) {
         return Err(Fault::new(Code::Conflict, "another process listens on the host's control socket"));
     }
     let hosted = Hosted::new(spec.folder.clone(), status.record, talk.peer.clone());
-    if let Some(child) = guard.0.take() {
+    if let Some(child) = guard.child.take() {
         lock().push(child);
     }
     let peer = talk.peer;
@@ -97,24 +101,44 @@ async fn launch_with(program: &Path, spec: &HostSpec, opened: Option<File>) -> R
     Ok(hosted)
 }
 
-/// A host that nobody knows yet.
-struct Guard(Option<Child>);
+/// A host that nobody knows yet: dropped, it is ended, and what it may have written down is removed.
+struct Guard {
+    child: Option<Child>,
+    /// Its record and its control socket.
+    traces: [PathBuf; 2],
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(mut child) = self.0.take() {
-            // Not reaped yet, so that its number is still its own. A host that could not start its plugin is gone already.
-            _ = child.kill();
-            match tokio::runtime::Handle::try_current() {
-                // It dies in a moment, for which no task must wait.
-                Ok(runtime) => _ = runtime.spawn_blocking(move || child.wait()),
-                Err(_) => _ = child.wait(),
-            }
+        let Some(mut child) = self.child.take() else { return };
+        // Not reaped yet, so that its number is still its own. A host that could not start its plugin is gone already.
+        _ = child.kill();
+        // Here, for it takes a moment, and whoever is interrupted ends before any task would have its turn.
+        if ends_soon(&child) {
+            _ = child.wait();
+        } else {
+            lock().push(child);
+        }
+        for trace in &self.traces {
+            _ = std::fs::remove_file(trace);
         }
     }
 }
 
-fn spawn(program: &Path, json: &[u8], opened: Option<File>) -> Result<(Guard, pipe::Receiver), Fault> {
+/// Whether the killed process has ended within [`DEATH_LIMIT`]; one in an uninterruptible wait has not.
+fn ends_soon(child: &Child) -> bool {
+    let pid = rustix::process::Pid::from_child(child);
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return false };
+    let limit = Timespec { tv_sec: 0, tv_nsec: DEATH_LIMIT.subsec_nanos().into() };
+    poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)).is_ok_and(|ready| ready > 0)
+}
+
+fn spawn(
+    program: &Path,
+    json: &[u8],
+    opened: Option<File>,
+    traces: [PathBuf; 2],
+) -> Result<(Guard, pipe::Receiver), Fault> {
     // A file in memory takes all of it at once, whether it is read or not.
     let input = rustix::fs::memfd_create("goplug-host", MemfdFlags::CLOEXEC);
     let mut input = File::from(input.map_err(|error| failed("hand over a specification", error.into()))?);
@@ -132,7 +156,7 @@ fn spawn(program: &Path, json: &[u8], opened: Option<File>) -> Result<(Guard, pi
         let code = if error.kind() == std::io::ErrorKind::PermissionDenied { Code::Denied } else { code_of(&error) };
         Fault::new(code, format!("cannot run {}: {error}", program.display()))
     })?;
-    let guard = Guard(Some(child));
+    let guard = Guard { child: Some(child), traces };
     let report = pipe::Receiver::from_owned_fd(reader.into()).map_err(|error| failed("hear from the host", error))?;
     Ok((guard, report))
 }
@@ -179,6 +203,20 @@ fn lock() -> std::sync::MutexGuard<'static, Vec<Child>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_start_that_was_given_up_nothing_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let traces = [record_path(dir.path(), "given-up"), control_path(dir.path(), "given-up")];
+        for trace in &traces {
+            std::fs::write(trace, "").unwrap();
+        }
+        let child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let process = rustix::process::Pid::from_child(&child);
+        drop(Guard { child: Some(child), traces: traces.clone() });
+        assert_eq!(rustix::process::test_kill_process(process), Err(rustix::io::Errno::SRCH));
+        assert!(!traces.iter().any(|trace| trace.exists()), "{traces:?}");
+    }
 
     #[test]
     fn only_what_every_program_needs_is_passed_on() {

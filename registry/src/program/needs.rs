@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use goplug_pconf_schema::admin::State;
 use goplug_pconf_schema::{Code, Fault, Manifest, PluginId};
 use semver::Version;
 use tokio::time::timeout;
@@ -13,7 +12,6 @@ use super::Command;
 use super::order::{Member, Obstacle, needed_by};
 use crate::finder::InstalledPlugin;
 use crate::registry::Inner;
-use crate::supervisor;
 
 /// How long everything that a plugin requires may take to be loaded.
 const NEEDS_WITHIN: Duration = Duration::from_secs(20);
@@ -62,13 +60,7 @@ async fn load(registry: &Arc<Inner>, id: &PluginId) -> Result<(), Fault> {
         program.ask(Command::Start).await.map_err(failed)?;
     }
     let slot = registry.resolve(id.as_str()).map_err(failed)?;
-    if slot.view().state == State::Loaded {
-        return Ok(());
-    }
-    match slot.ask(supervisor::Command::Load).await? {
-        Err(fault) if fault.code == Code::Conflict => Ok(()),
-        loaded => loaded.map(drop).map_err(failed),
-    }
+    slot.load(false).await.map(drop).map_err(failed)
 }
 
 /// Every plugin that there is, as far as the order goes.

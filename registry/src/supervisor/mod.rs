@@ -78,7 +78,11 @@ pub(crate) struct Seen {
 #[derive(Debug)]
 pub(crate) enum Command {
     File(FileNews),
-    Load(oneshot::Sender<Result<Activation, Fault>>),
+    Load {
+        /// Whether one that is loaded already is a conflict, or what was wanted.
+        anew: bool,
+        reply: oneshot::Sender<Result<Activation, Fault>>,
+    },
     Reload(oneshot::Sender<Result<Activation, Fault>>),
     Unload {
         drain: Duration,
@@ -150,6 +154,12 @@ impl Slot {
         answer.await.map_err(|_| gone())
     }
 
+    /// Waits until it is loaded. `anew`: it was not; without it nothing is wrong with a plugin that the supervisor has
+    /// found and loaded by itself meanwhile, as it does with one that was just started.
+    pub(crate) async fn load(&self, anew: bool) -> Result<Activation, Fault> {
+        self.ask(|reply| Command::Load { anew, reply }).await?
+    }
+
     /// Its process is kept by `program` from now on.
     pub(crate) fn set_program(&self, program: &Arc<Program>) {
         // A plugin that was removed and installed again has a new slot.
@@ -167,12 +177,9 @@ impl Slot {
         let Some(program) = self.program.get().and_then(Weak::upgrade) else { return false };
         let wake = async {
             program.ask(program::Command::Start).await?;
-            match self.ask(Command::Load).await? {
-                Err(fault) if fault.code == Code::Conflict => Ok(()),
-                loaded => loaded.map(drop),
-            }
+            self.load(false).await
         };
-        matches!(tokio::time::timeout_at(until, wake).await, Ok(Ok(())))
+        matches!(tokio::time::timeout_at(until, wake).await, Ok(Ok(_)))
     }
 
     /// Tells what became of the file.

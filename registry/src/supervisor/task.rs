@@ -228,7 +228,7 @@ impl Task {
     fn obey(&mut self, command: Command) {
         match command {
             Command::File(news) => self.file_news(news),
-            Command::Load(reply) => self.load(reply),
+            Command::Load { anew, reply } => self.load(anew, reply),
             Command::Reload(reply) => self.reload(reply),
             Command::Unload { drain, stop, reply } => self.unload(drain, stop, reply),
             Command::Look(reply) => self.begin_look(reply),
@@ -275,7 +275,11 @@ impl Task {
         self.shared.options.load().auto_discover && !self.view.found.pconf.lazy_load
     }
 
-    fn load(&mut self, reply: oneshot::Sender<Result<Activation, Fault>>) {
+    fn load(&mut self, anew: bool, reply: oneshot::Sender<Result<Activation, Fault>>) {
+        if let (Some(live), Phase::Loaded(_), false) = (&self.live, self.machine.phase, anew) {
+            _ = reply.send(Ok(self.activation(live)));
+            return;
+        }
         let refusal = match self.machine.phase {
             Phase::Loaded(_) => Some(Fault::new(Code::Conflict, format!("plugin `{}` is loaded already", self.id))),
             Phase::Draining { .. } => Some(Fault::new(Code::Unavailable, format!("plugin `{}` is draining", self.id))),
@@ -541,13 +545,17 @@ impl Task {
         }
     }
 
+    fn activation(&self, live: &Live) -> Activation {
+        Activation { plugin: self.id.clone(), output_base64: to_base64(&live.output) }
+    }
+
     fn answer_loads(&mut self) {
         if self.loading.is_empty() {
             return;
         }
         let fault = match (&self.live, self.machine.phase) {
             (Some(live), Phase::Loaded(_)) => {
-                let activation = Activation { plugin: self.id.clone(), output_base64: to_base64(&live.output) };
+                let activation = self.activation(live);
                 for reply in self.loading.drain(..) {
                     _ = reply.send(Ok(activation.clone()));
                 }

@@ -189,8 +189,9 @@ fn an_interrupted_command_leaves_nothing() {
             let heads = |name: &String| dir.join(&format!(".goplug/staging/{name}/heads")).exists();
             staged(&dir).iter().any(heads) || std::fs::read_to_string(&marker).is_ok_and(|pid| pid.ends_with('\n'))
         });
+        // A program runs before its host has written it down.
+        wait_until("it is written down", LONG, || !hosts.recorded().is_empty());
         let started = hosts.recorded();
-        assert!(!started.is_empty(), "{address}");
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
         let status = child.wait().unwrap();
         wait_until("what it started has ended", LONG, || {
