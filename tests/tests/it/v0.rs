@@ -1,7 +1,6 @@
 //! The original GoPlug 0.1.0, both ways.
 
 use std::sync::mpsc;
-use std::time::Duration;
 
 use goplug_registry::admin::State;
 use goplug_registry::{Code, FeedItem, Ran, Subscribe, Unload};
@@ -34,6 +33,9 @@ async fn a_v0_plugin_does_everything_while_a_callback_waits() {
         })
         .await
         .unwrap();
+    // The plugin answers this when a poll has come; from here on another one waits.
+    registry.execute("Test/Old", "main.Notify", "main.callBack first").await.unwrap();
+    assert_eq!(tokio::task::block_in_place(|| hears.recv_timeout(LONG)).unwrap(), "first");
     let begin = std::time::Instant::now();
     for n in 0..10_000 {
         let body = format!("call {n}");
@@ -65,7 +67,8 @@ async fn a_v0_plugin_does_everything_while_a_callback_waits() {
             }
         }
     });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    // The plugin answers this when a poll of the callback has come, and is polled again at once.
+    registry.execute("Test/Old", "main.Notify", "main.other hello").await.unwrap();
     plugin.kill();
     let gone = tokio::time::timeout(LONG, events.next()).await.unwrap().unwrap();
     assert_eq!(gone.plugin.map(|id| id.to_string()).as_deref(), Some("Test/Old"));
