@@ -5,6 +5,7 @@ mod machine;
 
 use std::path::Path;
 
+use crate::tasks::Pending;
 use goplug_pconf_schema::admin::{Link, LinkState};
 
 /// Looks at the machine and at a plugin directory. No plugin is told anything; whether somebody listens on its socket is tried.
@@ -15,17 +16,19 @@ use goplug_pconf_schema::admin::{Link, LinkState};
 ///
 /// # Cancel safety
 /// Safe: it changes nothing.
-pub async fn doctor(directory: &Path) -> Vec<Link> {
-    let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
-    // Everything but the identity asks the file system, which may be slow.
-    let blocking = crate::tasks::on_a_thread(move || {
-        let (mut links, plugins) = folder::check(&directory);
-        links.extend(machine::check(plugins));
+pub fn doctor(directory: &Path) -> Pending<'_, Vec<Link>> {
+    Box::pin(async move {
+        let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+        // Everything but the identity asks the file system, which may be slow.
+        let blocking = crate::tasks::on_a_thread(move || {
+            let (mut links, plugins) = folder::check(&directory);
+            links.extend(machine::check(plugins));
+            links
+        });
+        let mut links = blocking.await.unwrap_or_else(|_| vec![broken("directory", "the checks were interrupted")]);
+        links.push(machine::identity());
         links
-    });
-    let mut links = blocking.await.unwrap_or_else(|_| vec![broken("directory", "the checks were interrupted")]);
-    links.push(machine::identity());
-    links
+    })
 }
 
 fn ok(name: &str, detail: impl Into<String>) -> Link {

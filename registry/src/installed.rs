@@ -8,6 +8,7 @@ use goplug_pconf_schema::{Code, Fault, PluginId};
 use crate::discovery::version::shelf as shelf_of;
 use crate::host::{self, Adopted};
 use crate::registry::{Known, Registry, runs};
+use crate::tasks::Pending;
 use crate::trust::Records;
 use crate::versions::{self, Current, Then, Turn};
 use crate::{Install, install, lease, program};
@@ -26,8 +27,17 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the copying.
-    pub async fn install(&self, source: impl AsRef<Path>, how: Install) -> Result<Installation, Fault> {
-        let (directory, source) = (self.absolute_directory()?, source.as_ref().to_owned());
+    pub fn install(&self, source: impl AsRef<Path>, how: Install) -> Pending<'_, Result<Installation, Fault>> {
+        let source = source.as_ref().to_owned();
+        self.begin_install(source, how)
+    }
+
+    fn begin_install(&self, source: PathBuf, how: Install) -> Pending<'_, Result<Installation, Fault>> {
+        Box::pin(self.install_from(source, how))
+    }
+
+    async fn install_from(&self, source: PathBuf, how: Install) -> Result<Installation, Fault> {
+        let directory = self.absolute_directory()?;
         let at = directory.clone();
         let keys = self.keys(how.allow_unsigned).await?;
         let source =
@@ -80,27 +90,34 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the removal.
-    pub async fn remove_version(&self, plugin: &str, version: &str, dry_run: bool) -> Result<Removal, Fault> {
-        let (id, directory) = self.changeable(plugin).await?;
-        let parsed = semver::Version::parse(version);
-        let version =
-            parsed.map_err(|error| Fault::new(Code::InvalidArgument, format!("it is no version: {error}")))?;
-        let folder = directory.join(shelf_of(&id)).join(version.to_string());
-        let answer = Removal {
-            plugin: id.clone(),
-            version: version.to_string(),
-            folder: folder.to_string_lossy().into_owned(),
-            dry_run,
-        };
-        let work = move || {
-            if dry_run {
-                return versions::plan::remove(&versions::shelf(&directory, &id)?, &id, &version);
-            }
-            install::remove_version(&directory, &id, &version)
-        };
-        blocking(work).await?;
-        self.rescan().await?;
-        Ok(answer)
+    pub fn remove_version<'a>(
+        &'a self,
+        plugin: &'a str,
+        version: &'a str,
+        dry_run: bool,
+    ) -> Pending<'a, Result<Removal, Fault>> {
+        Box::pin(async move {
+            let (id, directory) = self.changeable(plugin).await?;
+            let parsed = semver::Version::parse(version);
+            let version =
+                parsed.map_err(|error| Fault::new(Code::InvalidArgument, format!("it is no version: {error}")))?;
+            let folder = directory.join(shelf_of(&id)).join(version.to_string());
+            let answer = Removal {
+                plugin: id.clone(),
+                version: version.to_string(),
+                folder: folder.to_string_lossy().into_owned(),
+                dry_run,
+            };
+            let work = move || {
+                if dry_run {
+                    return versions::plan::remove(&versions::shelf(&directory, &id)?, &id, &version);
+                }
+                install::remove_version(&directory, &id, &version)
+            };
+            blocking(work).await?;
+            self.rescan().await?;
+            Ok(answer)
+        })
     }
 
     /// Takes an installed plugin out of the plugin directory, and forgets what was wanted of it. With `dry_run` everything is
@@ -112,40 +129,44 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the removal.
-    pub async fn remove(&self, plugin: &str, dry_run: bool) -> Result<Removal, Fault> {
-        self.rescan().await?;
-        let installed =
-            match self.inner.find(plugin).map_err(|fault| self.inner.finder.refusal(plugin).unwrap_or(fault))? {
-                Known::Installed(plugin) => plugin,
-                Known::Slot(slot) => {
-                    let installed = self.inner.finder.installed_as(&slot.id).ok_or_else(|| {
-                        let text =
-                            format!("plugin `{}` is not installed: it has no manifest, and started itself", slot.id);
-                        Fault::new(Code::WrongState, text)
-                    })?;
-                    if self.inner.is_answered(&slot).await {
-                        return Err(runs(&slot.id));
-                    }
-                    installed
-                }
-            };
-        // One that is being started answers nobody yet.
-        if self.inner.programs.runs(&installed.id) {
-            return Err(runs(&installed.id));
-        }
-        self.none_is_hidden(&installed.id).await?;
-        let answer = install::removal(&installed.id, &installed.found, dry_run);
-        if !dry_run {
-            let directory = self.absolute_directory()?;
-            let records = self.records(&directory);
-            blocking(move || {
-                let at = installed.file.parent().unwrap_or(&installed.file);
-                install::remove(&directory, &installed.id, at, &records)
-            })
-            .await?;
+    pub fn remove<'a>(&'a self, plugin: &'a str, dry_run: bool) -> Pending<'a, Result<Removal, Fault>> {
+        Box::pin(async move {
             self.rescan().await?;
-        }
-        Ok(answer)
+            let installed =
+                match self.inner.find(plugin).map_err(|fault| self.inner.finder.refusal(plugin).unwrap_or(fault))? {
+                    Known::Installed(plugin) => plugin,
+                    Known::Slot(slot) => {
+                        let installed = self.inner.finder.installed_as(&slot.id).ok_or_else(|| {
+                            let text = format!(
+                                "plugin `{}` is not installed: it has no manifest, and started itself",
+                                slot.id
+                            );
+                            Fault::new(Code::WrongState, text)
+                        })?;
+                        if self.inner.is_answered(&slot).await {
+                            return Err(runs(&slot.id));
+                        }
+                        installed
+                    }
+                };
+            // One that is being started answers nobody yet.
+            if self.inner.programs.runs(&installed.id) {
+                return Err(runs(&installed.id));
+            }
+            self.none_is_hidden(&installed.id).await?;
+            let answer = install::removal(&installed.id, &installed.found, dry_run);
+            if !dry_run {
+                let directory = self.absolute_directory()?;
+                let records = self.records(&directory);
+                blocking(move || {
+                    let at = installed.file.parent().unwrap_or(&installed.file);
+                    install::remove(&directory, &installed.id, at, &records)
+                })
+                .await?;
+                self.rescan().await?;
+            }
+            Ok(answer)
+        })
     }
 
     /// The process of an installed plugin, and which other registry keeps it. One that does only what it is told has not asked yet.

@@ -12,6 +12,7 @@ use goplug_transport::Latency;
 
 use crate::Registry;
 use crate::discovery::runtime_folder;
+use crate::tasks::Pending;
 
 /// The extension of the files that are looked for, with its dot.
 pub(crate) const DEFAULT_EXTENSION: &str = ".pconf";
@@ -331,9 +332,11 @@ impl Builder {
     ///
     /// # Cancel safety
     /// Dropping the future closes what was opened.
-    pub async fn open(self) -> Result<Registry, Fault> {
-        self.check()?;
-        Registry::begin(self).await
+    pub fn open(self) -> Pending<'static, Result<Registry, Fault>> {
+        Box::pin(async move {
+            self.check()?;
+            Registry::begin(self).await
+        })
     }
 
     pub(crate) fn check(&self) -> Result<(), Fault> {

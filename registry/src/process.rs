@@ -13,6 +13,7 @@ use crate::desired;
 use crate::host::{Follow, Hosted, LogLine};
 use crate::program::{Command, Program};
 use crate::registry::{Known, Registry, Unload};
+use crate::tasks::Pending;
 
 /// Lines of output of a plugin, as they come; across restarts of its process. Made by [`Registry::logs`].
 #[derive(Debug)]
@@ -42,11 +43,13 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the start.
-    pub async fn start_plugin(&self, plugin: &str) -> Result<PluginId, Fault> {
-        let program = self.installed_program(plugin).await?;
-        program.ask(Command::Start).await?;
-        self.load_unless_lazy(&program).await?;
-        Ok(program.id.clone())
+    pub fn start_plugin<'a>(&'a self, plugin: &'a str) -> Pending<'a, Result<PluginId, Fault>> {
+        Box::pin(async move {
+            let program = self.installed_program(plugin).await?;
+            program.ask(Command::Start).await?;
+            self.load_unless_lazy(&program).await?;
+            Ok(program.id.clone())
+        })
     }
 
     /// Stops a plugin's process: its calls finish, at most for the registry's drain, its stopper runs, it gets a SIGTERM,
@@ -59,19 +62,21 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the stop.
-    pub async fn stop_plugin(&self, plugin: &str) -> Result<PluginId, Fault> {
-        let program = self.program(plugin).await;
-        if let Some(program) = &program {
-            self.keeps(&program.id).await?;
-            self.none_is_hidden(&program.id).await?;
-        }
-        match program {
-            Some(program) if !self.started_itself(&program) => {
-                program.ask(Command::Stop).await?;
-                Ok(program.id.clone())
+    pub fn stop_plugin<'a>(&'a self, plugin: &'a str) -> Pending<'a, Result<PluginId, Fault>> {
+        Box::pin(async move {
+            let program = self.program(plugin).await;
+            if let Some(program) = &program {
+                self.keeps(&program.id).await?;
+                self.none_is_hidden(&program.id).await?;
             }
-            _ => Ok(self.unload(plugin, Unload { stop: true, ..Unload::default() }).await?.plugin),
-        }
+            match program {
+                Some(program) if !self.started_itself(&program) => {
+                    program.ask(Command::Stop).await?;
+                    Ok(program.id.clone())
+                }
+                _ => Ok(self.unload(plugin, Unload { stop: true, ..Unload::default() }).await?.plugin),
+            }
+        })
     }
 
     /// Stops the process of an installed plugin and starts another.
@@ -81,16 +86,18 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the restart.
-    pub async fn restart_plugin(&self, plugin: &str) -> Result<PluginId, Fault> {
-        let program = self.installed_program(plugin).await?;
-        let was_loaded = self.inner.slot(&program.id).is_some_and(|slot| slot.live().is_some());
-        program.ask(Command::Restart).await?;
-        if was_loaded {
-            self.load_running(&program.id).await?;
-        } else {
-            self.load_unless_lazy(&program).await?;
-        }
-        Ok(program.id.clone())
+    pub fn restart_plugin<'a>(&'a self, plugin: &'a str) -> Pending<'a, Result<PluginId, Fault>> {
+        Box::pin(async move {
+            let program = self.installed_program(plugin).await?;
+            let was_loaded = self.inner.slot(&program.id).is_some_and(|slot| slot.live().is_some());
+            program.ask(Command::Restart).await?;
+            if was_loaded {
+                self.load_running(&program.id).await?;
+            } else {
+                self.load_unless_lazy(&program).await?;
+            }
+            Ok(program.id.clone())
+        })
     }
 
     /// Lets an installed plugin run again; it is started if it would be by itself. Kept on disk.
@@ -98,25 +105,29 @@ impl Registry {
     /// # Errors
     /// `wrong_state` for a plugin without a manifest; `conflict` when another registry keeps its process; `internal` when it
     /// cannot be written down.
-    pub async fn enable(&self, plugin: &str) -> Result<PluginId, Fault> {
-        let program = self.installed_program(plugin).await?;
-        self.keeps(&program.id).await?;
-        self.want(&program.id, false).await?;
-        program.ask(Command::Enable).await?;
-        Ok(program.id.clone())
+    pub fn enable<'a>(&'a self, plugin: &'a str) -> Pending<'a, Result<PluginId, Fault>> {
+        Box::pin(async move {
+            let program = self.installed_program(plugin).await?;
+            self.keeps(&program.id).await?;
+            self.want(&program.id, false).await?;
+            program.ask(Command::Enable).await?;
+            Ok(program.id.clone())
+        })
     }
 
     /// Stops an installed plugin and keeps it from running until it is enabled. Kept on disk.
     ///
     /// # Errors
     /// As [`Registry::enable`] and [`Registry::stop_plugin`].
-    pub async fn disable(&self, plugin: &str) -> Result<PluginId, Fault> {
-        let program = self.installed_program(plugin).await?;
-        self.keeps(&program.id).await?;
-        self.none_is_hidden(&program.id).await?;
-        self.want(&program.id, true).await?;
-        program.ask(Command::Disable).await?;
-        Ok(program.id.clone())
+    pub fn disable<'a>(&'a self, plugin: &'a str) -> Pending<'a, Result<PluginId, Fault>> {
+        Box::pin(async move {
+            let program = self.installed_program(plugin).await?;
+            self.keeps(&program.id).await?;
+            self.none_is_hidden(&program.id).await?;
+            self.want(&program.id, true).await?;
+            program.ask(Command::Disable).await?;
+            Ok(program.id.clone())
+        })
     }
 
     /// What an installed plugin wrote to standard output and standard error, as far as it is kept (64 KiB each); with
@@ -124,8 +135,10 @@ impl Registry {
     ///
     /// # Errors
     /// `wrong_state` for a plugin without a manifest: where its output goes is up to whoever started it.
-    pub async fn logs(&self, plugin: &str, follow: bool) -> Result<Logs, Fault> {
-        Ok(Logs { program: self.installed_program(plugin).await?, follow, after: None, current: None })
+    pub fn logs<'a>(&'a self, plugin: &'a str, follow: bool) -> Pending<'a, Result<Logs, Fault>> {
+        Box::pin(async move {
+            Ok(Logs { program: self.installed_program(plugin).await?, follow, after: None, current: None })
+        })
     }
 
     /// Where a plugin's process is in its life now, for whoever has just changed it.

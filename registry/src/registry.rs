@@ -8,15 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use dashmap::DashMap;
 use goplug_pconf_schema::admin::{
-    Activation, CallbackList, DeadLetter, EventKind, MethodList, NamePattern, Ping, PluginDetail, PluginSummary, State,
-    Unloaded, Why,
+    Activation, EventKind, MethodList, NamePattern, Ping, PluginDetail, PluginSummary, State, Unloaded, Why,
 };
-use goplug_pconf_schema::wire::event::Position;
 use goplug_pconf_schema::{Code, Fault, PluginId, Reason, printable};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::call::{self, Answer, CallOptions, Exchange, Waiting};
-use crate::callback::{self, DeadLetters, Feed, Notice, Subscribe, Subscription};
+use crate::callback::DeadLetters;
 use crate::discovery::{Confinement, Found};
 use crate::event::{EventLog, Events};
 use crate::finder::{self, Finder, InstalledPlugin, Request};
@@ -27,6 +25,7 @@ use crate::plugin::Plugin;
 use crate::program::{self, Programs};
 use crate::started::Started;
 use crate::supervisor::{Command, FileNews, Shared, Slot, spawn};
+use crate::tasks::Pending;
 use crate::why::{Knock, knock};
 use crate::{ask, show, source};
 
@@ -205,8 +204,8 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Safe; the scan goes on.
-    pub async fn rescan(&self) -> Result<(), Fault> {
-        self.inner.rescan().await
+    pub fn rescan(&self) -> Pending<'_, Result<(), Fault>> {
+        Box::pin(async move { self.inner.rescan().await })
     }
 
     /// Asks every plugin that is not loaded for its hello, without activating anything; one that says that it is active is
@@ -214,16 +213,18 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn look(&self) {
-        let mut answers = Vec::new();
-        for slot in self.inner.all() {
-            answers.push(async move { slot.ask(Command::Look).await });
-        }
-        // Asked one after another, answered at the same time: every supervisor works by itself.
-        let tasks: Vec<_> = answers.into_iter().map(tokio::spawn).collect();
-        for task in tasks {
-            _ = task.await;
-        }
+    pub fn look(&self) -> Pending<'_, ()> {
+        Box::pin(async move {
+            let mut answers = Vec::new();
+            for slot in self.inner.all() {
+                answers.push(async move { slot.ask(Command::Look).await });
+            }
+            // Asked one after another, answered at the same time: every supervisor works by itself.
+            let tasks: Vec<_> = answers.into_iter().map(tokio::spawn).collect();
+            for task in tasks {
+                _ = task.await;
+            }
+        })
     }
 
     /// As [`Registry::look`], of one plugin. One that is installed and has no process has nobody who could be asked.
@@ -233,11 +234,13 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn look_at(&self, plugin: &str) -> Result<(), Fault> {
-        match self.inner.find(plugin)? {
-            Known::Slot(slot) => slot.ask(Command::Look).await,
-            Known::Installed(_) => Ok(()),
-        }
+    pub fn look_at<'a>(&'a self, plugin: &'a str) -> Pending<'a, Result<(), Fault>> {
+        Box::pin(async move {
+            match self.inner.find(plugin)? {
+                Known::Slot(slot) => slot.ask(Command::Look).await,
+                Known::Installed(_) => Ok(()),
+            }
+        })
     }
 
     /// Loads a plugin: connects, checks who it is, activates it; one that is installed and does not run is started first.
@@ -251,21 +254,23 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the load.
-    pub async fn load(&self, plugin: &str) -> Result<Activation, Fault> {
-        let stopped = self.program(plugin).await.filter(|program| !program.is_running());
-        if let Some(program) = &stopped {
-            program.ask(program::Command::Start).await?;
-        }
-        let slot = match self.inner.resolve(plugin) {
-            Ok(slot) if self.auto_discover() => slot,
-            // Nothing is watched, or not yet seen: look at the disk.
-            _ => {
-                self.inner.rescan().await?;
-                self.inner.resolve(plugin).map_err(|fault| self.inner.finder.refusal(plugin).unwrap_or(fault))?
+    pub fn load<'a>(&'a self, plugin: &'a str) -> Pending<'a, Result<Activation, Fault>> {
+        Box::pin(async move {
+            let stopped = self.program(plugin).await.filter(|program| !program.is_running());
+            if let Some(program) = &stopped {
+                program.ask(program::Command::Start).await?;
             }
-        };
-        // One that this has started may be loaded before it is asked to be.
-        slot.load(stopped.is_none()).await
+            let slot = match self.inner.resolve(plugin) {
+                Ok(slot) if self.auto_discover() => slot,
+                // Nothing is watched, or not yet seen: look at the disk.
+                _ => {
+                    self.inner.rescan().await?;
+                    self.inner.resolve(plugin).map_err(|fault| self.inner.finder.refusal(plugin).unwrap_or(fault))?
+                }
+            };
+            // One that this has started may be loaded before it is asked to be.
+            slot.load(stopped.is_none()).await
+        })
     }
 
     /// Ends a plugin's activation: its calls finish, at most for the drain, and its stopper runs. A v1 process goes on
@@ -277,19 +282,21 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the unload.
-    pub async fn unload(&self, plugin: &str, how: Unload) -> Result<Unloaded, Fault> {
-        let slot = self.inner.resolve(plugin)?;
-        let drain = how.drain.unwrap_or(self.inner.shared.options.load().drain);
-        if drain > LONGEST {
-            return Err(Fault::new(Code::InvalidArgument, format!("the drain is {drain:?}, the limit is a day")));
-        }
-        let Some(program) = self.shared_object(&slot.id) else {
-            return slot.ask(|reply| Command::Unload { drain, stop: how.stop, reply }).await?;
-        };
-        self.keeps(&slot.id).await?;
-        let unloaded = slot.ask(|reply| Command::Unload { drain, stop: false, reply }).await??;
-        program.ask(program::Command::Stop).await?;
-        Ok(unloaded)
+    pub fn unload<'a>(&'a self, plugin: &'a str, how: Unload) -> Pending<'a, Result<Unloaded, Fault>> {
+        Box::pin(async move {
+            let slot = self.inner.resolve(plugin)?;
+            let drain = how.drain.unwrap_or(self.inner.shared.options.load().drain);
+            if drain > LONGEST {
+                return Err(Fault::new(Code::InvalidArgument, format!("the drain is {drain:?}, the limit is a day")));
+            }
+            let Some(program) = self.shared_object(&slot.id) else {
+                return slot.ask(|reply| Command::Unload { drain, stop: how.stop, reply }).await?;
+            };
+            self.keeps(&slot.id).await?;
+            let unloaded = slot.ask(|reply| Command::Unload { drain, stop: false, reply }).await??;
+            program.ask(program::Command::Stop).await?;
+            Ok(unloaded)
+        })
     }
 
     /// Ends a plugin's activation and begins another, in the same process.
@@ -299,11 +306,13 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the reload.
-    pub async fn reload(&self, plugin: &str) -> Result<Activation, Fault> {
-        if !self.auto_discover() {
-            self.inner.rescan().await?;
-        }
-        self.inner.resolve(plugin)?.ask(Command::Reload).await?
+    pub fn reload<'a>(&'a self, plugin: &'a str) -> Pending<'a, Result<Activation, Fault>> {
+        Box::pin(async move {
+            if !self.auto_discover() {
+                self.inner.rescan().await?;
+            }
+            self.inner.resolve(plugin)?.ask(Command::Reload).await?
+        })
     }
 
     /// Whether there is a usable file for it: a `.pconf`, or a manifest.
@@ -329,17 +338,6 @@ impl Registry {
         show::methods(&*self.inner.resolve(plugin)?)
     }
 
-    /// The plugin's callbacks and who subscribed to them. A v0 plugin tells nothing of its callbacks.
-    ///
-    /// # Errors
-    /// `wrong_state` or `unavailable` when it is not loaded.
-    ///
-    /// # Cancel safety
-    /// Safe.
-    pub async fn callbacks(&self, plugin: &str) -> Result<CallbackList, Fault> {
-        callback::list(&*self.inner.resolve(plugin)?).await
-    }
-
     /// All that is known of a plugin.
     ///
     /// # Errors
@@ -347,25 +345,27 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn inspect(&self, plugin: &str) -> Result<PluginDetail, Fault> {
-        let slot = match self.inner.find(plugin)? {
-            Known::Slot(slot) => slot,
-            Known::Installed(plugin) => {
-                let mut detail = show::detail_installed(&plugin, self.inner.finder.losers(&plugin.id));
-                self.inner.settle(&plugin.id, &mut detail.summary);
-                detail.process = self.process_and_keeper(&plugin.id).await;
-                return Ok(source::with_origin(detail).await);
+    pub fn inspect<'a>(&'a self, plugin: &'a str) -> Pending<'a, Result<PluginDetail, Fault>> {
+        Box::pin(async move {
+            let slot = match self.inner.find(plugin)? {
+                Known::Slot(slot) => slot,
+                Known::Installed(plugin) => {
+                    let mut detail = show::detail_installed(&plugin, self.inner.finder.losers(&plugin.id));
+                    self.inner.settle(&plugin.id, &mut detail.summary);
+                    detail.process = self.process_and_keeper(&plugin.id).await;
+                    return Ok(source::with_origin(detail).await);
+                }
+            };
+            let mut detail = show::detail(&slot, self.inner.finder.losers(&slot.id));
+            if let Some(installed) = self.inner.finder.installed_as(&slot.id) {
+                detail.summary.manifest = Some(show::text(&installed.file));
+                detail.installed = Some(show::manifest_of(&installed));
+                detail.process = self.process_and_keeper(&slot.id).await;
+                self.inner.settle(&slot.id, &mut detail.summary);
             }
-        };
-        let mut detail = show::detail(&slot, self.inner.finder.losers(&slot.id));
-        if let Some(installed) = self.inner.finder.installed_as(&slot.id) {
-            detail.summary.manifest = Some(show::text(&installed.file));
-            detail.installed = Some(show::manifest_of(&installed));
-            detail.process = self.process_and_keeper(&slot.id).await;
-            self.inner.settle(&slot.id, &mut detail.summary);
-        }
-        (detail.health, detail.executable) = tokio::join!(call::health(&slot), self.inner.executable(&slot));
-        Ok(source::with_origin(detail).await)
+            (detail.health, detail.executable) = tokio::join!(call::health(&slot), self.inner.executable(&slot));
+            Ok(source::with_origin(detail).await)
+        })
     }
 
     /// Calls `method` with `body` and waits for the reply, at most for the method's own deadline or [`Builder::call_deadline`].
@@ -452,8 +452,8 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn ping(&self, plugin: &str) -> Result<Ping, Fault> {
-        call::ping(&*self.inner.resolve(plugin)?).await
+    pub fn ping<'a>(&'a self, plugin: &'a str) -> Pending<'a, Result<Ping, Fault>> {
+        Box::pin(async move { call::ping(&*self.inner.resolve(plugin)?).await })
     }
 
     /// Why a plugin, or a file, is callable or not: the chain from the directory to the activation, its first broken link,
@@ -461,8 +461,8 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn why(&self, subject: &str) -> Why {
-        ask::why(&self.inner, subject).await
+    pub fn why<'a>(&'a self, subject: &'a str) -> Pending<'a, Why> {
+        Box::pin(async move { ask::why(&self.inner, subject).await })
     }
 
     /// Everything that happens from now on.
@@ -498,99 +498,6 @@ impl Registry {
         self.inner.shared.events.version()
     }
 
-    /// Runs `handler` for every notification of `callback`, one at a time and in order, until the subscription is closed or
-    /// dropped. A notification is acknowledged when its handler has returned; one whose handler fails is tried again after
-    /// 100 ms, 1 s and 10 s, then it goes to the [dead letters](Registry::dead_letters). Survives the plugin: a successor is
-    /// subscribed to in turn.
-    ///
-    /// When this returns and the plugin serves, the subscription is attached: what is notified from then on arrives. (A v0
-    /// plugin is asked a moment later.)
-    ///
-    /// # Example: a handler that fails for good
-    /// ```no_run
-    /// use goplug_registry::{Registry, Subscribe};
-    ///
-    /// # async fn example(registry: &Registry) -> Result<(), goplug_registry::Error> {
-    /// let subscribe = Subscribe { name: Some("billing".into()) };
-    /// let subscription = registry
-    ///     .register_callback("Test/Do", "orders", subscribe, |notice| async move {
-    ///         // An error is tried again three times, and then a dead letter.
-    ///         std::str::from_utf8(&notice.data).map(|order| println!("{order}")).map_err(|error| error.to_string())
-    ///     })
-    ///     .await?;
-    /// for letter in registry.dead_letters() {
-    ///     eprintln!("{letter:?}");
-    /// }
-    /// drop(subscription);
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// `not_found` for a plugin, or a loaded plugin's callback, that does not exist; `invalid_argument` for a bad name;
-    /// `overloaded` when the callback has 64 subscriptions.
-    ///
-    /// # Cancel safety
-    /// Dropping the future gives the subscription up; where the plugin has attached it already, its place is held for 60 s.
-    pub async fn register_callback<H, F>(
-        &self,
-        plugin: &str,
-        callback: &str,
-        how: Subscribe,
-        handler: H,
-    ) -> Result<Subscription, Fault>
-    where
-        H: FnMut(Notice) -> F + Send + 'static,
-        F: Future<Output = Result<(), String>> + Send + 'static,
-    {
-        callback::register(&self.inner, self.inner.resolve(plugin)?, callback, how, handler).await
-    }
-
-    /// Attaches the subscription `name` and gives its notifications one by one; the caller acknowledges. Whoever attaches
-    /// the same name later ends this feed.
-    ///
-    /// # Errors
-    /// As [`Registry::register_callback`].
-    ///
-    /// # Cancel safety
-    /// As [`Registry::register_callback`].
-    pub async fn subscribe(&self, plugin: &str, callback: &str, name: &str) -> Result<Feed, Fault> {
-        callback::subscribe(&self.inner, self.inner.resolve(plugin)?, callback, name).await
-    }
-
-    /// Watches a callback without a subscription: from `after`, else from now; holds nothing back, is told of gaps.
-    ///
-    /// # Errors
-    /// As [`Registry::register_callback`].
-    ///
-    /// # Cancel safety
-    /// Safe.
-    pub async fn observe(&self, plugin: &str, callback: &str, after: Option<Position>) -> Result<Feed, Fault> {
-        callback::observe(&self.inner, self.inner.resolve(plugin)?, callback, after).await
-    }
-
-    /// Passes an acknowledgement on: everything of `callback` up to `position` was handled by `subscription`.
-    ///
-    /// # Errors
-    /// What the plugin answers: `invalid_argument` beyond what was sent, `conflict` for another epoch, `not_found` for an
-    /// unknown subscription.
-    ///
-    /// # Cancel safety
-    /// Dropping the future does not take back what was sent.
-    pub async fn ack(
-        &self,
-        plugin: &str,
-        callback: &str,
-        subscription: &str,
-        position: &Position,
-    ) -> Result<(), Fault> {
-        callback::ack(&*self.inner.resolve(plugin)?, callback, subscription, position).await
-    }
-
-    /// The last 100 notifications whose handler failed every time.
-    pub fn dead_letters(&self) -> Vec<DeadLetter> {
-        self.inner.dead_letters.list()
-    }
-
     /// Applies other options; the directory stays the same one. What they allow now begins at once: with auto-discover
     /// switched on, plugins that wait to be loaded are loaded.
     ///
@@ -599,35 +506,39 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Not safe: the options may be in force, and not yet applied to plugins that wait to be loaded. Call it again.
-    pub async fn reconfigure(&self, options: Builder) -> Result<(), Fault> {
-        let before = self.inner.shared.options.load_full();
-        let options = Builder { directory: before.directory.clone(), ..options };
-        options.check()?;
-        let begins = options.auto_discover && !before.auto_discover;
-        self.inner.shared.options.store(options);
-        self.rescan().await?;
-        if begins {
-            for program in self.inner.programs.all() {
-                program.tell(program::Command::Awake).await;
+    pub fn reconfigure(&self, options: Builder) -> Pending<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let before = self.inner.shared.options.load_full();
+            let options = Builder { directory: before.directory.clone(), ..options };
+            options.check()?;
+            let begins = options.auto_discover && !before.auto_discover;
+            self.inner.shared.options.store(options);
+            self.rescan().await?;
+            if begins {
+                for program in self.inner.programs.all() {
+                    program.tell(program::Command::Awake).await;
+                }
+                for slot in self.inner.all().into_iter().filter(|slot| !slot.view().unloaded) {
+                    slot.tell(FileNews::Appeared).await;
+                }
             }
-            for slot in self.inner.all().into_iter().filter(|slot| !slot.view().unloaded) {
-                slot.tell(FileNews::Appeared).await;
-            }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Ends the registry: calls under way end, connections close, tasks stop; plugins go on running, and active.
     ///
     /// # Cancel safety
     /// Safe; the rest ends by itself.
-    pub async fn close(&self) {
-        self.inner.shared.closed.send_replace(true);
-        self.inner.slots.clear();
-        _ = self.inner.scans.send(Request::Close).await;
-        self.inner.shared.tasks.end(CLOSE_WAIT).await;
-        self.inner.shared.lease.release();
-        self.inner.shared.events.close();
+    pub fn close(&self) -> Pending<'_, ()> {
+        Box::pin(async move {
+            self.inner.shared.closed.send_replace(true);
+            self.inner.slots.clear();
+            _ = self.inner.scans.send(Request::Close).await;
+            self.inner.shared.tasks.end(CLOSE_WAIT).await;
+            self.inner.shared.lease.release();
+            self.inner.shared.events.close();
+        })
     }
 }
 

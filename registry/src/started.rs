@@ -22,6 +22,7 @@ use crate::host::{self, Adopted, Exit, HostSpec, Hosted, LogLine};
 use crate::plugin::Plugin;
 use crate::registry::Inner;
 use crate::supervisor::{self, Slot};
+use crate::tasks::Pending;
 
 /// How long a plugin that was told to leave, and got its SIGTERM, may take before everything of it is killed.
 const KILL_AFTER: Duration = Duration::from_secs(5);
@@ -82,22 +83,24 @@ impl Started {
     ///
     /// # Cancel safety
     /// Dropping the future ends a process that was not ready yet.
-    pub async fn plugin(&self) -> Result<Plugin, Fault> {
-        let mut life = self.life.lock().await;
-        if let (Some(slot), Some(hosted)) = (&life.slot, &life.hosted)
-            && slot.view().state == State::Loaded
-            && slot.live().is_some_and(|live| live.peer.is_alive())
-            && hosted.is_hosted()
-        {
-            return Ok(self.handle(slot));
-        }
-        self.ensure_runs(&mut life).await?;
-        let slot = match &life.slot {
-            Some(slot) => Arc::clone(slot),
-            None => Arc::clone(life.slot.insert(self.make_slot().await?)),
-        };
-        self.load(&slot).await?;
-        Ok(self.handle(&slot))
+    pub fn plugin(&self) -> Pending<'_, Result<Plugin, Fault>> {
+        Box::pin(async move {
+            let mut life = self.life.lock().await;
+            if let (Some(slot), Some(hosted)) = (&life.slot, &life.hosted)
+                && slot.view().state == State::Loaded
+                && slot.live().is_some_and(|live| live.peer.is_alive())
+                && hosted.is_hosted()
+            {
+                return Ok(self.handle(slot));
+            }
+            self.ensure_runs(&mut life).await?;
+            let slot = match &life.slot {
+                Some(slot) => Arc::clone(slot),
+                None => Arc::clone(life.slot.insert(self.make_slot().await?)),
+            };
+            self.load(&slot).await?;
+            Ok(self.handle(&slot))
+        })
     }
 
     /// Calls `method`, as [`crate::Registry::execute`]. Starts the plugin if it does not run.
@@ -140,23 +143,25 @@ impl Started {
     ///
     /// # Cancel safety
     /// Dropping the future may leave it running; call it again.
-    pub async fn terminate(&self) -> Result<Option<Exit>, Fault> {
-        let mut life = self.life.lock().await;
-        let Some(hosted) = life.hosted.clone() else { return Ok(None) };
-        if let Some(slot) = &life.slot {
-            let drain = self.registry.shared.options.load().drain;
-            let unload = slot.ask(|reply| supervisor::Command::Unload { drain, stop: true, reply });
-            // One that does not listen is ended all the same.
-            _ = timeout(drain + KILL_AFTER * 2, unload).await;
-        }
-        let exit = match hosted.stop(Duration::ZERO, KILL_AFTER).await {
-            Ok(status) => status.record.exit,
-            Err(fault) if fault.code == Code::PluginGone => hosted.exited().await,
-            Err(fault) => return Err(fault),
-        };
-        forget(&hosted).await;
-        life.hosted = None;
-        Ok(exit)
+    pub fn terminate(&self) -> Pending<'_, Result<Option<Exit>, Fault>> {
+        Box::pin(async move {
+            let mut life = self.life.lock().await;
+            let Some(hosted) = life.hosted.clone() else { return Ok(None) };
+            if let Some(slot) = &life.slot {
+                let drain = self.registry.shared.options.load().drain;
+                let unload = slot.ask(|reply| supervisor::Command::Unload { drain, stop: true, reply });
+                // One that does not listen is ended all the same.
+                _ = timeout(drain + KILL_AFTER * 2, unload).await;
+            }
+            let exit = match hosted.stop(Duration::ZERO, KILL_AFTER).await {
+                Ok(status) => status.record.exit,
+                Err(fault) if fault.code == Code::PluginGone => hosted.exited().await,
+                Err(fault) => return Err(fault),
+            };
+            forget(&hosted).await;
+            life.hosted = None;
+            Ok(exit)
+        })
     }
 
     /// Its output that is kept, with a number above `after` (0 for all); empty when nothing was started since it was
@@ -164,12 +169,14 @@ impl Started {
     ///
     /// # Errors
     /// `plugin_gone` when its host has ended.
-    pub async fn logs(&self, after: u64) -> Result<Vec<LogLine>, Fault> {
-        let hosted = self.life.lock().await.hosted.clone();
-        match hosted {
-            Some(hosted) => hosted.logs(after).await,
-            None => Ok(Vec::new()),
-        }
+    pub fn logs(&self, after: u64) -> Pending<'_, Result<Vec<LogLine>, Fault>> {
+        Box::pin(async move {
+            let hosted = self.life.lock().await.hosted.clone();
+            match hosted {
+                Some(hosted) => hosted.logs(after).await,
+                None => Ok(Vec::new()),
+            }
+        })
     }
 
     /// The process and its host, as far as it runs.

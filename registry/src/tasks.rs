@@ -84,6 +84,12 @@ async fn run(work: Box<dyn FnOnce() + Send>) {
     _ = tokio::task::spawn_blocking(work).await;
 }
 
+/// What the methods answer with that are not on the path of a call. Nothing happens before it is polled.
+///
+/// It is of one kind wherever it comes from, which makes it cheap to build with: an `async fn` is compiled once more by every
+/// crate that awaits it, with everything in it.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 /// Something under way that a task waits for beside other things.
 pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 

@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::hosted::Hosted;
 use super::talk::{HOST_LIMIT, TRIES, Talk};
+use crate::tasks::Pending;
 
 /// Hosts that are asked at once.
 const AT_ONCE: usize = 64;
@@ -50,30 +51,33 @@ pub struct Doubtful {
 ///
 /// # Errors
 /// `denied` when others can write in the folder, or it cannot be read.
-pub async fn adopt(folder: &Path) -> Result<Vec<Adopted>, Fault> {
-    let owned = folder.to_owned();
-    let listed = crate::tasks::on_a_thread(move || list(&owned)).await;
-    let (boot_id, files) = listed.map_err(|error| Fault::new(Code::Internal, error.to_string()))??;
-    let mut all = Vec::with_capacity(files.len());
-    for some in files.chunks(AT_ONCE) {
-        let tasks: Vec<_> = some
-            .iter()
-            .map(|(path, read)| {
-                let (folder, boot_id, path, read) = (folder.to_owned(), boot_id.clone(), path.clone(), read.clone());
-                tokio::spawn(async move {
-                    let met = match read {
-                        Ok(record) => meet_patiently(&folder, &boot_id, record).await,
-                        Err(fault) => Err(fault),
-                    };
-                    met.unwrap_or_else(|fault| Adopted::Doubtful(Doubtful { path, fault }))
+pub fn adopt(folder: &Path) -> Pending<'_, Result<Vec<Adopted>, Fault>> {
+    Box::pin(async move {
+        let owned = folder.to_owned();
+        let listed = crate::tasks::on_a_thread(move || list(&owned)).await;
+        let (boot_id, files) = listed.map_err(|error| Fault::new(Code::Internal, error.to_string()))??;
+        let mut all = Vec::with_capacity(files.len());
+        for some in files.chunks(AT_ONCE) {
+            let tasks: Vec<_> = some
+                .iter()
+                .map(|(path, read)| {
+                    let (folder, boot_id, path, read) =
+                        (folder.to_owned(), boot_id.clone(), path.clone(), read.clone());
+                    tokio::spawn(async move {
+                        let met = match read {
+                            Ok(record) => meet_patiently(&folder, &boot_id, record).await,
+                            Err(fault) => Err(fault),
+                        };
+                        met.unwrap_or_else(|fault| Adopted::Doubtful(Doubtful { path, fault }))
+                    })
                 })
-            })
-            .collect();
-        for task in tasks {
-            all.extend(task.await);
+                .collect();
+            for task in tasks {
+                all.extend(task.await);
+            }
         }
-    }
-    Ok(all)
+        Ok(all)
+    })
 }
 
 /// The first of these hosts that lives and does not answer: stopped, or traced, or starved. Nobody can tell what became of its plugin.

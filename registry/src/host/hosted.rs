@@ -11,6 +11,7 @@ use goplug_transport::Peer;
 
 use super::adopt::read;
 use super::talk::{HOST_LIMIT, TRIES, Talk};
+use crate::tasks::Pending;
 
 /// How much longer than its own times a stop may take: a process in an uninterruptible wait dies when that is over.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -57,35 +58,37 @@ impl Hosted {
     ///
     /// # Errors
     /// `plugin_gone` when the host has ended; `unavailable` when it does not answer within 2 s.
-    pub async fn status(&self) -> Result<Status, Fault> {
-        self.ask(Request::Status, HOST_LIMIT).await
+    pub fn status(&self) -> Pending<'_, Result<Status, Fault>> {
+        Box::pin(async move { self.ask(Request::Status, HOST_LIMIT).await })
     }
 
     /// Lines of output with a number above `after` (0 for all) that are kept, at most 65,536.
     ///
     /// # Errors
     /// As [`Hosted::status`].
-    pub async fn logs(&self, after: u64) -> Result<Vec<LogLine>, Fault> {
-        let mut lines = Vec::new();
-        let mut follow = self.open_logs(after, false).await?;
-        let read = async {
-            while lines.len() < MAX_LOG_LINES
-                && let Some(line) = follow.next().await?
-            {
-                lines.push(line);
-            }
-            Ok(())
-        };
-        tokio::time::timeout(HOST_LIMIT * 5, read).await.unwrap_or_else(|_| Err(slow("its output")))?;
-        Ok(lines)
+    pub fn logs(&self, after: u64) -> Pending<'_, Result<Vec<LogLine>, Fault>> {
+        Box::pin(async move {
+            let mut lines = Vec::new();
+            let mut follow = self.open_logs(after, false).await?;
+            let read = async {
+                while lines.len() < MAX_LOG_LINES
+                    && let Some(line) = follow.next().await?
+                {
+                    lines.push(line);
+                }
+                Ok(())
+            };
+            tokio::time::timeout(HOST_LIMIT * 5, read).await.unwrap_or_else(|_| Err(slow("its output")))?;
+            Ok(lines)
+        })
     }
 
     /// Lines of output with a number above `after`, and those to come until nothing is left of the plugin.
     ///
     /// # Errors
     /// As [`Hosted::status`].
-    pub async fn follow(&self, after: u64) -> Result<Follow, Fault> {
-        self.open_logs(after, true).await
+    pub fn follow(&self, after: u64) -> Pending<'_, Result<Follow, Fault>> {
+        Box::pin(async move { self.open_logs(after, true).await })
     }
 
     pub(crate) async fn open_logs(&self, after: u64, follow: bool) -> Result<Follow, Fault> {
@@ -102,27 +105,29 @@ impl Hosted {
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the stop.
-    pub async fn stop(&self, term_after: Duration, kill_after: Duration) -> Result<Status, Fault> {
-        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let request = Request::Stop { term_after_ms: ms(term_after), kill_after_ms: ms(kill_after) };
-        let limit = term_after.saturating_add(kill_after).saturating_add(STOP_GRACE);
-        let once = async || {
-            let mut talk = self.connect().await?;
-            talk.send(&request).await?;
-            match tokio::time::timeout(limit, talk.answer()).await {
-                Ok(answer) => status_in(answer?),
-                Err(_) => Err(slow("the stop").with_retry_after_ms(1_000)),
+    pub fn stop(&self, term_after: Duration, kill_after: Duration) -> Pending<'_, Result<Status, Fault>> {
+        Box::pin(async move {
+            let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            let request = Request::Stop { term_after_ms: ms(term_after), kill_after_ms: ms(kill_after) };
+            let limit = term_after.saturating_add(kill_after).saturating_add(STOP_GRACE);
+            let once = async || {
+                let mut talk = self.connect().await?;
+                talk.send(&request).await?;
+                match tokio::time::timeout(limit, talk.answer()).await {
+                    Ok(answer) => status_in(answer?),
+                    Err(_) => Err(slow("the stop").with_retry_after_ms(1_000)),
+                }
+            };
+            let mut answer = once().await;
+            for _ in 1..TRIES {
+                match &answer {
+                    // A connection that broke is no host that is gone, and a second stop does no harm.
+                    Err(fault) if fault.code == Code::PluginGone && self.inner.peer.is_alive() => answer = once().await,
+                    _ => break,
+                }
             }
-        };
-        let mut answer = once().await;
-        for _ in 1..TRIES {
-            match &answer {
-                // A connection that broke is no host that is gone, and a second stop does no harm.
-                Err(fault) if fault.code == Code::PluginGone && self.inner.peer.is_alive() => answer = once().await,
-                _ => break,
-            }
-        }
-        answer
+            answer
+        })
     }
 
     /// Ends the plugin and everything that it started, and waits for it at most 2 s: for whoever is being dropped and cannot
@@ -150,27 +155,29 @@ impl Hosted {
     ///
     /// # Errors
     /// `wrong_state` when it has ended; `invalid_argument` for no signal; as [`Hosted::status`].
-    pub async fn signal(&self, number: i32) -> Result<(), Fault> {
-        self.ask(Request::Signal { number }, HOST_LIMIT).await.map(drop)
+    pub fn signal(&self, number: i32) -> Pending<'_, Result<(), Fault>> {
+        Box::pin(async move { self.ask(Request::Signal { number }, HOST_LIMIT).await.map(drop) })
     }
 
     /// Returns when the plugin's process has ended, with how; `None` when nobody knows, because its host was killed.
     ///
     /// # Cancel safety
     /// Safe; any number of callers may wait.
-    pub async fn exited(&self) -> Option<Exit> {
-        loop {
-            if let Ok(status) = self.wait().await
-                && status.record.exit.is_some()
-            {
-                return status.record.exit;
+    pub fn exited(&self) -> Pending<'_, Option<Exit>> {
+        Box::pin(async move {
+            loop {
+                if let Ok(status) = self.wait().await
+                    && status.record.exit.is_some()
+                {
+                    return status.record.exit;
+                }
+                // The host ends after its plugin, by itself or not. What it wrote down stays. While it lives it is asked again.
+                if tokio::time::timeout(ASK_AGAIN, self.inner.peer.exited()).await.is_ok() {
+                    break;
+                }
             }
-            // The host ends after its plugin, by itself or not. What it wrote down stays. While it lives it is asked again.
-            if tokio::time::timeout(ASK_AGAIN, self.inner.peer.exited()).await.is_ok() {
-                break;
-            }
-        }
-        self.read_record().await?.exit
+            self.read_record().await?.exit
+        })
     }
 
     async fn wait(&self) -> Result<Status, Fault> {
@@ -189,8 +196,8 @@ impl Hosted {
     ///
     /// # Errors
     /// `wrong_state` while something of it runs; as [`Hosted::status`].
-    pub async fn forget(&self) -> Result<(), Fault> {
-        self.ask(Request::Forget, HOST_LIMIT).await.map(drop)
+    pub fn forget(&self) -> Pending<'_, Result<(), Fault>> {
+        Box::pin(async move { self.ask(Request::Forget, HOST_LIMIT).await.map(drop) })
     }
 
     async fn ask(&self, request: Request, limit: Duration) -> Result<Status, Fault> {

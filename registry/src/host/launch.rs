@@ -19,6 +19,7 @@ use tokio::net::unix::pipe;
 
 use super::hosted::Hosted;
 use super::talk::Talk;
+use crate::tasks::Pending;
 
 /// How long a host may take to start its plugin's program.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(10);
@@ -54,11 +55,13 @@ fn is_allowed(name: &str) -> bool {
 ///
 /// # Cancel safety
 /// Dropping the future ends the host, and its plugin with it.
-pub async fn launch(program: &Path, spec: &HostSpec) -> Result<Hosted, Fault> {
-    if spec.opened {
-        return Err(Fault::new(Code::InvalidArgument, "`opened` takes the file that is open"));
-    }
-    launch_with(program, spec, None).await
+pub fn launch<'a>(program: &'a Path, spec: &'a HostSpec) -> Pending<'a, Result<Hosted, Fault>> {
+    Box::pin(async move {
+        if spec.opened {
+            return Err(Fault::new(Code::InvalidArgument, "`opened` takes the file that is open"));
+        }
+        launch_with(program, spec, None).await
+    })
 }
 
 /// As [`launch`]; `opened` is executed instead of what lies at the path of the plugin's program. It is kept until it runs.

@@ -10,10 +10,11 @@ use goplug_pconf_schema::locator::FileUrl;
 use goplug_pconf_schema::{Code, Fault, INDEX_NAME, Index, IndexedPackage, Locator, MAX_INDEX_BYTES, Sha256};
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 
-use super::{Fetch, Progress};
+use super::{Fetch, Progress, Told};
 use crate::desired::lock;
 use crate::installed::blocking;
 use crate::registry::Registry;
+use crate::tasks::Pending;
 use crate::words::show;
 
 /// An index that was read, and where the packages are that it names.
@@ -41,27 +42,29 @@ impl Registry {
     ///
     /// # Cancel safety
     /// As [`Registry::fetch`].
-    pub async fn packages(&self, at: &Locator) -> Result<Packages, Fault> {
-        match at {
-            Locator::Git(_) => Err(Fault::new(Code::InvalidArgument, "an index is a file, a folder or an address")),
-            Locator::Path(path) => {
-                let file = if path.is_dir() { path.join(INDEX_NAME) } else { path.clone() };
-                let base = Base::Folder(file.parent().unwrap_or(path).to_owned());
-                let index = blocking(move || read(&file)).await?;
-                Ok(Packages { index, base })
+    pub fn packages<'a>(&'a self, at: &'a Locator) -> Pending<'a, Result<Packages, Fault>> {
+        Box::pin(async move {
+            match at {
+                Locator::Git(_) => Err(Fault::new(Code::InvalidArgument, "an index is a file, a folder or an address")),
+                Locator::Path(path) => {
+                    let file = if path.is_dir() { path.join(INDEX_NAME) } else { path.clone() };
+                    let base = Base::Folder(file.parent().unwrap_or(path).to_owned());
+                    let index = blocking(move || read(&file)).await?;
+                    Ok(Packages { index, base })
+                }
+                Locator::Url(url) => {
+                    let name = if url.address.ends_with('/') { INDEX_NAME } else { "" };
+                    let address = format!("{}{name}", url.address);
+                    let base = address.rfind('/').map_or(address.as_str(), |end| &address[..=end]).to_owned();
+                    let url = FileUrl { address, sha256: url.sha256 };
+                    let how = Fetch { max_bytes: MAX_INDEX_BYTES as u64, ..Fetch::default() };
+                    let fetched = self.fetch(&Locator::Url(url), how, |_| ()).await?;
+                    let file = fetched.path().to_owned();
+                    let index = blocking(move || read(&file)).await?;
+                    Ok(Packages { index, base: Base::Address(base) })
+                }
             }
-            Locator::Url(url) => {
-                let name = if url.address.ends_with('/') { INDEX_NAME } else { "" };
-                let address = format!("{}{name}", url.address);
-                let base = address.rfind('/').map_or(address.as_str(), |end| &address[..=end]).to_owned();
-                let url = FileUrl { address, sha256: url.sha256 };
-                let how = Fetch { max_bytes: MAX_INDEX_BYTES as u64, ..Fetch::default() };
-                let fetched = self.fetch(&Locator::Url(url), how, |_| ()).await?;
-                let file = fetched.path().to_owned();
-                let index = blocking(move || read(&file)).await?;
-                Ok(Packages { index, base: Base::Address(base) })
-            }
-        }
+        })
     }
 
     /// Writes a package of the index to a file that is not there yet, whole or not at all, and as the index says it is. Whether
@@ -72,12 +75,32 @@ impl Registry {
     ///
     /// # Cancel safety
     /// As [`Registry::fetch`].
-    pub async fn pull(
+    pub fn pull<'a>(
+        &'a self,
+        packages: &'a Packages,
+        package: &'a IndexedPackage,
+        to: &'a Path,
+        told: impl Fn(Progress) + Send + Sync + 'a,
+    ) -> Pending<'a, Result<(), Fault>> {
+        self.begin_pull(packages, package, to, Box::new(told))
+    }
+
+    fn begin_pull<'a>(
+        &'a self,
+        packages: &'a Packages,
+        package: &'a IndexedPackage,
+        to: &'a Path,
+        told: Told<'a>,
+    ) -> Pending<'a, Result<(), Fault>> {
+        Box::pin(self.pull_telling(packages, package, to, told))
+    }
+
+    async fn pull_telling(
         &self,
         packages: &Packages,
         package: &IndexedPackage,
         to: &Path,
-        told: impl Fn(Progress) + Send + Sync,
+        told: Told<'_>,
     ) -> Result<(), Fault> {
         let (to, expected) = (to.to_owned(), package.sha256);
         match &packages.base {

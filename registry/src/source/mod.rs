@@ -34,6 +34,7 @@ use crate::install::staging::Staging;
 use crate::installed::blocking;
 use crate::lint::lint_manifest_of;
 use crate::registry::Registry;
+use crate::tasks::Pending;
 use plan::Scratch;
 use recipe::Recipe;
 
@@ -77,6 +78,8 @@ pub enum Progress {
 
 /// Whoever is told what is going on, some ten times a second.
 pub(crate) type Tell<'a> = &'a (dyn Fn(Progress) + Send + Sync);
+/// The same, owned.
+type Told<'a> = Box<dyn Fn(Progress) + Send + Sync + 'a>;
 
 /// What was fetched, to be installed from [`Fetched::path`]. Dropped, it is removed.
 #[derive(Debug)]
@@ -137,12 +140,25 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Dropping the future ends what it started, and removes what is there of it.
-    pub async fn fetch(
-        &self,
-        source: &Locator,
+    pub fn fetch<'a>(
+        &'a self,
+        source: &'a Locator,
         how: Fetch,
-        told: impl Fn(Progress) + Send + Sync,
-    ) -> Result<Fetched, Fault> {
+        told: impl Fn(Progress) + Send + Sync + 'a,
+    ) -> Pending<'a, Result<Fetched, Fault>> {
+        self.begin_fetch(source, how, Box::new(told))
+    }
+
+    fn begin_fetch<'a>(
+        &'a self,
+        source: &'a Locator,
+        how: Fetch,
+        told: Told<'a>,
+    ) -> Pending<'a, Result<Fetched, Fault>> {
+        Box::pin(self.fetch_telling(source, how, told))
+    }
+
+    async fn fetch_telling(&self, source: &Locator, how: Fetch, told: Told<'_>) -> Result<Fetched, Fault> {
         match source {
             Locator::Path(_) | Locator::Git(_) if how.sha256.is_some() => {
                 let text = "a checksum is for a file that is fetched from an address";
@@ -176,12 +192,25 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Dropping the future ends the build with everything that it started, and removes what was fetched.
-    pub async fn build(
-        &self,
-        mut fetched: Fetched,
+    pub fn build<'a>(
+        &'a self,
+        fetched: Fetched,
         within: Duration,
-        told: impl Fn(Progress) + Send + Sync,
-    ) -> Result<Fetched, Fault> {
+        told: impl Fn(Progress) + Send + Sync + 'a,
+    ) -> Pending<'a, Result<Fetched, Fault>> {
+        self.begin_build(fetched, within, Box::new(told))
+    }
+
+    fn begin_build<'a>(
+        &'a self,
+        fetched: Fetched,
+        within: Duration,
+        told: Told<'a>,
+    ) -> Pending<'a, Result<Fetched, Fault>> {
+        Box::pin(self.build_telling(fetched, within, told))
+    }
+
+    async fn build_telling(&self, mut fetched: Fetched, within: Duration, told: Told<'_>) -> Result<Fetched, Fault> {
         let Some(ToBuild { repository, recipe, scratch }) = fetched.to_build.take() else { return Ok(fetched) };
         let options = self.inner.shared.options.load_full();
         git::write_source(&options, &repository, &scratch).await?;

@@ -16,6 +16,7 @@ use crate::event::now_text;
 use crate::installed::blocking;
 use crate::registry::{Inner, Known, Registry};
 use crate::supervisor::{FileNews, Slot};
+use crate::tasks::Pending;
 
 /// How long a full backlog is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -25,25 +26,29 @@ impl Registry {
     ///
     /// # Errors
     /// `internal` when the file of the pins cannot be read or believed.
-    pub async fn trusted(&self) -> Result<Vec<TrustEntry>, Fault> {
-        let directory = self.pin_key();
-        let state = self.pins().await?;
-        let row = |(plugin, pin): (&PluginId, &Pin)| TrustEntry {
-            plugin: plugin.clone(),
-            directory: directory.clone(),
-            pin: pin.clone(),
-        };
-        Ok(state.pins(&directory).map(row).collect())
+    pub fn trusted(&self) -> Pending<'_, Result<Vec<TrustEntry>, Fault>> {
+        Box::pin(async move {
+            let directory = self.pin_key();
+            let state = self.pins().await?;
+            let row = |(plugin, pin): (&PluginId, &Pin)| TrustEntry {
+                plugin: plugin.clone(),
+                directory: directory.clone(),
+                pin: pin.clone(),
+            };
+            Ok(state.pins(&directory).map(row).collect())
+        })
     }
 
     /// What a plugin may run, what the process runs that listens on its socket now, and what follows.
     ///
     /// # Errors
     /// `not_found`, or `conflict` for an ambiguous name; as [`Registry::trusted`].
-    pub async fn trust_of(&self, plugin: &str) -> Result<Trust, Fault> {
-        let (id, executable) = self.running_program(plugin).await?;
-        let pin = self.pins().await?.of(&self.pin_key(), &id).cloned();
-        self.judged(id, pin, executable).await
+    pub fn trust_of<'a>(&'a self, plugin: &'a str) -> Pending<'a, Result<Trust, Fault>> {
+        Box::pin(async move {
+            let (id, executable) = self.running_program(plugin).await?;
+            let pin = self.pins().await?.of(&self.pin_key(), &id).cloned();
+            self.judged(id, pin, executable).await
+        })
     }
 
     /// Pins a plugin to the program that the process runs which listens on its socket now, and tries a plugin again that was
@@ -55,30 +60,33 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Dropped, it is written or not.
-    pub async fn approve(&self, plugin: &str, expected: Option<Sha256>) -> Result<Trust, Fault> {
-        let (id, executable) = self.running_program(plugin).await?;
-        if !self.starts_itself(&id) {
-            let text = format!("plugin `{id}` is started by the registry: its program is the one that is installed");
-            return Err(Fault::new(Code::WrongState, text));
-        }
-        let none = || Fault::new(Code::Unavailable, format!("nobody listens on the socket of plugin `{id}`"));
-        let executable = executable.ok_or_else(none)?;
-        let Some(sha256) = executable.sha256 else {
-            let why = executable.problem.unwrap_or_default();
-            return Err(Fault::new(Code::Denied, format!("which program `{id}` runs cannot be told: {why}")));
-        };
-        if let Some(expected) = expected.filter(|expected| *expected != sha256) {
-            let text = format!("plugin `{id}` runs a program with sha256 {sha256}, not {expected}");
-            return Err(Fault::new(Code::Conflict, text));
-        }
-        let path = executable.path.clone().unwrap_or_default();
-        let pin = Pin { sha256, path, since: now_text(), approved: true };
-        let (directory, key, recorded) = (self.pin_key(), id.clone(), pin.clone());
-        self.change_pins(move |state| state.set(&directory, &key, Some(recorded))).await?;
-        if let Some(slot) = self.inner.slot(&id).filter(|slot| slot.view().state == State::Denied) {
-            slot.tell(FileNews::Appeared).await;
-        }
-        self.judged(id, Some(pin), Some(executable)).await
+    pub fn approve<'a>(&'a self, plugin: &'a str, expected: Option<Sha256>) -> Pending<'a, Result<Trust, Fault>> {
+        Box::pin(async move {
+            let (id, executable) = self.running_program(plugin).await?;
+            if !self.starts_itself(&id) {
+                let text =
+                    format!("plugin `{id}` is started by the registry: its program is the one that is installed");
+                return Err(Fault::new(Code::WrongState, text));
+            }
+            let none = || Fault::new(Code::Unavailable, format!("nobody listens on the socket of plugin `{id}`"));
+            let executable = executable.ok_or_else(none)?;
+            let Some(sha256) = executable.sha256 else {
+                let why = executable.problem.unwrap_or_default();
+                return Err(Fault::new(Code::Denied, format!("which program `{id}` runs cannot be told: {why}")));
+            };
+            if let Some(expected) = expected.filter(|expected| *expected != sha256) {
+                let text = format!("plugin `{id}` runs a program with sha256 {sha256}, not {expected}");
+                return Err(Fault::new(Code::Conflict, text));
+            }
+            let path = executable.path.clone().unwrap_or_default();
+            let pin = Pin { sha256, path, since: now_text(), approved: true };
+            let (directory, key, recorded) = (self.pin_key(), id.clone(), pin.clone());
+            self.change_pins(move |state| state.set(&directory, &key, Some(recorded))).await?;
+            if let Some(slot) = self.inner.slot(&id).filter(|slot| slot.view().state == State::Denied) {
+                slot.tell(FileNews::Appeared).await;
+            }
+            self.judged(id, Some(pin), Some(executable)).await
+        })
     }
 
     /// Forgets what a plugin may run: the next process of it that is activated is taken as the first, what lies in the plugin
@@ -86,27 +94,29 @@ impl Registry {
     ///
     /// # Errors
     /// `not_found` when nothing is recorded of it; as [`Registry::trusted`].
-    pub async fn revoke(&self, plugin: &str) -> Result<Revocation, Fault> {
-        let id = match self.inner.find(plugin) {
-            Ok(Known::Slot(slot)) => slot.id.clone(),
-            Ok(Known::Installed(plugin)) => plugin.id,
-            Err(fault) if fault.code == Code::NotFound => {
-                PluginId::parse(plugin).map_err(|error| Fault::new(Code::InvalidArgument, error.to_string()))?
+    pub fn revoke<'a>(&'a self, plugin: &'a str) -> Pending<'a, Result<Revocation, Fault>> {
+        Box::pin(async move {
+            let id = match self.inner.find(plugin) {
+                Ok(Known::Slot(slot)) => slot.id.clone(),
+                Ok(Known::Installed(plugin)) => plugin.id,
+                Err(fault) if fault.code == Code::NotFound => {
+                    PluginId::parse(plugin).map_err(|error| Fault::new(Code::InvalidArgument, error.to_string()))?
+                }
+                Err(fault) => return Err(fault),
+            };
+            let (directory, key) = (self.pin_key(), id.clone());
+            let pin = match self.pins().await?.of(&directory, &key) {
+                Some(_) => self.change_pins(move |state| state.set(&directory, &key, None)).await?,
+                None => None,
+            };
+            let (records, key) = (self.records(&self.directory()), id.clone());
+            let installed = blocking(move || records.forget(&key)).await?;
+            if pin.is_none() && installed.is_none() {
+                let text = format!("no program of plugin `{id}` is recorded, and nothing that was installed of it");
+                return Err(Fault::new(Code::NotFound, text));
             }
-            Err(fault) => return Err(fault),
-        };
-        let (directory, key) = (self.pin_key(), id.clone());
-        let pin = match self.pins().await?.of(&directory, &key) {
-            Some(_) => self.change_pins(move |state| state.set(&directory, &key, None)).await?,
-            None => None,
-        };
-        let (records, key) = (self.records(&self.directory()), id.clone());
-        let installed = blocking(move || records.forget(&key)).await?;
-        if pin.is_none() && installed.is_none() {
-            let text = format!("no program of plugin `{id}` is recorded, and nothing that was installed of it");
-            return Err(Fault::new(Code::NotFound, text));
-        }
-        Ok(Revocation { plugin: id, pin, installed })
+            Ok(Revocation { plugin: id, pin, installed })
+        })
     }
 
     async fn judged(&self, plugin: PluginId, pin: Option<Pin>, executable: Option<Executable>) -> Result<Trust, Fault> {

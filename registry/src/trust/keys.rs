@@ -8,6 +8,7 @@ use goplug_pconf_schema::{Code, Fault, Reason, printable};
 use super::store::{self, MAX_KEYS_BYTES};
 use crate::installed::blocking;
 use crate::registry::Registry;
+use crate::tasks::Pending;
 
 /// The longest comment.
 const MAX_COMMENT: usize = 200;
@@ -23,15 +24,18 @@ impl Registry {
     ///
     /// # Errors
     /// `internal` when the file cannot be read or believed, with its line.
-    pub async fn trusted_keys(&self) -> Result<Vec<TrustedKey>, Fault> {
-        let folder = self.trust_folder();
-        let named = blocking(move || parse(&store::load_keys(&folder).map_err(internal)?)).await?;
-        let configured = self.configured_keys().into_iter().map(|key| TrustedKey { key, comment: CONFIGURED.into() });
-        let mut keys: Vec<_> = configured.collect();
-        keys.extend(
-            named.into_iter().filter(|named| keys.iter().all(|known| known.key != named.key)).collect::<Vec<_>>(),
-        );
-        Ok(keys)
+    pub fn trusted_keys(&self) -> Pending<'_, Result<Vec<TrustedKey>, Fault>> {
+        Box::pin(async move {
+            let folder = self.trust_folder();
+            let named = blocking(move || parse(&store::load_keys(&folder).map_err(internal)?)).await?;
+            let configured =
+                self.configured_keys().into_iter().map(|key| TrustedKey { key, comment: CONFIGURED.into() });
+            let mut keys: Vec<_> = configured.collect();
+            keys.extend(
+                named.into_iter().filter(|named| keys.iter().all(|known| known.key != named.key)).collect::<Vec<_>>(),
+            );
+            Ok(keys)
+        })
     }
 
     fn configured_keys(&self) -> Vec<String> {
@@ -46,20 +50,22 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Dropped, it is written or not.
-    pub async fn trust_key(&self, key: &str, comment: &str) -> Result<TrustedKey, Fault> {
-        let trusted = TrustedKey { key: Key::parse(key)?.as_str().to_owned(), comment: comment.trim().to_owned() };
-        if trusted.comment.chars().count() > MAX_COMMENT || trusted.comment.contains(char::is_control) {
-            let text = format!("the comment must be one line of at most {MAX_COMMENT} characters");
-            return Err(Fault::new(Code::InvalidArgument, text));
-        }
-        let added = trusted.clone();
-        self.change_keys(move |keys| {
-            keys.retain(|known| known.key != added.key);
-            keys.push(added);
-            Ok(())
+    pub fn trust_key<'a>(&'a self, key: &'a str, comment: &'a str) -> Pending<'a, Result<TrustedKey, Fault>> {
+        Box::pin(async move {
+            let trusted = TrustedKey { key: Key::parse(key)?.as_str().to_owned(), comment: comment.trim().to_owned() };
+            if trusted.comment.chars().count() > MAX_COMMENT || trusted.comment.contains(char::is_control) {
+                let text = format!("the comment must be one line of at most {MAX_COMMENT} characters");
+                return Err(Fault::new(Code::InvalidArgument, text));
+            }
+            let added = trusted.clone();
+            self.change_keys(move |keys| {
+                keys.retain(|known| known.key != added.key);
+                keys.push(added);
+                Ok(())
+            })
+            .await?;
+            Ok(trusted)
         })
-        .await?;
-        Ok(trusted)
     }
 
     /// Takes packages of this key no more. What it signed and what is installed stays.
@@ -69,18 +75,20 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Dropped, it is written or not.
-    pub async fn distrust_key(&self, key: &str) -> Result<TrustedKey, Fault> {
-        let wanted = key.trim().to_owned();
-        if self.configured_keys().contains(&wanted) {
-            let text = format!("key `{}` is one of the configuration (`keys` in `[trust]`)", printable(&wanted));
-            return Err(Fault::new(Code::WrongState, text));
-        }
-        self.change_keys(move |keys| {
-            let at = keys.iter().position(|known| known.key == wanted);
-            let unknown = || Fault::new(Code::NotFound, format!("key `{}` is not trusted", printable(&wanted)));
-            Ok(keys.remove(at.ok_or_else(unknown)?))
+    pub fn distrust_key<'a>(&'a self, key: &'a str) -> Pending<'a, Result<TrustedKey, Fault>> {
+        Box::pin(async move {
+            let wanted = key.trim().to_owned();
+            if self.configured_keys().contains(&wanted) {
+                let text = format!("key `{}` is one of the configuration (`keys` in `[trust]`)", printable(&wanted));
+                return Err(Fault::new(Code::WrongState, text));
+            }
+            self.change_keys(move |keys| {
+                let at = keys.iter().position(|known| known.key == wanted);
+                let unknown = || Fault::new(Code::NotFound, format!("key `{}` is not trusted", printable(&wanted)));
+                Ok(keys.remove(at.ok_or_else(unknown)?))
+            })
+            .await
         })
-        .await
     }
 
     /// Whose packages are taken now.

@@ -18,6 +18,7 @@ use crate::install;
 use crate::installed::blocking;
 use crate::program::Tried;
 use crate::registry::{Known, Registry};
+use crate::tasks::Pending;
 
 /// How long a command on a directory waits for the end of the process before, beyond the drain: nobody would wait for it later.
 const END_WITHIN: Duration = Duration::from_secs(15);
@@ -53,36 +54,45 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Dropping the future leaves the old or the new version; a new one that was not yet named is followed by the old one.
-    pub async fn upgrade(&self, plugin: &str, source: Option<&Path>, how: Upgrade) -> Result<Upgraded, Fault> {
-        let (id, directory) = self.changeable(plugin).await?;
-        if how.rollback_on.is_some() && !self.auto_discover() {
-            let text = "nobody would count its calls when this is done: a rule takes a daemon with auto-discover";
-            return Err(Fault::new(Code::WrongState, text));
-        }
-        let wanted = match source {
-            None => None,
-            Some(source) => Some(self.put_beside(&id, &directory, source, &how).await?),
-        };
-        let shelf = read(&directory, &id).await?;
-        let to = plan::upgrade(&shelf, &id, wanted.as_ref(), how.downgrade)?;
-        let done = self.make_current(&id, &shelf, &to, how.dry_run).await?;
-        if let (Some(rule), false, Some(from)) = (how.rollback_on, how.dry_run, shelf.version())
-            && done.from != done.to
-        {
-            watch::watch(&self.inner, id, from.clone(), to, rule);
-        }
-        Ok(done)
+    pub fn upgrade<'a>(
+        &'a self,
+        plugin: &'a str,
+        source: Option<&'a Path>,
+        how: Upgrade,
+    ) -> Pending<'a, Result<Upgraded, Fault>> {
+        Box::pin(async move {
+            let (id, directory) = self.changeable(plugin).await?;
+            if how.rollback_on.is_some() && !self.auto_discover() {
+                let text = "nobody would count its calls when this is done: a rule takes a daemon with auto-discover";
+                return Err(Fault::new(Code::WrongState, text));
+            }
+            let wanted = match source {
+                None => None,
+                Some(source) => Some(self.put_beside(&id, &directory, source, &how).await?),
+            };
+            let shelf = read(&directory, &id).await?;
+            let to = plan::upgrade(&shelf, &id, wanted.as_ref(), how.downgrade)?;
+            let done = self.make_current(&id, &shelf, &to, how.dry_run).await?;
+            if let (Some(rule), false, Some(from)) = (how.rollback_on, how.dry_run, shelf.version())
+                && done.from != done.to
+            {
+                watch::watch(&self.inner, id, from.clone(), to, rule);
+            }
+            Ok(done)
+        })
     }
 
     /// Makes the version the current one that was so before, or else the newest that is older; as [`Registry::upgrade`] does.
     ///
     /// # Errors
     /// `not_found` when there is none; else as there.
-    pub async fn rollback(&self, plugin: &str, dry_run: bool) -> Result<Upgraded, Fault> {
-        let (id, directory) = self.changeable(plugin).await?;
-        let shelf = read(&directory, &id).await?;
-        let to = plan::rollback(&shelf, &id)?;
-        self.make_current(&id, &shelf, &to, dry_run).await
+    pub fn rollback<'a>(&'a self, plugin: &'a str, dry_run: bool) -> Pending<'a, Result<Upgraded, Fault>> {
+        Box::pin(async move {
+            let (id, directory) = self.changeable(plugin).await?;
+            let shelf = read(&directory, &id).await?;
+            let to = plan::rollback(&shelf, &id)?;
+            self.make_current(&id, &shelf, &to, dry_run).await
+        })
     }
 
     /// Lets only versions in `range` become the current one from now on; `None`: all. Kept on disk.
@@ -90,28 +100,30 @@ impl Registry {
     /// # Errors
     /// `conflict` when the current version is not in it; `invalid_argument` for a range that is none; `wrong_state` for a
     /// plugin that is not installed; `internal` when it cannot be written down.
-    pub async fn pin(&self, plugin: &str, range: Option<&str>) -> Result<Pinned, Fault> {
-        let (id, directory) = self.changeable(plugin).await?;
-        let range = range.map(VersionReq::parse).transpose().map_err(|error| {
-            Fault::new(
-                Code::InvalidArgument,
-                format!("it is no version range ({error}): write `^1.2`, `>=1, <3` or `*`"),
-            )
-        })?;
-        if let Some(range) = &range {
-            plan::pin(&read(&directory, &id).await?, &id, range)?;
-        }
-        let answer = Pinned { plugin: id.clone(), range: range.as_ref().map(ToString::to_string) };
-        let pinned = move || {
-            let noted = desired::update(&directory, |state| {
-                let wanted = state.of(&id);
-                state.set(&id, Desired { pinned: range, ..wanted })
-            });
-            noted.map(drop).map_err(|why| Fault::new(Code::Internal, why))
-        };
-        blocking(pinned).await?;
-        self.rescan().await?;
-        Ok(answer)
+    pub fn pin<'a>(&'a self, plugin: &'a str, range: Option<&'a str>) -> Pending<'a, Result<Pinned, Fault>> {
+        Box::pin(async move {
+            let (id, directory) = self.changeable(plugin).await?;
+            let range = range.map(VersionReq::parse).transpose().map_err(|error| {
+                Fault::new(
+                    Code::InvalidArgument,
+                    format!("it is no version range ({error}): write `^1.2`, `>=1, <3` or `*`"),
+                )
+            })?;
+            if let Some(range) = &range {
+                plan::pin(&read(&directory, &id).await?, &id, range)?;
+            }
+            let answer = Pinned { plugin: id.clone(), range: range.as_ref().map(ToString::to_string) };
+            let pinned = move || {
+                let noted = desired::update(&directory, |state| {
+                    let wanted = state.of(&id);
+                    state.set(&id, Desired { pinned: range, ..wanted })
+                });
+                noted.map(drop).map_err(|why| Fault::new(Code::Internal, why))
+            };
+            blocking(pinned).await?;
+            self.rescan().await?;
+            Ok(answer)
+        })
     }
 
     /// Who it is, if its versions can be changed here.

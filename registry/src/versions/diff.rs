@@ -15,6 +15,7 @@ use crate::install;
 use crate::installed::blocking;
 use crate::program::hello_of;
 use crate::registry::Registry;
+use crate::tasks::Pending;
 
 /// What the current version of a plugin is compared with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,46 +40,51 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Dropping the future ends what was started.
-    pub async fn diff(&self, plugin: &str, against: Against) -> Result<Diff, Fault> {
-        let (id, directory) = self.changeable(plugin).await?;
-        let gone = || Fault::new(Code::NotFound, format!("plugin `{id}` is not installed any more"));
-        let current = self.inner.finder().installed_as(&id).ok_or_else(gone)?.found;
-        let (plugin, keys) = (id.clone(), self.keys(matches!(against, Against::Unsigned(_))).await?);
-        // The second: what a package was unpacked to, which stays until it was asked.
-        let other = blocking(move || {
-            let found = shelf(&directory, &plugin)?;
-            let version = match against {
-                Against::Folder(folder) | Against::Unsigned(folder) => {
-                    let source = install::survey(&directory, &folder, &keys)?;
-                    if source.manifest.id != plugin {
-                        let text = format!("it is the folder of plugin `{}`, not of `{plugin}`", source.manifest.id);
-                        return Err(Fault::new(Code::InvalidArgument, text));
+    pub fn diff<'a>(&'a self, plugin: &'a str, against: Against) -> Pending<'a, Result<Diff, Fault>> {
+        Box::pin(async move {
+            let (id, directory) = self.changeable(plugin).await?;
+            let gone = || Fault::new(Code::NotFound, format!("plugin `{id}` is not installed any more"));
+            let current = self.inner.finder().installed_as(&id).ok_or_else(gone)?.found;
+            let (plugin, keys) = (id.clone(), self.keys(matches!(against, Against::Unsigned(_))).await?);
+            // The second: what a package was unpacked to, which stays until it was asked.
+            let other = blocking(move || {
+                let found = shelf(&directory, &plugin)?;
+                let version = match against {
+                    Against::Folder(folder) | Against::Unsigned(folder) => {
+                        let source = install::survey(&directory, &folder, &keys)?;
+                        if source.manifest.id != plugin {
+                            let text =
+                                format!("it is the folder of plugin `{}`, not of `{plugin}`", source.manifest.id);
+                            return Err(Fault::new(Code::InvalidArgument, text));
+                        }
+                        return Ok((Some(source.as_installed()), Some(source)));
                     }
-                    return Ok((Some(source.as_installed()), Some(source)));
+                    Against::Newest => plan::upgrade(&found, &plugin, None, false)?,
+                    Against::Version(text) => Version::parse(&text).map_err(|error| {
+                        Fault::new(Code::InvalidArgument, format!("`{text}` is no version: {error}"))
+                    })?,
+                };
+                let missing = || {
+                    let there: Vec<_> = found.installed.iter().map(ToString::to_string).collect();
+                    let text =
+                        format!("version {version} of plugin `{plugin}` is not installed: {} are", there.join(", "));
+                    Fault::new(Code::NotFound, text).with_reason(Reason::NoVersion)
+                };
+                if found.version() == Some(&version) {
+                    return Ok((None, None));
                 }
-                Against::Newest => plan::upgrade(&found, &plugin, None, false)?,
-                Against::Version(text) => Version::parse(&text)
-                    .map_err(|error| Fault::new(Code::InvalidArgument, format!("`{text}` is no version: {error}")))?,
-            };
-            let missing = || {
-                let there: Vec<_> = found.installed.iter().map(ToString::to_string).collect();
-                let text = format!("version {version} of plugin `{plugin}` is not installed: {} are", there.join(", "));
-                Fault::new(Code::NotFound, text).with_reason(Reason::NoVersion)
-            };
-            if found.version() == Some(&version) {
-                return Ok((None, None));
+                super::shelf::read(&directory, &plugin, &version).map(|found| (Some(found), None)).ok_or_else(missing)
+            });
+            let (other, _unpacked) = other.await?;
+            let other = other.unwrap_or_else(|| Arc::clone(&current));
+            let (from, to) = (current.manifest.version.to_string(), other.manifest.version.to_string());
+            let mut found = differences("manifest", &current.manifest.to_value(), &other.manifest.to_value());
+            let mut notes = Vec::new();
+            if !Arc::ptr_eq(&current, &other) {
+                found.extend(self.offers(&current, &other, &mut notes).await);
             }
-            super::shelf::read(&directory, &plugin, &version).map(|found| (Some(found), None)).ok_or_else(missing)
-        });
-        let (other, _unpacked) = other.await?;
-        let other = other.unwrap_or_else(|| Arc::clone(&current));
-        let (from, to) = (current.manifest.version.to_string(), other.manifest.version.to_string());
-        let mut found = differences("manifest", &current.manifest.to_value(), &other.manifest.to_value());
-        let mut notes = Vec::new();
-        if !Arc::ptr_eq(&current, &other) {
-            found.extend(self.offers(&current, &other, &mut notes).await);
-        }
-        Ok(Diff { plugin: id, from, to, differences: found, notes })
+            Ok(Diff { plugin: id, from, to, differences: found, notes })
+        })
     }
 
     async fn offers(
