@@ -9,7 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use goplug_pconf_schema::wire::host::{Answer, HostSpec, MAX_HOST_ANSWER_BYTES, MAX_SPEC_BYTES, control_path, record_path};
+use goplug_pconf_schema::wire::host::{
+    Answer, HostSpec, MAX_HOST_ANSWER_BYTES, MAX_SPEC_BYTES, control_path, record_path,
+};
 use goplug_pconf_schema::{Code, Fault};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
