@@ -203,17 +203,19 @@ class Connection(socketserver.StreamRequestHandler):
             if not line:
                 return None
             size += len(line)
-            if size > MAX_HEAD or len(lines) > MAX_HEADERS or not line.endswith(b"\r\n"):
+            if size > MAX_HEAD or len(lines) > MAX_HEADERS + 1 or not line.endswith(b"\r\n"):
                 self.refuse("the head is no HTTP/1.1, over 16 KiB or over 64 fields")
             lines.append(line[:-2].decode("latin-1"))
         request = re.fullmatch(r"([A-Z]+) (/[!-~]*) HTTP/1\.([01])", lines[0])
         for line in lines[1:-1]:
-            field = re.fullmatch(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*", line)
+            field = re.fullmatch(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*", line)
             if not field or (field[1].lower() in ("content-length", "transfer-encoding") and field[1].lower() in self.headers):
                 self.refuse("a header field is malformed or comes twice")
             self.headers[field[1].lower()] = field[2]
         if not request:
             self.refuse("the request line is no HTTP/1.1")
+        if request[1] not in ("GET", "POST"):
+            self.refuse("use GET or POST")  # also ends the connection, as no reply to HEAD has a body
         self.http10 = request[3] == "0"
         self.close = self.http10 or self.headers.get("connection", "").lower() == "close"
         return request[1], request[2]

@@ -46,7 +46,7 @@ async fn why_named(registry: &Inner, subject: &str) -> Why {
     let options = registry.shared.options.load_full();
     let view = registry.finder().view();
     let (words, scan_options_) = (subject.to_owned(), scan_options(&options));
-    let work = tokio::task::spawn_blocking(move || gather(&words, &scan_options_, &view, None));
+    let work = crate::tasks::on_a_thread(move || gather(&words, &scan_options_, &view, None));
     let Ok(mut findings) = work.await else {
         return failed(subject);
     };
@@ -60,7 +60,7 @@ async fn why_named(registry: &Inner, subject: &str) -> Why {
         // The plugin's own `.pconf` is there because its manifest is.
         let (file, scan_options, view) =
             (show::text(&installed.file), scan_options(&options), registry.finder().view());
-        let work = tokio::task::spawn_blocking(move || gather(&file, &scan_options, &view, None));
+        let work = crate::tasks::on_a_thread(move || gather(&file, &scan_options, &view, None));
         let Ok(found) = work.await else { return failed(subject) };
         findings = Findings { subject: findings.subject, ..found };
     }

@@ -9,6 +9,7 @@ mod process;
 
 use std::future::Future;
 use std::path::Path;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +65,11 @@ impl Builder {
     }
 }
 
+/// Of one kind for all: each further one costs the compiler another copy of the runtime's machinery.
+fn drive(runtime: &Runtime, work: Pin<&mut dyn Future<Output = ()>>) {
+    runtime.block_on(work);
+}
+
 impl BlockingRegistry {
     /// As [`Registry::open`].
     ///
@@ -80,7 +86,9 @@ impl BlockingRegistry {
 
     /// Waits for a future of [`BlockingRegistry::inner`] on this thread.
     pub fn wait_on<T>(&self, future: impl Future<Output = T>) -> T {
-        self.runtime.block_on(future)
+        let mut result = None;
+        drive(&self.runtime, pin!(async { result = Some(future.await) }));
+        result.expect("a future that has ended has set it")
     }
 
     /// As [`Registry::execute`].

@@ -18,7 +18,7 @@ use goplug_pconf_schema::admin::{Link, LinkState};
 pub async fn doctor(directory: &Path) -> Vec<Link> {
     let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
     // Everything but the identity asks the file system, which may be slow.
-    let blocking = tokio::task::spawn_blocking(move || {
+    let blocking = crate::tasks::on_a_thread(move || {
         let (mut links, plugins) = folder::check(&directory);
         links.extend(machine::check(plugins));
         links

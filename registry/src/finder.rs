@@ -296,7 +296,7 @@ impl Looker {
             let versions = versions::all(&scan_options.directory);
             (snapshot, watch, desired, versions)
         };
-        let Ok((snapshot, watch, desired, versions)) = tokio::task::spawn_blocking(work).await else { return };
+        let Ok((snapshot, watch, desired, versions)) = crate::tasks::on_a_thread(work).await else { return };
         self.watch = watch;
         self.note_losses(&snapshot, options.max_plugins);
         let now = std::time::Instant::now();
@@ -450,7 +450,7 @@ impl Looker {
         let socket = found.socket.clone();
         let check =
             move || Confinement::new(&options.directory, &options.socket_folders()).check_on_disk(&socket).is_ok();
-        tokio::task::spawn_blocking(check).await.unwrap_or(false)
+        crate::tasks::on_a_thread(check).await.unwrap_or(false)
     }
 }
 

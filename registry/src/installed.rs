@@ -155,7 +155,7 @@ impl Registry {
             return Some(process);
         }
         let directory = self.directory();
-        let keeper = tokio::task::spawn_blocking(move || lease::keeper(&directory)).await.ok().flatten();
+        let keeper = crate::tasks::on_a_thread(move || lease::keeper(&directory)).await.ok().flatten();
         Some(ProcessDetail { kept_by: keeper, ..process })
     }
 
@@ -233,6 +233,5 @@ impl Registry {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
-    let interrupted = |_| Fault::new(Code::Internal, "the work was interrupted");
-    tokio::task::spawn_blocking(work).await.map_err(interrupted)?
+    crate::tasks::on_a_thread(work).await?
 }

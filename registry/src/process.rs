@@ -197,7 +197,7 @@ impl Registry {
     /// Nothing is written down that this registry may not carry out.
     pub(crate) async fn keeps(&self, id: &PluginId) -> Result<(), Fault> {
         let (lease, directory) = (Arc::clone(&self.inner.shared.lease), self.directory());
-        let taken = tokio::task::spawn_blocking(move || lease.take(&directory)).await;
+        let taken = crate::tasks::on_a_thread(move || lease.take(&directory)).await;
         taken.map_err(|error| Fault::new(Code::Internal, error.to_string()))?.map_err(|kept| kept.fault(id))
     }
 
@@ -209,7 +209,7 @@ impl Registry {
                 state.set(&id, goplug_pconf_schema::Desired { disabled, ..wanted })
             })
         };
-        let written = tokio::task::spawn_blocking(write).await;
+        let written = crate::tasks::on_a_thread(write).await;
         let failed = |why: String| Fault::new(Code::Internal, format!("what is wanted cannot be written down: {why}"));
         written.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
         Ok(())

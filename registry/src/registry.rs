@@ -117,7 +117,7 @@ impl Registry {
         if auto {
             let directory = registry.directory();
             // What killed installations left behind. A registry that only looks touches nothing.
-            _ = tokio::task::spawn_blocking(move || install::tidy_up(&directory)).await;
+            _ = crate::tasks::on_a_thread(move || install::tidy_up(&directory)).await;
         }
         registry.adopt().await;
         if auto {

@@ -321,6 +321,6 @@ pub(crate) async fn forget(hosted: &Hosted) {
     if hosted.forget().await.is_err() {
         let (folder, record) = (hosted.folder().to_owned(), hosted.record().clone());
         // A record that stays is found again, and says that its plugin is gone.
-        _ = tokio::task::spawn_blocking(move || host::discard(&folder, &record)).await;
+        _ = crate::tasks::on_a_thread(move || host::discard(&folder, &record)).await;
     }
 }

@@ -3,11 +3,13 @@
 use std::future::{Future, pending};
 use std::hash::{BuildHasher, Hasher};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use goplug_pconf_schema::{Code, Fault};
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 /// Counts tasks that run.
@@ -22,14 +24,13 @@ struct Count {
 
 impl Tasks {
     /// Runs `work` as a task that [`Tasks::end`] waits for.
-    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> tokio::task::AbortHandle {
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         self.0.running.fetch_add(1, Ordering::AcqRel);
         let running = Running(Arc::clone(&self.0));
-        let task = tokio::spawn(async move {
+        spawn(Box::pin(async move {
             let _running = running;
             work.await;
-        });
-        task.abort_handle()
+        }))
     }
 
     /// Waits until no task runs, at most `limit`.
@@ -50,6 +51,37 @@ impl Tasks {
             tracing::warn!(running = self.0.running.load(Ordering::Relaxed), "tasks of a closed registry still run");
         }
     }
+}
+
+/// Every task is of one kind: each further one costs the compiler another copy of the runtime's machinery, and no task begins
+/// on the path of a call.
+fn spawn(work: Work<()>) -> AbortHandle {
+    tokio::spawn(work).abort_handle()
+}
+
+/// Runs what waits for the file system, on a thread that may.
+///
+/// # Errors
+/// `internal`: it panicked, or the runtime ends.
+///
+/// # Cancel safety
+/// Dropping the future does not stop the work.
+pub(crate) async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+    let result = Arc::new(Mutex::new(None));
+    let place = Arc::clone(&result);
+    let ended = run(Box::new(move || {
+        let done = work();
+        *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+    }));
+    ended.await;
+    let done = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+    done.ok_or_else(|| Fault::new(Code::Internal, "the work was interrupted"))
+}
+
+/// Of one kind, as every task.
+async fn run(work: Box<dyn FnOnce() + Send>) {
+    // How it failed, its result tells by not being there.
+    _ = tokio::task::spawn_blocking(work).await;
 }
 
 /// Something under way that a task waits for beside other things.

@@ -55,12 +55,33 @@ impl Baseline {
             let now = Self::now();
             let is_back = now.descriptors <= self.descriptors && now.threads <= self.threads;
             if is_back && now.children <= self.children && now.shared <= self.shared {
-                return;
+                return crate::figure("given_back_after", format_args!("{:.2?}", begin.elapsed()), "2s");
             }
             assert!(begin.elapsed() < Self::settle(), "{now:#?}\ninstead of\n{self:#?}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// Tasks of this runtime that have not ended.
+///
+/// # Panics
+/// Outside of a runtime.
+pub fn live_tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}
+
+/// Waits until no more than `before` tasks of this runtime live.
+///
+/// # Panics
+/// When more do after 2 s, or 40 s in a run that is not deep.
+pub async fn tasks_are_back(before: usize) {
+    let begin = Instant::now();
+    while live_tasks() > before {
+        assert!(begin.elapsed() < Baseline::settle(), "{} tasks live instead of {before}", live_tasks());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    crate::figure("tasks_ended_after", format_args!("{:.2?}", begin.elapsed()), "2s");
 }
 
 fn entries(folder: &str) -> usize {

@@ -49,13 +49,16 @@ fn once_more(test: &str, mut run: Command) {
     run.args(["--exact", test, "--test-threads=1", "--include-ignored"]).env(INSIDE, test);
     let run = run.output().expect("the test binary, once more");
     // Figures and seeds of the inner run are shown as if they were ours.
+    say_again(&run.stderr, "");
     let errors = String::from_utf8_lossy(&run.stderr);
-    errors.lines().filter(|line| is_shown(line)).for_each(crate::say);
     let output = String::from_utf8_lossy(&run.stdout);
     assert!(run.status.success(), "{test} in a process of its own: {}\n{output}\n{errors}", run.status);
     assert!(output.contains("1 passed"), "no test `{test}`:\n{output}");
 }
 
-fn is_shown(line: &str) -> bool {
-    ["figure: ", "seed: ", "SKIPPED"].iter().any(|start| line.starts_with(start))
+/// Prints the figures and seeds of an inner run, and what it skipped, each with `how` behind it.
+pub fn say_again(errors: &[u8], how: &str) {
+    let is_shown = |line: &&str| ["figure: ", "seed: ", "SKIPPED"].iter().any(|start| line.starts_with(start));
+    let errors = String::from_utf8_lossy(errors);
+    errors.lines().filter(is_shown).for_each(|line| crate::say(format_args!("{line}{how}")));
 }

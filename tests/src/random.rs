@@ -47,8 +47,18 @@ impl Random {
         out
     }
 
-    /// `valid` with one to four wounds: bits flipped, pieces cut out, doubled, swapped, or replaced by what parsers fear.
+    /// `valid` with one to four wounds: bits flipped, pieces cut out, doubled, swapped, or replaced by what parsers fear;
+    /// never as it was.
     pub fn mutate(&mut self, valid: &[u8]) -> Vec<u8> {
+        loop {
+            let wounded = self.wound(valid);
+            if wounded != valid {
+                return wounded;
+            }
+        }
+    }
+
+    fn wound(&mut self, valid: &[u8]) -> Vec<u8> {
         const FEARED: [&[u8]; 14] = [
             b"\0",
             b"\r\n\r\n",

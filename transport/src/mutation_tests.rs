@@ -76,7 +76,7 @@ impl Handler for Echo {
         answer(413, bytes::Bytes::new())
     }
 
-    fn bad_request(&self, why: String) -> ServerResponse {
+    fn bad_request(&self, _: Option<&ServerHead>, why: String) -> ServerResponse {
         answer(400, why.into())
     }
 

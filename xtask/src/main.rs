@@ -3,6 +3,7 @@
 mod bench;
 mod callgrind;
 mod check;
+mod deep;
 mod deny;
 mod edges;
 mod miri;
@@ -20,13 +21,19 @@ use anyhow::{Context, Result, bail};
 /// Name, what follows it, what it does, and how.
 type Verb = (&'static str, &'static str, &'static str, fn(&Path, &[String]) -> Result<()>);
 
-const VERBS: [Verb; 9] = [
+const VERBS: [Verb; 10] = [
     ("check", "", "format, lints, and the tests without the long ones: before every commit", check::check),
     (
         "ci",
         "",
         "everything but the tests: format, lints, docs, edges, tree, schemas, mutants --check, deny, callgrind",
         check::ci,
+    ),
+    (
+        "deep",
+        "[FILTER…]",
+        "runs the behaviour tests whose names hold a FILTER at full size, asserts their figures and lists them in the end",
+        deep::run,
     ),
     (
         "schemas",

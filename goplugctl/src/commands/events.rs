@@ -4,7 +4,7 @@ use futures_util::StreamExt;
 use goplug_pconf_schema::admin::{Notification, RegistryEvent};
 use goplug_pconf_schema::{Code, Fault, PluginId, check_call_name};
 
-use super::methods::needs_load;
+use super::methods::{needs_load, speaks_v0};
 use crate::args::{EventsArgs, ListenArgs};
 use crate::failure::Failure;
 use crate::notification;
@@ -42,6 +42,12 @@ pub(super) async fn listen(session: &mut Session, args: &ListenArgs) -> Result<(
         Ok(items) => items,
         Err(fault) => return Err(cannot_listen(session, what(plugin.as_str()), fault, &plugin).await),
     };
+    if speaks_v0(session, &plugin).await {
+        session.say(&format!(
+            "note: `{}` speaks v0: a notification that comes between two polls is lost\n",
+            escape(plugin.as_str())
+        ));
+    }
     listen_to(session, args, &plugin, items).await
 }
 

@@ -23,8 +23,21 @@ pub(super) async fn callbacks(session: &mut Session, args: &OnePlugin) -> Result
     let plugin = session.one(&what(&args.plugin), &args.plugin).await?;
     let list =
         session.target.callbacks(&plugin).await.map_err(|fault| needs_load(what(plugin.as_str()), fault, &plugin))?;
+    if list.callbacks.is_empty() && speaks_v0(session, &plugin).await {
+        let shown = escape(plugin.as_str());
+        session.say(&format!(
+            "note: `{shown}` speaks v0, which does not tell its callbacks; `goplugctl listen {shown} NAME` hears one, and misses \
+             what comes between two polls\n"
+        ));
+    }
     let names = || list.callbacks.iter().map(|callback| callback.name.clone()).collect();
     Ok(session.out.show(std::slice::from_ref(&list), true, names, |style, _| callbacks_text(&list, style))?)
+}
+
+/// Whether it is known of the plugin, which is loaded, that it speaks v0 and so may lose notifications, and whoever asks wants
+/// to hear it.
+pub(super) async fn speaks_v0(session: &Session, plugin: &PluginId) -> bool {
+    !session.out.is_quiet() && session.target.methods(plugin).await.is_ok_and(|list| list.protocol == 0)
 }
 
 /// A class as it is written everywhere.

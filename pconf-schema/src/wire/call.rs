@@ -41,6 +41,8 @@ pub const MAX_HEADERS: usize = 64;
 
 /// Paths of v1; everything of ours lives under `/_goplug/`.
 pub mod path {
+    /// How every path of v1 begins.
+    pub const PREFIX: &str = "/_goplug/";
     /// Describes (GET) or negotiates (POST).
     pub const HELLO: &str = "/_goplug/hello";
     /// Runs the activator, once per process.
@@ -116,7 +118,9 @@ pub fn split_target(target: &str) -> Result<(Vec<String>, Option<&str>), String>
 /// # Errors
 /// As [`unescape`] when the value has a bad escape.
 pub fn query_value(query: Option<&str>, key: &str) -> Result<Option<String>, String> {
-    let mut pairs = query.into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.split_once('='));
+    let pairs = query.into_iter().flat_map(|query| query.split('&'));
+    // A key without a value must not look as if it was not there.
+    let mut pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     pairs.rfind(|(name, _)| *name == key).map(|(_, value)| unescape(value)).transpose()
 }
 
@@ -157,5 +161,9 @@ mod tests {
         assert!(split_target("a").is_err());
         assert_eq!(split_target("/a%2Fb/c?x=1").unwrap(), (vec!["a/b".into(), "c".into()], Some("x=1")));
         assert_eq!(query_value(Some("a=1&a=%20"), "a").unwrap(), Some(" ".into()));
+        assert_eq!(query_value(Some("a=1"), "b"), Ok(None));
+        for empty in ["a", "a=", "b=1&a"] {
+            assert!(query_value(Some(empty), "a").is_err(), "{empty}");
+        }
     }
 }

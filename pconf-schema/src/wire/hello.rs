@@ -335,8 +335,28 @@ mod tests {
         ] {
             assert!(matches!(Hello::read(&hello(extra)), Err(HelloError::Broken(_))), "{extra}");
         }
-        let many: Vec<_> = (0..1025).map(|n| serde_json::json!({"name": format!("m{n}")})).collect();
-        let extra = format!(r#","methods":{}"#, serde_json::Value::from(many));
-        assert!(matches!(Hello::read(&hello(&extra)), Err(HelloError::Broken(why)) if why.contains("1025")));
+    }
+
+    #[test]
+    fn a_hello_may_be_as_large_as_its_limits_and_no_larger() {
+        let named = |list: &str, count: usize| {
+            let many: Vec<_> = (0..count).map(|n| serde_json::json!({"name": format!("m{n}")})).collect();
+            Hello::read(&hello(&format!(r#","{list}":{}"#, Value::from(many))))
+        };
+        assert_eq!(named("methods", 1024).unwrap().methods.len(), 1024);
+        assert_eq!(named("callbacks", 1024).unwrap().callbacks.len(), 1024);
+        for list in ["methods", "callbacks"] {
+            assert!(matches!(named(list, 1025), Err(HelloError::Broken(why)) if why.contains("1025")), "{list}");
+        }
+        // The document itself is the first level.
+        let nested = |depth: usize| Hello::read(&hello(&format!(r#","x":{}{}"#, "[".repeat(depth), "]".repeat(depth))));
+        assert!(nested(63).is_ok());
+        assert!(matches!(nested(64), Err(HelloError::NotV1(why)) if why.contains("64")));
+        let padded = |size: usize| {
+            let rest = hello(r#","x":"""#).len();
+            Hello::read(&hello(&format!(r#","x":"{}""#, "x".repeat(size - rest))))
+        };
+        assert!(padded(4 * 1024 * 1024).is_ok());
+        assert!(matches!(padded(4 * 1024 * 1024 + 1), Err(HelloError::NotV1(why)) if why.contains("4194304")));
     }
 }

@@ -98,7 +98,8 @@ fn events(
         None => service.notifier().observe(callback, observer_start(after.as_ref(), service.epoch()))?,
     };
     let pieces = body(reader, after.map(|position| position.epoch));
-    Ok(Answer::body(ServerBody::Stream(pieces), Some("text/event-stream".into())))
+    // A subscriber that is slow holds the plugin back: cut off, it would be forgotten, and lose what it has not seen.
+    Ok(Answer::body(ServerBody::Endless(pieces), Some("text/event-stream".into())))
 }
 
 fn drain(body: &[u8]) -> Result<Duration, Fault> {

@@ -13,9 +13,9 @@ pub(crate) struct Caller {
     /// Echoed by every reply.
     pub(crate) call_id: Option<String>,
     /// The caller speaks as the original GoPlug does, and compares every status with `200 OK`: an error is status 400
-    /// with an empty body. That is a request without any `Goplug-` field whose `Host` is neither `goplug` nor
-    /// `localhost`; v0 sends the authority of `Url` there. A person with curl and `http://localhost/` is told what is
-    /// wrong.
+    /// with an empty body. That is a request for no path of v1, without any `Goplug-` field, whose `Host` is neither
+    /// `goplug` nor `localhost`; v0 sends the authority of `Url` there. A person with curl and `http://localhost/` is told
+    /// what is wrong.
     pub(crate) is_v0: bool,
 }
 
@@ -34,14 +34,15 @@ fn field<'a>(fields: &'a Fields, name: &str) -> Option<&'a str> {
 }
 
 impl Caller {
-    /// Reads the fields, whose names are in lower case.
-    pub(crate) fn of(fields: &Fields) -> Self {
+    /// Reads the target and the fields, whose names are in lower case.
+    pub(crate) fn of(target: &str, fields: &Fields) -> Self {
         let host = field(fields, "host").unwrap_or("localhost");
         let name = host.split(':').next().unwrap_or_default();
         let is_ours = [call::HOST, "localhost"].iter().any(|ours| name.eq_ignore_ascii_case(ours));
         let has_goplug_field = fields.iter().any(|(field, _)| field.starts_with("goplug-"));
         let call_id = field(fields, call::CALL_ID).filter(|id| is_call_id(id)).map(str::to_owned);
-        Self { call_id, is_v0: !is_ours && !has_goplug_field }
+        let is_v1 = is_ours || has_goplug_field || target.starts_with(call::path::PREFIX);
+        Self { call_id, is_v0: !is_v1 }
     }
 }
 
@@ -101,16 +102,18 @@ mod tests {
 
     #[test]
     fn a_v0_caller_is_told_from_a_registry_and_from_a_person() {
-        for (pairs, is_v0) in [
-            (vec![("host", "TestDo")], true),
-            (vec![("host", "goplug")], false),
-            (vec![("host", "GoPlug:80")], false),
-            (vec![("host", "localhost")], false),
-            (vec![("host", "TestDo"), ("goplug-call-id", "1")], false),
-            (vec![("host", "TestDo"), ("goplug-deadline-ms", "1")], false),
-            (vec![], false),
+        for (target, pairs, is_v0) in [
+            ("/main.Do", vec![("host", "TestDo")], true),
+            ("/_goplug", vec![("host", "TestDo")], true),
+            ("/_goplug/methods/main.Do", vec![("host", "TestDo")], false),
+            ("/main.Do", vec![("host", "goplug")], false),
+            ("/main.Do", vec![("host", "GoPlug:80")], false),
+            ("/main.Do", vec![("host", "localhost")], false),
+            ("/main.Do", vec![("host", "TestDo"), ("goplug-call-id", "1")], false),
+            ("/main.Do", vec![("host", "TestDo"), ("goplug-deadline-ms", "1")], false),
+            ("/main.Do", vec![], false),
         ] {
-            assert_eq!(Caller::of(&fields(&pairs)).is_v0, is_v0, "{pairs:?}");
+            assert_eq!(Caller::of(target, &fields(&pairs)).is_v0, is_v0, "{target} {pairs:?}");
         }
     }
 
@@ -127,7 +130,7 @@ mod tests {
             ("ä", false),
         ] {
             let fields = fields(&[("goplug-call-id", id)]);
-            assert_eq!(Caller::of(&fields).call_id.is_some(), is_good, "{id}");
+            assert_eq!(Caller::of("/Do", &fields).call_id.is_some(), is_good, "{id}");
             let code = Terms::of(&fields, EPOCH, false).err().map(|fault| fault.code);
             assert_eq!(code, (!is_good).then_some(Code::InvalidArgument), "{id}");
         }

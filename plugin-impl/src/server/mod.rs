@@ -90,6 +90,16 @@ impl Server {
         Ok(Answer::body(body, entry.info.content_type.clone().map(Into::into)))
     }
 
+    /// What speaks against a request whatever its body is.
+    fn refusal(&self, head: &ServerHead) -> Option<NoRoute> {
+        let route = match route(&head.method, &head.target) {
+            Ok(route) => route,
+            Err(no) => return Some(no),
+        };
+        let terms = Terms::of(&head.headers, self.service.epoch(), matches!(route, Route::Hello { .. }));
+        terms.err().map(NoRoute::from).or_else(|| self.check(&head.method, &head.target).err())
+    }
+
     /// The route, with a method that exists.
     fn check(&self, verb: &str, target: &str) -> Result<Route, NoRoute> {
         let route = route(verb, target)?;
@@ -111,7 +121,7 @@ impl Handler for Server {
     }
 
     fn too_large(&self, head: &ServerHead, declared: u64) -> ServerResponse {
-        let no = self.check(&head.method, &head.target).err().unwrap_or_else(|| {
+        let no = self.refusal(head).unwrap_or_else(|| {
             let most = self.max_body(head);
             let text = format!("the body is {declared} bytes, the limit is {most}; send less");
             let fault = Fault::new(Code::TooLarge, text);
@@ -119,11 +129,16 @@ impl Handler for Server {
             let has_run = head.header("content-length").is_none() && self.is_streamed(head);
             if has_run { fault.with_ran(Ran::Yes).into() } else { fault.into() }
         });
-        problem(&no, &Caller::of(&head.headers))
+        problem(&no, &Caller::of(&head.target, &head.headers))
     }
 
-    fn bad_request(&self, why: String) -> ServerResponse {
-        problem(&Fault::new(Code::InvalidArgument, why).into(), &Caller::default())
+    fn bad_request(&self, head: Option<&ServerHead>, why: String) -> ServerResponse {
+        let caller = head.map(|head| Caller::of(&head.target, &head.headers)).unwrap_or_default();
+        let fault = Fault::new(Code::InvalidArgument, why);
+        // A method that reads its body may have read the beginning by then.
+        let may_have_run = head.is_some_and(|head| self.is_streamed(head));
+        let fault = if may_have_run { fault.with_ran(Ran::Unknown) } else { fault };
+        problem(&fault.into(), &caller)
     }
 
     fn is_streamed(&self, head: &ServerHead) -> bool {
@@ -132,7 +147,7 @@ impl Handler for Server {
     }
 
     async fn handle_streamed(&self, head: ServerHead, body: IncomingBody) -> ServerResponse {
-        let caller = Caller::of(&head.headers);
+        let caller = Caller::of(&head.target, &head.headers);
         match reading::call(&self.service, &head, Body::of_http(body)).await {
             Ok(answer) => answer.into_response(&caller),
             Err(no) => problem(&no, &caller),
@@ -140,7 +155,7 @@ impl Handler for Server {
     }
 
     async fn handle(&self, request: ServerRequest) -> ServerResponse {
-        let caller = Caller::of(&request.headers);
+        let caller = Caller::of(&request.target, &request.headers);
         match self.answer(request).await {
             Ok(answer) => answer.into_response(&caller),
             Err(no) => problem(&no, &caller),

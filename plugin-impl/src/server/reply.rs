@@ -63,12 +63,14 @@ impl Answer {
             let (status, reason, body) = (101, "Switching Protocols", self.body);
             return ServerResponse { status, reason, headers, content_type: None, body, close: false, written: None };
         }
-        let bytes = if caller.is_v0 { "text/plain" } else { BYTES };
+        // v0 knows no other.
+        let told = self.content_type.filter(|_| !caller.is_v0);
+        let usual = if caller.is_v0 { "text/plain" } else { BYTES };
         ServerResponse {
             status: 200,
             reason: "OK",
             headers: call_id(caller),
-            content_type: Some(self.content_type.unwrap_or(bytes.into())),
+            content_type: Some(told.unwrap_or(usual.into())),
             body: self.body,
             close: self.close,
             written: self.written,

@@ -434,6 +434,8 @@ async fn a_body_that_is_cut_off_or_too_long_is_never_whole() {
         }
         let mut wire = Wire::connect(plugin.socket_path()).await;
         wire.send(format!("POST /{method} HTTP/1.1\r\n{chunked}")).await;
+        // One that was not begun yet would not be begun any more.
+        assert_eq!(next().await, "a piece");
         wire.send(format!("186a0\r\n{}\r\n0\r\n\r\n", "x".repeat(100_000))).await;
         let refused = wire.reply().await;
         assert_eq!(refused.problem().1, "too_large", "{method}");

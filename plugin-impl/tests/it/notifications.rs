@@ -210,6 +210,29 @@ async fn a_detached_subscription_holds_back_for_a_minute() {
     assert_eq!((losses.forgotten, losses.dropped), (1, 4), "a minute old, and nobody holds them any more");
 }
 
+/// Its handler may take hours: it is attached, so it holds back, and loses nothing.
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_does_not_read_keeps_its_place() {
+    let builder =
+        |dir: &std::path::Path| Plugin::builder(dir).name("p").callback(Callback::event("e").window(100, 64 << 20));
+    let plugin = InProcess::start(builder).await.unwrap();
+    let notifier = notifier(&plugin);
+    let mut wire = Wire::connect(plugin.socket_path()).await;
+    wire.request("GET /_goplug/events/e?subscription=slow", "", "").await;
+    wire.head().await;
+    for n in 0..4 {
+        // More than a socket holds.
+        notifier.notify("e", vec![n; 300_000]).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    let status = notifier.callbacks()[0].subscriptions[0].clone();
+    assert_eq!((status.attached, status.pending), (true, 4), "{status:?}");
+    for n in 1..=4 {
+        wire.until(format!(":{n}\nevent: message\n").as_bytes()).await;
+    }
+    assert_eq!(notifier.losses("e").unwrap().forgotten, 0);
+}
+
 #[tokio::test]
 async fn an_observer_sees_what_comes_what_it_asks_for_and_what_it_missed() {
     let plugin = plugin().await;
@@ -227,12 +250,18 @@ async fn an_observer_sees_what_comes_what_it_asks_for_and_what_it_missed() {
     let mut wire = Wire::connect(plugin.socket_path()).await;
     let other = "f".repeat(32);
     wire.request(&format!("GET /_goplug/events/e?after={other}%3A99"), "", "").await;
-    let change = format!("event: epoch\ndata: {{\"epoch\":\"{epoch}\",\"previous\":\"{other}\"}}\n\nid: {epoch}:3\n");
+    let change = format!(
+        "event: epoch\ndata: {{\"epoch\":\"{epoch}\",\"previous\":\"{other}\"}}\n\n\
+         event: gap\ndata: {{\"from\":\"{epoch}:1\",\"to\":\"{epoch}:2\"}}\n\nid: {epoch}:3\n"
+    );
     let text = String::from_utf8(wire.until(b":6\nevent: message").await).unwrap();
     assert!(text.contains(&change), "{text}");
 
     let mut wire = Wire::connect(plugin.socket_path()).await;
-    for target in [format!("e?after={epoch}%3A7"), "e?after=7".into(), "e?subscription=a%20b".into()] {
+    // Without its name a subscriber would become an observer, and lose what it did not acknowledge.
+    let no_name = ["e?subscription".into(), "e?subscription=".into()];
+    let refused = [format!("e?after={epoch}%3A7"), "e?after=7".into(), "e?subscription=a%20b".into()];
+    for target in refused.into_iter().chain(no_name) {
         let reply = wire.ask(&format!("GET /_goplug/events/{target}"), "", "").await;
         assert_eq!(reply.problem().0, 400, "{target}");
     }

@@ -19,6 +19,7 @@ async fn plugin() -> InProcess {
             .stopper(|| "stopped")
             .method("main.Do", |_, body: Bytes| Ok([&b"did "[..], &body].concat()))
             .method("main.Fail", |_, _| -> Result<Bytes, _> { Err(Error::new(Code::MethodFailed, "no")) })
+            .typed("main.Typed", |_, n: u32| Ok(n + 1))
             .callback("main.callBack")
             .callback(Callback::state("main.state"))
     })
@@ -58,8 +59,11 @@ async fn one_connection_carries_a_whole_life_byte_for_byte() {
     let mut wire = Wire::connect(plugin.socket_path()).await;
     let active = ask(&mut wire, "Activate", "").await;
     assert!(active.head.starts_with("HTTP/1.1 200 OK\r\n"), "{}", active.head);
-    assert_eq!(active.text(), r#"["main.Do","main.Fail"]"#, "one JSON array and not a byte more");
-    assert_eq!(ask(&mut wire, "Activate", "").await.text(), r#"["main.Do","main.Fail"]"#);
+    assert_eq!(active.text(), r#"["main.Do","main.Fail","main.Typed"]"#, "one JSON array and not a byte more");
+    assert!(active.head.contains("\r\nContent-Type: text/plain\r\n"), "{}", active.head);
+    assert_eq!(ask(&mut wire, "Activate", "").await.text(), r#"["main.Do","main.Fail","main.Typed"]"#);
+    let typed = ask(&mut wire, "main.Typed", "7").await;
+    assert!(typed.head.contains("\r\nContent-Type: text/plain\r\n") && typed.text() == "8", "{}", typed.head);
     assert_eq!(ask(&mut wire, "Ping", "Test Data").await.text(), "Test Data");
     wire.request("POST /main.Do", "Host: TestDo\r\nContent-Type: application/json\r\n", "it").await;
     let expected = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 6\r\n\r\ndid it";

@@ -14,6 +14,16 @@ async fn plugin() -> InProcess {
             .version("1.2.3")
             .method("main.Do", |_, body| Ok(body))
             .method("a/b c", |cx, _| Ok(cx.method().to_owned()))
+            .method_body("read", |_, mut body| async move {
+                while body.next().await?.is_some() {}
+                Ok("")
+            })
+            .method_duplex("echo-pieces", |_, mut body, out| async move {
+                while let Some(piece) = body.next().await? {
+                    out.send(piece).await?;
+                }
+                Ok(())
+            })
             .method(Method::new("slow").deadline(std::time::Duration::from_secs(5)).idempotent().serial(), |_, body| {
                 Ok(body)
             })
@@ -131,6 +141,15 @@ async fn a_person_with_curl_is_told_what_is_wrong() {
     assert_eq!((old.status(), old.text()), (200, "hi"));
     assert!(old.head.contains("\r\nConnection: close\r\n"), "{}", old.head);
     assert_eq!(wire.rest().await, b"");
+    // The same of methods that read, or write, piece by piece; without chunks the end of the connection is that of the reply.
+    for (method, body) in [("read", ""), ("echo-pieces", "hi")] {
+        let mut wire = Wire::connect(plugin.socket_path()).await;
+        wire.send(format!("POST /{method} HTTP/1.0\r\nContent-Length: 2\r\n\r\nhi")).await;
+        let head = wire.head().await;
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("\r\nConnection: close\r\n"), "{head}");
+        assert!(!head.contains("Transfer-Encoding"), "{head}");
+        assert_eq!(wire.rest().await, body.as_bytes(), "{method}");
+    }
 }
 
 #[tokio::test]
@@ -172,6 +191,54 @@ async fn broken_http_is_refused_and_closed() {
     assert_eq!(plugin.call("main.Do", "well").await.unwrap(), "well");
 }
 
+/// The head says whose reply it is, whatever is wrong with the body.
+#[tokio::test]
+async fn a_broken_body_is_refused_in_the_words_of_its_call() {
+    let plugin = plugin().await;
+    for (method, ran) in [("main.Do", "no"), ("read", "unknown")] {
+        for body in ["zz\r\n", "2\nhi\r\n0\r\n\r\n", "2\r\nhi!\r\n0\r\n\r\n", "0\r\nTrailer: x\n\r\n"] {
+            let mut wire = Wire::connect(plugin.socket_path()).await;
+            wire.send(format!(
+                "POST /_goplug/methods/{method} HTTP/1.1\r\n{V1}Transfer-Encoding: chunked\r\n\r\n{body}"
+            ))
+            .await;
+            let reply = wire.reply().await;
+            assert_eq!(reply.problem(), (400, "invalid_argument".into(), ran.into()), "{method} {body:?}");
+            assert!(reply.head.contains("\r\nGoplug-Call-Id: 1\r\n"), "{method} {body:?}: {}", reply.head);
+            assert!(reply.head.contains("\r\nConnection: close\r\n"), "{method} {body:?}: {}", reply.head);
+            assert_eq!(wire.rest().await, b"");
+        }
+    }
+}
+
+/// Only v0 tells its plugins apart by `Host`, and it has no path of v1.
+#[tokio::test]
+async fn any_host_will_do() {
+    let plugin = plugin().await;
+    let mut wire = Wire::connect(plugin.socket_path()).await;
+    for host in ["", "Host: x\r\n", "Host: TestDo\r\n", "Host: localhost:80\r\n"] {
+        let hello = wire.ask("GET /_goplug/hello", host, "").await;
+        assert_eq!((hello.status(), &hello.json()["name"]), (200, &json!("Do")), "{host}");
+        let reply = wire.ask("POST /_goplug/methods/main.Do", host, "it").await;
+        assert!(reply.head.contains("\r\nContent-Type: application/octet-stream\r\n"), "{host}: {}", reply.head);
+        let problem = wire.ask("POST /_goplug/methods/nobody", host, "").await.problem();
+        assert_eq!(problem, (404, "not_found".into(), "no".into()), "{host}");
+    }
+}
+
+/// The process that is meant may take more.
+#[tokio::test]
+async fn a_large_request_for_another_process_hears_that_first() {
+    let plugin = plugin().await;
+    for (field, status) in [("Goplug-Epoch: 00", 503), ("Goplug-Deadline-Ms: 0", 504), ("Goplug-Deadline-Ms: 1", 413)] {
+        let mut wire = Wire::connect(plugin.socket_path()).await;
+        wire.send(format!("POST /main.Do HTTP/1.1\r\n{V1}{field}\r\nContent-Length: 1001\r\n\r\n")).await;
+        let reply = wire.reply().await;
+        assert_eq!((reply.status(), reply.problem().2.as_str()), (status, "no"), "{field}");
+        assert!(reply.head.contains("\r\nConnection: close\r\n"), "{}", reply.head);
+    }
+}
+
 #[tokio::test]
 async fn ping_answers_the_same_bytes_up_to_its_limit() {
     let plugin = plugin().await;
@@ -196,6 +263,8 @@ async fn the_hello_describes_and_negotiates() {
             "methods": [
                 {"name": "main.Do", "idempotent": false, "serial": false},
                 {"name": "a/b c", "idempotent": false, "serial": false},
+                {"name": "read", "idempotent": false, "serial": false},
+                {"name": "echo-pieces", "idempotent": false, "serial": false},
                 {"name": "slow", "idempotent": true, "serial": true, "deadlineMs": 5000},
             ],
             "callbacks": [{"name": "progress", "class": "state", "description": "how far"}],

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use goplug_pconf_schema::wire::call::{CALL_ID, CALLER, DEADLINE_MS, EPOCH, HOST, TRACEPARENT, TRACESTATE};
 use goplug_pconf_schema::wire::fault::MAX_PROBLEM_BYTES;
 use goplug_pconf_schema::{Code, Fault, Ran};
-use goplug_transport::{Connection, Error, ErrorKind, Latency, Request};
+use goplug_transport::{Connection, Error, ErrorKind, Latency, ReplyHead, Request};
 use tokio::time::Instant;
 
 use super::frames;
@@ -123,15 +123,25 @@ async fn exchange_v1(
         content_type: call.content_type,
         body: call.body,
     };
-    let head = connection.open(&request).await.map_err(|error| broken(live, &error))?;
-    match judge::v1(&head, &call_id) {
+    let mut verdict = Verdict::Body;
+    let limit = |head: &ReplyHead| {
+        verdict = judge::v1(head, &call_id);
+        match verdict {
+            Verdict::Body => Some(call.max_reply_bytes),
+            Verdict::Problem => Some(MAX_PROBLEM_BYTES),
+            Verdict::Broken(_) => None,
+        }
+    };
+    let (head, body) = connection.exchange_within(&request, limit).await.map_err(|error| broken(live, &error))?;
+    let body = body.unwrap_or_else(|| Ok(Bytes::new()));
+    match verdict {
         Verdict::Body => {
-            let body = connection.read_body(call.max_reply_bytes).await.map_err(|error| broken_reply(live, &error))?;
+            let body = body.map_err(|error| broken_reply(live, &error))?;
             let content_type = head.header("content-type").map(str::to_owned);
             Ok(Received { body: body.into(), content_type })
         }
         Verdict::Problem => {
-            let body = connection.read_body(MAX_PROBLEM_BYTES).await.map_err(|error| broken_problem(live, &error))?;
+            let body = body.map_err(|error| broken_problem(live, &error))?;
             let fault = judge::problem(head.status, &body);
             if fault.code == Code::WrongState && fault.ran == Ran::No {
                 live.report(Doubt::Inactive);
@@ -151,11 +161,16 @@ async fn exchange_v0(live: &Live, connection: &mut Connection, call: &Outgoing<'
         content_type: (!call.body.is_empty()).then_some("application/json"),
         body: call.body,
     };
-    let head = connection.open(&request).await.map_err(|error| broken(live, &error))?;
-    let judged = judge::v0(&head);
-    let max = if judged.is_ok() { call.max_reply_bytes } else { MAX_PROBLEM_BYTES };
-    let body = connection.read_body(max).await.map_err(|error| broken_reply(live, &error))?;
-    judged.map(|()| Received { body: body.into(), content_type: head.header("content-type").map(str::to_owned) })
+    let mut judged = Ok(());
+    let limit = |head: &ReplyHead| {
+        judged = judge::v0(head);
+        Some(if judged.is_ok() { call.max_reply_bytes } else { MAX_PROBLEM_BYTES })
+    };
+    let (head, body) = connection.exchange_within(&request, limit).await.map_err(|error| broken(live, &error))?;
+    // A failure is one whatever comes behind its head.
+    judged?;
+    let body = body.unwrap_or_else(|| Ok(Bytes::new())).map_err(|error| broken_reply(live, &error))?;
+    Ok(Received { body: body.into(), content_type: head.header("content-type").map(str::to_owned) })
 }
 
 /// Unique among the calls of this process.

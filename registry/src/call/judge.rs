@@ -43,9 +43,13 @@ pub(crate) fn v1(head: &ReplyHead, call_id: &str) -> Verdict {
 pub(crate) fn problem(status: u16, body: &[u8]) -> Fault {
     // Which case it is says only who decided it, and that was not the plugin.
     let told = Fault::from_problem(body).map(|fault| Fault { reason: None, ..fault });
-    told.unwrap_or_else(|| {
+    let mut fault = told.unwrap_or_else(|| {
         Fault::new(Code::ProtocolError, format!("status {status} with a problem document that cannot be read"))
-    })
+    });
+    if fault.message.is_empty() {
+        fault.message = format!("the plugin answered `{}` and did not say why", fault.code);
+    }
+    fault
 }
 
 /// Judges the head of a v0 reply: only `200 OK`, to the letter, is success.
@@ -90,6 +94,13 @@ mod tests {
         assert!(matches!(v1(&head(200, "OK", &[id]), "7"), Verdict::Broken(_)), "no length");
         assert!(matches!(v1(&head(200, "OK", &[id, ("transfer-encoding", "chunked")]), "7"), Verdict::Body));
         assert_eq!(super::problem(500, b"{}").code, Code::ProtocolError);
+        for (document, message) in [
+            (&br#"{"code":"denied"}"#[..], "the plugin answered `denied` and did not say why"),
+            (br#"{"code":"denied","detail":""}"#, "the plugin answered `denied` and did not say why"),
+            (br#"{"code":"denied","title":"no"}"#, "no"),
+        ] {
+            assert_eq!(super::problem(403, document).message, message);
+        }
     }
 
     #[test]

@@ -28,8 +28,9 @@ pub(super) async fn exchange(
     let target = target(call.name);
     let request =
         Request { method: "POST", target: &target, host: HOST, headers: &[], content_type: Some(JSON), body: &body };
-    let head = connection.open(&request).await.map_err(|error| broken(live, &error))?;
-    let reply = connection.read_body(call.max_reply_bytes).await.map_err(|error| broken_reply(live, &error))?;
+    let exchanged = connection.exchange_within(&request, |_| Some(call.max_reply_bytes)).await;
+    let (head, reply) = exchanged.map_err(|error| broken(live, &error))?;
+    let reply = reply.unwrap_or_else(|| Ok(Bytes::new())).map_err(|error| broken_reply(live, &error))?;
     let body = judge(head.status, reply).map_err(|fault| {
         let message = format!("plugin `{}`, method `{}`: {}", live.id, printable(call.name), fault.message);
         Fault { message, ..fault }

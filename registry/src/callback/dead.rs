@@ -25,3 +25,28 @@ impl DeadLetters {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use goplug_pconf_schema::PluginId;
+
+    use super::*;
+
+    #[test]
+    fn the_last_hundred_are_kept() {
+        let letters = DeadLetters::default();
+        for n in 0..=KEPT {
+            letters.push(DeadLetter {
+                plugin: PluginId::new("Test", "Do").unwrap(),
+                callback: "news".to_owned(),
+                subscription: "s".to_owned(),
+                position: None,
+                data_base64: String::new(),
+                error: n.to_string(),
+                time: String::new(),
+            });
+        }
+        let errors: Vec<_> = letters.list().into_iter().map(|letter| letter.error).collect();
+        assert_eq!((errors.len(), errors[0].as_str(), errors[99].as_str()), (100, "1", "100"));
+    }
+}

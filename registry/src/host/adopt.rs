@@ -52,7 +52,7 @@ pub struct Doubtful {
 /// `denied` when others can write in the folder, or it cannot be read.
 pub async fn adopt(folder: &Path) -> Result<Vec<Adopted>, Fault> {
     let owned = folder.to_owned();
-    let listed = tokio::task::spawn_blocking(move || list(&owned)).await;
+    let listed = crate::tasks::on_a_thread(move || list(&owned)).await;
     let (boot_id, files) = listed.map_err(|error| Fault::new(Code::Internal, error.to_string()))??;
     let mut all = Vec::with_capacity(files.len());
     for some in files.chunks(AT_ONCE) {
@@ -91,7 +91,7 @@ pub(crate) async fn silent(
     is_it: impl Fn(&Record) -> bool + Send + 'static,
 ) -> Result<Option<Record>, Fault> {
     let (owned, prefix) = (folder.to_owned(), format!("{stem}-"));
-    let listed = tokio::task::spawn_blocking(move || {
+    let listed = crate::tasks::on_a_thread(move || {
         let (boot_id, files) = list_of(&owned, |name| name.starts_with(&prefix))?;
         let records = files.into_iter().filter_map(|(_, read)| read.ok());
         let here = records.filter(|record| record.exit.is_none() && record.boot_id == boot_id && is_it(record));

@@ -181,7 +181,7 @@ impl Hosted {
 
     async fn read_record(&self) -> Option<Record> {
         let path = record_path(&self.inner.folder, &self.inner.record.instance);
-        let record = tokio::task::spawn_blocking(move || read(&path)).await.ok()?.ok()?;
+        let record = crate::tasks::on_a_thread(move || read(&path)).await.ok()?.ok()?;
         (record.host == self.inner.record.host).then_some(record)
     }
 

@@ -79,7 +79,7 @@ async fn launch_with(program: &Path, spec: &HostSpec, opened: Option<File>) -> R
     reap();
     let program = program.to_owned();
     let traces = [record_path(&spec.folder, &spec.instance), control_path(&spec.folder, &spec.instance)];
-    let spawned = tokio::task::spawn_blocking(move || spawn(&program, &json, opened, traces)).await;
+    let spawned = crate::tasks::on_a_thread(move || spawn(&program, &json, opened, traces)).await;
     let (mut guard, report) = spawned.map_err(|error| failed("start a host", std::io::Error::other(error)))??;
     let answer = tokio::time::timeout(LAUNCH_LIMIT, first_line(&report)).await;
     let late =

@@ -12,7 +12,7 @@ impl Task {
             return Ok(());
         }
         let (lease, directory) = (Arc::clone(&self.shared.lease), self.shared.options.load().directory.clone());
-        let taken = tokio::task::spawn_blocking(move || lease.take(&directory)).await;
+        let taken = crate::tasks::on_a_thread(move || lease.take(&directory)).await;
         // Work that was interrupted has taken nothing.
         let taken = taken.unwrap_or(Err(KeptElsewhere { pid: None }));
         self.view.kept_by = taken.err();

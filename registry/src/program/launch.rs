@@ -202,7 +202,7 @@ pub(super) async fn program_of(installed: &Installed, host: &Path) -> Result<Com
         return Ok(command(installed, &exec.command).args(&exec.args));
     }
     let path = installed.folder.join(&source.path);
-    let flaw = tokio::task::spawn_blocking(move || check_shared_object(&path)).await;
+    let flaw = crate::tasks::on_a_thread(move || check_shared_object(&path)).await;
     let flaw = flaw.map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
     match flaw {
         Some(why) => Err(Fault::new(Code::InvalidArgument, why)),

@@ -7,7 +7,7 @@ use goplug_pconf_schema::wire::call::{ACTIVATE_MS, CALL_ID, EPOCH, HELLO_MS, HOS
 use goplug_pconf_schema::wire::fault::MAX_PROBLEM_BYTES;
 use goplug_pconf_schema::wire::hello::{Hello, HelloError, Limits, MAX_HELLO_BYTES, MAX_METHODS, MethodInfo};
 use goplug_pconf_schema::wire::{PROTOCOL, depth_is_bounded};
-use goplug_pconf_schema::{Code, Fault, check_call_name};
+use goplug_pconf_schema::{Code, Fault, Ran, check_call_name};
 use goplug_transport::{Connection, Error, ErrorKind, Latency, Reply, Request};
 use tokio::time::{Instant, timeout};
 
@@ -139,7 +139,7 @@ async fn ready(connection: Connection, found: &Found) -> Result<Connection, NotM
 async fn confined(found: &Found, options: &Builder) -> Result<(), NotMet> {
     let (directory, socket_dirs, socket) = (options.directory.clone(), options.socket_folders(), found.socket.clone());
     let check = move || Confinement::new(&directory, &socket_dirs).check_on_disk(&socket);
-    match tokio::task::spawn_blocking(check).await {
+    match crate::tasks::on_a_thread(check).await {
         Ok(Err(reason)) => Err(NotMet::new(Verdict::Denied, Fault::new(Code::Denied, reason))),
         _ => Ok(()),
     }
@@ -315,8 +315,12 @@ pub(crate) async fn control(
         Fault::new(Code::DeadlineExceeded, text)
     })?;
     let reply = reply.map_err(|error| {
-        let code = if error.kind == ErrorKind::Protocol { Code::ProtocolError } else { Code::PluginGone };
-        Fault::new(code, error.message)
+        match error.kind {
+            ErrorKind::Protocol => Fault::new(Code::ProtocolError, error.message),
+            // There is an answer: it has run.
+            ErrorKind::TooLarge => Fault::new(Code::TooLarge, error.message).with_ran(Ran::Yes),
+            _ => Fault::new(Code::PluginGone, error.message),
+        }
     })?;
     match judge_v1(&reply.head, &call_id) {
         Judged::Body => Ok(reply.body),
@@ -335,6 +339,10 @@ async fn activate_v0(connection: &mut Connection, found: &Found) -> Result<(Hell
     let reply = reply.map_err(|_| retry(format!("no answer to `Activate` within {ACTIVATE_MS} ms")))?;
     let reply = reply.map_err(|error| match error.kind {
         ErrorKind::Protocol => refused(Code::ProtocolError, format!("the answer to `Activate`: {error}")),
+        ErrorKind::TooLarge => {
+            let text = format!("the answer to `Activate`: {error}");
+            NotMet::new(Verdict::Refused, Fault::new(Code::TooLarge, text).with_ran(Ran::Yes))
+        }
         _ => retry(format!("`Activate`: {error}")),
     })?;
     judge_v0(&reply.head).map_err(|fault| {

@@ -616,7 +616,8 @@ async fn keep_pool_small(live: Arc<Live>) {
         loop {
             live.pool.sweep.notified().await;
             loop {
-                tokio::time::sleep(POOL_IDLE).await;
+                // Looked at twice as often: what was used is closed within one and a half times that.
+                tokio::time::sleep(POOL_IDLE / 2).await;
                 if !live.pool.sweep_older_than(POOL_IDLE) {
                     break;
                 }

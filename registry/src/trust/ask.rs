@@ -143,7 +143,7 @@ impl Registry {
 
     async fn pins(&self) -> Result<TrustState, Fault> {
         let folder = self.trust_folder();
-        let read = tokio::task::spawn_blocking(move || store::load(&folder)).await;
+        let read = crate::tasks::on_a_thread(move || store::load(&folder)).await;
         read.map_err(|error| internal(error.to_string()))?.map_err(internal)
     }
 
@@ -152,7 +152,7 @@ impl Registry {
         change: impl FnOnce(&mut TrustState) -> Option<Pin> + Send + 'static,
     ) -> Result<Option<Pin>, Fault> {
         let folder = self.trust_folder();
-        let written = tokio::task::spawn_blocking(move || store::update(&folder, change)).await;
+        let written = crate::tasks::on_a_thread(move || store::update(&folder, change)).await;
         written.map_err(|error| internal(error.to_string()))?.map_err(internal)
     }
 }
@@ -176,7 +176,7 @@ impl Inner {
         let (options, socket) = (self.shared.options.load_full(), slot.view().found.socket.clone());
         let path = socket.clone();
         let check = move || Confinement::new(&options.directory, &options.socket_folders()).check_on_disk(&path);
-        tokio::task::spawn_blocking(check).await.ok()?.ok()?;
+        crate::tasks::on_a_thread(check).await.ok()?.ok()?;
         let connection = Connection::connect(&socket, Instant::now() + PATIENCE).await.ok()?;
         Some(connection.peer().clone())
     }

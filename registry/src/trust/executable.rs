@@ -44,7 +44,7 @@ pub(crate) async fn attest(peer: &Peer, digests: &Arc<Digests>) -> Attested {
             let _place = place;
             look(&known, &digests, begin + LOOK_LIMIT)
         };
-        tokio::task::spawn_blocking(look).await
+        crate::tasks::on_a_thread(look).await
     };
     match timeout(LOOK_LIMIT, look).await {
         Ok(Ok(attested)) => attested,

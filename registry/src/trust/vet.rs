@@ -24,7 +24,7 @@ impl Vetted {
     /// Whether the process still runs that file: it may have turned into another program since.
     pub(crate) async fn still_holds(self, peer: &Peer) -> bool {
         let peer = peer.clone();
-        tokio::task::spawn_blocking(move || peer.runs(self.device, self.inode)).await.unwrap_or(false)
+        crate::tasks::on_a_thread(move || peer.runs(self.device, self.inode)).await.unwrap_or(false)
     }
 }
 
@@ -89,7 +89,7 @@ async fn pinned(options: &Builder, id: &PluginId, shown: &Executable) -> Result<
         };
         store::update(&folder, record).map(Some)
     };
-    tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
+    crate::tasks::on_a_thread(work).await.map_err(|fault| fault.message)?
 }
 
 /// A plugin directory as pins know it.

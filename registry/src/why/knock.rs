@@ -32,7 +32,7 @@ pub(crate) enum Knock {
 /// Safe.
 pub(crate) async fn knock(socket: &Path, confinement: Confinement) -> Knock {
     let path = socket.to_owned();
-    let checked = tokio::task::spawn_blocking(move || confinement.check_on_disk(&path)).await;
+    let checked = crate::tasks::on_a_thread(move || confinement.check_on_disk(&path)).await;
     if let Ok(Err(reason)) = checked {
         return Knock::Unusable(reason);
     }

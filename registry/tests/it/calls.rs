@@ -47,6 +47,43 @@ async fn an_idempotent_method_is_repeated_on_a_process_that_only_lost_its_connec
     assert_eq!((fault.code, fault.ran), (Code::PluginGone, Ran::Unknown));
 }
 
+/// At most two further attempts, and none of what may have run unless it may run twice.
+#[tokio::test]
+async fn a_call_is_made_three_times_at_most() {
+    let dir = tempfile::tempdir().unwrap();
+    let answer = Arc::new(std::sync::Mutex::new(None));
+    let next = Arc::clone(&answer);
+    let fake = Fake::published(dir.path(), 'a', move |asked| {
+        if !asked.line.starts_with("POST /_goplug/methods/") {
+            return Done::No;
+        }
+        let document = next.lock().unwrap().clone();
+        document.map_or(Done::Close, |document| asked.problem(503, &document))
+    });
+    let registry = loaded(dir.path()).await;
+    let now = |code: &str, ran: &str| Some(json!({"code": code, "ran": ran, "retryAfterMs": 0}));
+    for (method, document, attempts) in [
+        ("do", now("overloaded", "no"), 3),
+        ("do", now("unavailable", "no"), 3),
+        ("again", now("unavailable", "no"), 3),
+        ("again", now("unavailable", "yes"), 1),
+        ("again", now("overloaded", "unknown"), 1),
+        ("again", now("deadline_exceeded", "no"), 1),
+        ("again", now("method_failed", "no"), 1),
+        ("again", now("internal", "unknown"), 1),
+        ("do", now("plugin_gone", "unknown"), 1),
+        ("again", now("plugin_gone", "unknown"), 3),
+        ("do", None, 1),
+        ("again", None, 3),
+    ] {
+        answer.lock().unwrap().clone_from(&document);
+        let line = format!("POST /_goplug/methods/{method}");
+        let before = fake.count(&line);
+        registry.execute(FAKE, method, "").await.unwrap_err();
+        assert_eq!(fake.count(&line) - before, attempts, "{method} {document:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_connection_that_answered_another_call_is_closed() {
     let dir = tempfile::tempdir().unwrap();

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use goplug_pconf_schema::wire::call::HELLO_MS;
+use goplug_pconf_schema::wire::life::STOP_GRACE_MS;
 use goplug_registry::admin::{EventKind, State};
-use goplug_registry::{Code, Error, Registry, Unload, Wait};
+use goplug_registry::{Code, Error, Ran, Registry, Unload, Wait};
 use serde_json::json;
 
 use crate::fake::{Done, Fake, SOON, epoch, write_file};
@@ -67,6 +68,21 @@ async fn a_predecessor_is_told_to_stop() {
     assert_eq!(registry.execute(FAKE, "do", "").await.unwrap(), "done");
 }
 
+/// To try again would not make it shorter.
+#[tokio::test]
+async fn an_activation_whose_output_is_too_long_is_told_and_not_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::published(dir.path(), 'a', |asked| match asked.line.as_str() {
+        "POST /_goplug/activate" => asked.reply(&"x".repeat((4 << 20) + 1)),
+        _ => Done::No,
+    });
+    let registry = Registry::open(dir.path()).await.unwrap();
+    let fault = registry.load(FAKE).await.unwrap_err();
+    assert_eq!((fault.code, fault.ran), (Code::TooLarge, Ran::Yes), "{fault:?}");
+    assert_eq!(registry.inspect(FAKE).await.unwrap().summary.state, State::Failed);
+    assert_eq!(fake.count("POST /_goplug/activate"), 1);
+}
+
 #[tokio::test]
 async fn why_keeps_the_reason_of_a_failed_activation() {
     let dir = tempfile::tempdir().unwrap();
@@ -118,6 +134,23 @@ async fn look_beside_a_load() -> Result<Duration, Error> {
     let after = tokio::time::timeout(SOON, has_ended.recv()).await.unwrap().unwrap();
     assert_eq!(registry.execute(FAKE, "do", "").await.unwrap(), "done");
     Ok(after)
+}
+
+/// The drain, and five seconds more.
+#[tokio::test]
+async fn a_stop_that_nobody_answers_is_waited_for_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let _fake = Fake::published(dir.path(), 'a', |asked| match asked.line.as_str() {
+        "POST /_goplug/stop" => asked.until_closed(),
+        _ => Done::No,
+    });
+    let registry = Registry::open(dir.path()).await.unwrap();
+    registry.load(FAKE).await.unwrap();
+    let began = Instant::now();
+    let how = Unload { drain: Some(Duration::from_millis(100)), stop: true };
+    let fault = registry.unload(FAKE, how).await.unwrap_err();
+    assert_eq!(fault.code, Code::DeadlineExceeded, "{fault:?}");
+    assert!(began.elapsed() >= Duration::from_millis(STOP_GRACE_MS), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

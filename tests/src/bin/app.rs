@@ -22,7 +22,7 @@ async fn main() -> Result<(), Error> {
         |flag: &str| args.iter().position(|arg| arg == flag).and_then(|at| args.get(at + 1)?.parse::<u64>().ok());
     let mut builder = Registry::builder(&args[0]).auto_discover(!args.contains(&"--no-auto".to_owned())).caller("app");
     builder = builder.fast_paths(goplug_tests::fast_paths());
-    if args.contains(&"--low".to_owned()) {
+    if args.contains(&"--low".to_owned()) || goplug_tests::shared_memory() {
         builder = builder.latency(goplug_registry::Latency::Low);
     }
     if let Some(ms) = value("--rescan-ms") {

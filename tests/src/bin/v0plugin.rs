@@ -72,7 +72,15 @@ fn serve(mut peer: Peer, waiters: &Waiters, activate: &impl Fn() -> Vec<u8>) {
             "main.Do" => Some(request.body.to_ascii_uppercase()),
             "main.Pid" => Some(std::process::id().to_string().into_bytes()),
             "main.Notify" => Some(notify(waiters, &request.body)),
-            "RegisterCallback" => wait_for_notification(waiters, &request.body),
+            "RegisterCallback" => match serde_json::from_slice(&request.body) {
+                // A replaced poll never gets an answer in the original; here its connection ends, which a client sees the
+                // same way.
+                Ok(name) => match wait_for_notification(waiters, name) {
+                    Some(data) => Some(data),
+                    None => return,
+                },
+                Err(_) => None,
+            },
             "Stop" => std::process::exit(0),
             _ => None,
         };
@@ -82,12 +90,11 @@ fn serve(mut peer: Peer, waiters: &Waiters, activate: &impl Fn() -> Vec<u8>) {
     }
 }
 
-fn wait_for_notification(waiters: &Waiters, body: &[u8]) -> Option<Vec<u8>> {
-    let name: String = serde_json::from_slice(body).ok()?;
+/// `None` when a later poll took the place.
+fn wait_for_notification(waiters: &Waiters, name: String) -> Option<Vec<u8>> {
     let (send, receive): (Sender<Vec<u8>>, Receiver<Vec<u8>>) = channel();
     waiters.polls.lock().expect("no panic under the lock").insert(name, send);
     waiters.came.notify_all();
-    // A replaced poll never gets an answer in the original; here its connection ends, which a client sees the same way.
     receive.recv().ok()
 }
 

@@ -115,6 +115,24 @@ async fn a_request_and_a_reply_go_piece_by_piece() {
     registry.close().await;
 }
 
+/// Nothing tells its caller that a method answers while it reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_the_body_whole_calls_a_method_that_answers_while_it_reads() {
+    let dir = PluginDir::new();
+    let _plugin = fixture(&dir, &["Test/Do"]);
+    for fast_paths in [false, fast_paths()] {
+        let registry = builder(dir.path()).fast_paths(fast_paths).open().await.unwrap();
+        registry.load("Test/Do").await.unwrap();
+        for length in [0, 1, 100_000, 8 << 20] {
+            let sent = piece(0, length);
+            let answer = registry.execute_with("Test/Do", "echo-pieces", sent.clone(), within(LONG)).await.unwrap();
+            assert!(answer.body == sent, "{length} bytes");
+        }
+        assert_eq!(text(registry.execute("Test/Do", "answer-early", vec![0; 8 << 20]).await.unwrap()), "enough");
+        registry.close().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_is_told_as_of_any_call() {
     let dir = PluginDir::new();

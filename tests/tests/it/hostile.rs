@@ -3,21 +3,28 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use goplug_pconf_schema::Fault;
 use goplug_pconf_schema::wire::event::CallbackStatus;
 use goplug_pconf_schema::wire::frame::{HEADER_BYTES, Header, Kind};
+use goplug_registry::admin::EventKind;
 use goplug_registry::{CallOptions, Code, FeedItem, Ran, Registry};
 use goplug_tests::http::Wire;
 use goplug_tests::{
-    LONG, PluginDir, Random, bound, figure, isolated, peak_memory_reset, peak_memory_since, scaled, seed,
+    LONG, PluginDir, Process, Random, Ready, bound, deep, figure, isolated, peak_memory_reset, peak_memory_since,
+    scaled, seed,
 };
 
-use crate::support::{builder, evil, fault, fixture, loaded, quiet, row, socket_in, text, watching};
+use crate::support::{
+    FIXTURE, builder, command, event_of, evil, fault, fixture, loaded, quiet, row, socket_in, text, watching,
+};
 
-/// No single malformed input may hold anything up for longer.
-const NO_HANG: Duration = Duration::from_secs(1);
+/// No single malformed input may hold anything up for longer; a short run guards against hangs only.
+fn no_hang() -> Duration {
+    Duration::from_secs(if deep() { 1 } else { 20 })
+}
 
 fn short() -> CallOptions {
     CallOptions { deadline: Some(Duration::from_millis(500)), ..CallOptions::default() }
@@ -59,7 +66,7 @@ async fn every_broken_reply_is_a_fault_with_a_code() {
         let begin = Instant::now();
         let error = fault(registry.execute_with("Evil/x", method, "body", short()).await);
         assert!(codes.contains(&error.code), "{method}: {error:?} instead of {codes:?}");
-        assert!(begin.elapsed() < NO_HANG, "{method} took {:?}", begin.elapsed());
+        assert!(begin.elapsed() < no_hang(), "{method} took {:?}", begin.elapsed());
         assert!(!error.message.contains('\u{1b}'), "{method}");
         assert_ne!(error.ran, Ran::No, "{method}: the request was sent: {error:?}");
         assert_eq!(text(registry.execute("Evil/x", "good", method).await.unwrap()), method, "after {method}");
@@ -147,10 +154,12 @@ async fn every_broken_hello_is_refused_and_says_why() {
     let plugins: Vec<_> = cases.iter().map(|(hello, _)| evil(&dir, hello, hello, None)).collect();
     let registry = watching(&dir).await;
     loaded(&registry, "Test/Do").await;
-    let mut wrong = Vec::new();
+    let (mut wrong, mut slowest) = (Vec::new(), Duration::ZERO);
     for (hello, code) in cases {
         let plugin = format!("Evil/{hello}");
+        let begin = Instant::now();
         let error = fault(registry.load(&plugin).await);
+        slowest = slowest.max(begin.elapsed());
         wrong.extend((error.code != code).then(|| format!("{hello}: {error:?} instead of {code}")));
         let row = row(&registry, &plugin).unwrap();
         let why = row.last_error.clone().unwrap_or_default();
@@ -158,6 +167,8 @@ async fn every_broken_hello_is_refused_and_says_why() {
         assert_eq!(text(registry.execute("Test/Do", "echo", hello).await.unwrap()), hello, "the healthy one goes on");
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+    // A plugin has 2 s to say hello.
+    bound("slowest_broken_hello", slowest, Duration::from_secs(3));
     drop(plugins);
     registry.close().await;
 }
@@ -263,6 +274,25 @@ fn measured(limit: usize, body: impl AsyncFnOnce(&Registry)) {
     });
 }
 
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// Runs `body` in a process of its own in which no thread may panic: a task that does takes only itself along, and nobody
+/// would be told.
+fn without_a_panic(test: &str, body: impl AsyncFnOnce()) {
+    isolated(test, || {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.fetch_add(1, Ordering::Relaxed);
+            before(panic);
+        }));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(body());
+        // Whatever still runs ends here, and may panic too.
+        drop(runtime);
+        assert_eq!(PANICS.load(Ordering::Relaxed), 0, "panics");
+    });
+}
+
 /// Feeds `count` inputs and makes a healthy call after each 100.
 async fn storm(name: &str, registry: &Registry, mut input: impl AsyncFnMut(&mut Random)) {
     let (count, seed) = (scaled(400, 2_000), seed(name));
@@ -272,7 +302,7 @@ async fn storm(name: &str, registry: &Registry, mut input: impl AsyncFnMut(&mut 
         let begin = Instant::now();
         input(&mut random).await;
         slowest = slowest.max(begin.elapsed());
-        assert!(begin.elapsed() < NO_HANG + NO_HANG, "seed {seed}, input {n}: {:?}", begin.elapsed());
+        assert!(begin.elapsed() < no_hang(), "seed {seed}, input {n}: {:?}", begin.elapsed());
         if n % 100 == 0 {
             let begin = Instant::now();
             assert_eq!(
@@ -284,138 +314,160 @@ async fn storm(name: &str, registry: &Registry, mut input: impl AsyncFnMut(&mut 
         }
     }
     bound(&format!("slowest_healthy_call_during_{name}"), healthy, Duration::from_millis(50));
-    figure(name, format_args!("{count} inputs, slowest {slowest:.0?}"), "0 panics, 0 hangs over 1 s");
+    let panics = PANICS.load(Ordering::Relaxed);
+    figure(name, format_args!("{count} inputs, {panics} panics, slowest {slowest:.0?}"), "0 panics, 0 hangs over 1 s");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn malformed_files() {
-    let dir = PluginDir::new();
-    let _plugin = fixture(&dir, &["Test/Do"]);
-    let registry = watching(&dir).await;
-    loaded(&registry, "Test/Do").await;
-    let valid = br#"{ "Name": "NameOfPlugin", /* c */ "NameSpace": "Space", "Url": "unix://PluginUrl", // d
-  "sock": "x.sock", "LazyLoad": true, "Protocol": 1, "Epoch": "0123456789abcdef0123456789abcdef", "Version": "1.2.3", "Pid": 7, "x": [1, {}], }"#;
-    let mut n = 0;
-    storm("malformed_files", &registry, async |random| {
-        n += 1;
-        dir.write(&format!("bad{}.pconf", n % 50), random.mutate(valid));
-        if n % 10 == 0 {
-            registry.rescan().await.unwrap();
-        }
-    })
-    .await;
-    registry.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn malformed_replies() {
-    let dir = PluginDir::new();
-    let _plugin = fixture(&dir, &["Test/Do"]);
-    let _evil = evil(&dir, "x", "good", None);
-    let registry = watching(&dir).await;
-    loaded(&registry, "Test/Do").await;
-    loaded(&registry, "Evil/x").await;
-    let valid: [&[u8]; 3] = [
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nGoplug-Call-Id: CALLID\r\nContent-Length: 5\r\n\r\nhello",
-        b"HTTP/1.1 200 OK\r\nGoplug-Call-Id: CALLID\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n3\r\nabc\r\n0\r\nT: x\r\n\r\n",
-        b"HTTP/1.1 422 No\r\nContent-Type: application/problem+json\r\nGoplug-Call-Id: CALLID\r\nContent-Length: 52\r\n\r\n{\"code\":\"method_failed\",\"ran\":\"yes\",\"data\":[1,\"x\"]}\n",
-    ];
-    storm("malformed_replies", &registry, async |random| {
-        let reply = random.mutate(valid[random.clone().below(3)]);
-        if let Ok(answer) = registry.execute_with("Evil/x", "raw", reply.clone(), short()).await {
-            assert!(answer.body.len() <= reply.len());
-        }
-    })
-    .await;
-    registry.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn malformed_hellos() {
-    let dir = PluginDir::new();
-    let _plugin = fixture(&dir, &["Test/Do"]);
-    let registry = watching(&dir).await;
-    loaded(&registry, "Test/Do").await;
-    let (bad, file) = (PluginDir::new(), dir.join("hello"));
-    std::fs::write(&file, "").unwrap();
-    let _evil = evil(&bad, "x", "file", Some(&file));
-    let looker = quiet(&bad).await;
-    looker.rescan().await.unwrap();
-    let body = r#"{"protocols":[1],"protocol":1,"features":[],"namespace":"Evil","name":"x","epoch":"0123456789abcdef0123456789abcdef","pid":3,"methods":[{"name":"a","deadlineMs":5,"serial":true}],"callbacks":[{"name":"c","class":"state"}],"limits":{"maxRequestBytes":9}}"#;
-    let valid =
-        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    storm("malformed_hellos", &registry, async |random| {
-        // Half of the wounds hit the document alone, with a length that is right.
-        let answer = if random.percent(50) {
-            let body = random.mutate(body.as_bytes());
-            [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat()
-        } else {
-            random.mutate(valid.as_bytes())
-        };
-        std::fs::write(&file, answer).unwrap();
-        looker.look().await;
-    })
-    .await;
-    looker.close().await;
-    registry.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn malformed_names() {
-    let dir = PluginDir::new();
-    let plugin = fixture(&dir, &["Test/Do"]);
-    let registry = watching(&dir).await;
-    loaded(&registry, "Test/Do").await;
-    let socket = socket_in(&dir.join("TestDo.pconf"));
-    storm("malformed_names", &registry, async |random| {
-        let name = random.mutate(b"/_goplug/methods/a%20b%2Fc%2Bd%25%C3%BC");
-        let (lossy, request) =
-            (text(&name), [b"POST ", &name[..], b" HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"].concat());
-        let _ = registry.execute_with("Test/Do", &lossy, "", short()).await;
-        let _ = registry.get(&lossy);
-        let _ = registry.search(&lossy);
-        // The plugin's side is as careful: whatever the request, an answer or the end, within the second.
-        let mut wire = Wire::connect(&socket).unwrap();
-        wire.read_timeout(NO_HANG).unwrap();
-        wire.send(&request).unwrap();
-        wire.half_close().unwrap();
-        if let Err(error) = wire.reply() {
-            assert!(
-                !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut),
-                "{lossy:?}: {error}"
-            );
-        }
-    })
-    .await;
-    drop(plugin);
-    registry.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn malformed_events() {
-    let dir = PluginDir::new();
-    let _plugin = fixture(&dir, &["Test/Do"]);
-    let file = dir.join("events");
-    let _evil = evil(&dir, "x", "good", Some(&file));
-    let registry = watching(&dir).await;
-    loaded(&registry, "Test/Do").await;
-    loaded(&registry, "Evil/x").await;
-    let epoch = "0123456789abcdef0123456789abcdef";
-    let valid = format!(
-        ": hi\n\nid: {epoch}:1\nevent: message\ndata: {{\"dataBase64\":\"eA==\",\"key\":\"k\",\"dropped\":2}}\n\nevent: gap\ndata: {{\"from\":\"{epoch}:2\",\"to\":\"{epoch}:3\"}}\n\nevent: epoch\ndata: {{\"epoch\":\"{epoch}\",\"previous\":\"{epoch}\"}}\n\nid: {epoch}:4\nevent: message\ndata: {{\"dataBase64\":\"\"}}\n\n"
-    );
-    storm("malformed_events", &registry, async |random| {
-        std::fs::write(&file, random.mutate(valid.as_bytes())).unwrap();
-        let mut feed = registry.observe("Evil/x", "file", None).await.unwrap();
-        // The stream ends by itself; the feed says so before it opens it again.
-        while let Ok(Some(item)) = tokio::time::timeout(NO_HANG, feed.next()).await {
-            if matches!(item, FeedItem::Lost(_)) {
-                break;
+#[test]
+fn malformed_files() {
+    without_a_panic("hostile::malformed_files", async || {
+        let dir = PluginDir::new();
+        let _plugin = fixture(&dir, &["Test/Do"]);
+        let registry = watching(&dir).await;
+        loaded(&registry, "Test/Do").await;
+        let valid = br#"{ "Name": "NameOfPlugin", /* c */ "NameSpace": "Space", "Url": "unix://PluginUrl", // d
+      "sock": "x.sock", "LazyLoad": true, "Protocol": 1, "Epoch": "0123456789abcdef0123456789abcdef", "Version": "1.2.3", "Pid": 7, "x": [1, {}], }"#;
+        let mut n = 0;
+        storm("malformed_files", &registry, async |random| {
+            n += 1;
+            dir.write(&format!("bad{}.pconf", n % 50), random.mutate(valid));
+            if n % 10 == 0 {
+                registry.rescan().await.unwrap();
             }
-        }
-    })
-    .await;
-    registry.close().await;
+        })
+        .await;
+        // What still stands when nobody can be writing it any more is told of, and disturbs nobody.
+        event_of(&mut registry.events(), EventKind::Invalid).await;
+        registry.rescan().await.unwrap();
+        assert_eq!(text(registry.execute("Test/Do", "echo", "healthy").await.unwrap()), "healthy");
+        registry.close().await;
+    });
+}
+
+#[test]
+fn malformed_replies() {
+    without_a_panic("hostile::malformed_replies", async || {
+        let dir = PluginDir::new();
+        let _plugin = fixture(&dir, &["Test/Do"]);
+        let _evil = evil(&dir, "x", "good", None);
+        let registry = watching(&dir).await;
+        loaded(&registry, "Test/Do").await;
+        loaded(&registry, "Evil/x").await;
+        let valid: [&[u8]; 3] = [
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nGoplug-Call-Id: CALLID\r\nContent-Length: 5\r\n\r\nhello",
+            b"HTTP/1.1 200 OK\r\nGoplug-Call-Id: CALLID\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n3\r\nabc\r\n0\r\nT: x\r\n\r\n",
+            b"HTTP/1.1 422 No\r\nContent-Type: application/problem+json\r\nGoplug-Call-Id: CALLID\r\nContent-Length: 52\r\n\r\n{\"code\":\"method_failed\",\"ran\":\"yes\",\"data\":[1,\"x\"]}\n",
+        ];
+        storm("malformed_replies", &registry, async |random| {
+            let reply = random.mutate(valid[random.clone().below(3)]);
+            if let Ok(answer) = registry.execute_with("Evil/x", "raw", reply.clone(), short()).await {
+                assert!(answer.body.len() <= reply.len());
+            }
+        })
+        .await;
+        registry.close().await;
+    });
+}
+
+#[test]
+fn malformed_hellos() {
+    without_a_panic("hostile::malformed_hellos", async || {
+        let dir = PluginDir::new();
+        let _plugin = fixture(&dir, &["Test/Do"]);
+        let registry = watching(&dir).await;
+        loaded(&registry, "Test/Do").await;
+        let (bad, file) = (PluginDir::new(), dir.join("hello"));
+        std::fs::write(&file, "").unwrap();
+        let _evil = evil(&bad, "x", "file", Some(&file));
+        let looker = quiet(&bad).await;
+        looker.rescan().await.unwrap();
+        let body = r#"{"protocols":[1],"protocol":1,"features":[],"namespace":"Evil","name":"x","epoch":"0123456789abcdef0123456789abcdef","pid":3,"methods":[{"name":"a","deadlineMs":5,"serial":true}],"callbacks":[{"name":"c","class":"state"}],"limits":{"maxRequestBytes":9}}"#;
+        let valid = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        storm("malformed_hellos", &registry, async |random| {
+            // Half of the wounds hit the document alone, with a length that is right.
+            let answer = if random.percent(50) {
+                let body = random.mutate(body.as_bytes());
+                [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat()
+            } else {
+                random.mutate(valid.as_bytes())
+            };
+            std::fs::write(&file, answer).unwrap();
+            looker.look().await;
+        })
+        .await;
+        looker.close().await;
+        registry.close().await;
+    });
+}
+
+#[test]
+fn malformed_names() {
+    without_a_panic("hostile::malformed_names", async || {
+        let dir = PluginDir::new();
+        let errors = dir.join("errors");
+        let mut run = command(FIXTURE);
+        run.arg(dir.path()).arg("Test/Do").stderr(std::fs::File::create(&errors).unwrap());
+        let plugin = Process::start(&mut run, Ready::Line("ready"));
+        let registry = watching(&dir).await;
+        loaded(&registry, "Test/Do").await;
+        let socket = socket_in(&dir.join("TestDo.pconf"));
+        storm("malformed_names", &registry, async |random| {
+            let name = random.mutate(b"/_goplug/methods/a%20b%2Fc%2Bd%25%C3%BC");
+            let (lossy, request) =
+                (text(&name), [b"POST ", &name[..], b" HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"].concat());
+            let _ = registry.execute_with("Test/Do", &lossy, "", short()).await;
+            let _ = registry.get(&lossy);
+            let _ = registry.search(&lossy);
+            // The plugin's side is as careful: whatever the request, an answer or the end, within the second.
+            let mut wire = Wire::connect(&socket).unwrap();
+            wire.read_timeout(no_hang()).unwrap();
+            wire.send(&request).unwrap();
+            wire.half_close().unwrap();
+            if let Err(error) = wire.reply() {
+                assert!(
+                    !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut),
+                    "{lossy:?}: {error}"
+                );
+            }
+        })
+        .await;
+        drop(plugin);
+        let errors = std::fs::read_to_string(errors).unwrap();
+        assert!(!errors.contains("panicked"), "the plugin: {errors}");
+        registry.close().await;
+    });
+}
+
+#[test]
+fn malformed_events() {
+    without_a_panic("hostile::malformed_events", async || {
+        let dir = PluginDir::new();
+        let _plugin = fixture(&dir, &["Test/Do"]);
+        let file = dir.join("events");
+        let _evil = evil(&dir, "x", "good", Some(&file));
+        let registry = watching(&dir).await;
+        loaded(&registry, "Test/Do").await;
+        loaded(&registry, "Evil/x").await;
+        let epoch = "0123456789abcdef0123456789abcdef";
+        let valid = format!(
+            ": hi\n\nid: {epoch}:1\nevent: message\ndata: {{\"dataBase64\":\"eA==\",\"key\":\"k\",\"dropped\":2}}\n\nevent: gap\ndata: {{\"from\":\"{epoch}:2\",\"to\":\"{epoch}:3\"}}\n\nevent: epoch\ndata: {{\"epoch\":\"{epoch}\",\"previous\":\"{epoch}\"}}\n\nid: {epoch}:4\nevent: message\ndata: {{\"dataBase64\":\"\"}}\n\n"
+        );
+        storm("malformed_events", &registry, async |random| {
+            std::fs::write(&file, random.mutate(valid.as_bytes())).unwrap();
+            let mut feed = registry.observe("Evil/x", "file", None).await.unwrap();
+            // The stream ends by itself; the feed says so before it opens it again.
+            while let Some(item) = tokio::time::timeout(no_hang(), feed.next()).await.expect("the end is told") {
+                if matches!(item, FeedItem::Lost(_)) {
+                    break;
+                }
+            }
+        })
+        .await;
+        registry.close().await;
+    });
 }
 
 /// A registry that subscribes to everything and nothing, and takes none of what it asked for, costs the plugin little and

@@ -16,6 +16,8 @@ use crate::support::{
 
 /// The user that owns nothing.
 const NOBODY: u32 = 65534;
+/// A user who is neither root nor that one.
+const STRANGER: u32 = 54321;
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -131,15 +133,25 @@ fn modes_and_owners_count_as_another_user_too() {
     std::fs::create_dir(dir.join("p")).unwrap();
     std::os::unix::fs::chown(dir.join("p"), Some(NOBODY), Some(NOBODY)).unwrap();
     let good = r#"{"Name":"x","NameSpace":"Bad","Sock":"x.sock","LazyLoad":false}"#;
-    for (file, owner, mode) in
-        [("secret", 0, 0o600), ("own", NOBODY, 0o600), ("locked", NOBODY, 0o000), ("roots", 0, 0o644)]
-    {
+    for (file, owner, mode) in [
+        ("secret", 0, 0o600),
+        ("own", NOBODY, 0o600),
+        ("locked", NOBODY, 0o000),
+        ("roots", 0, 0o644),
+        ("strange", STRANGER, 0o644),
+        ("open", NOBODY, 0o666),
+    ] {
         let path = dir.join(&format!("p/{file}.pconf"));
         std::fs::write(&path, good.replace("\"x\"", &format!("\"{file}\""))).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         std::os::unix::fs::chown(&path, Some(owner), Some(owner)).unwrap();
     }
-    for (file, reason) in [("secret.pconf", "ermission"), ("locked.pconf", "ermission")] {
+    for (file, reason) in [
+        ("secret.pconf", "ermission"),
+        ("locked.pconf", "ermission"),
+        ("strange.pconf", "belongs to uid 54321, expected 65534 or 0"),
+        ("open.pconf", "written by everybody"),
+    ] {
         let mut run = command(ctl.to_str().unwrap());
         let output = run.arg("--dir").arg(dir.join("p")).args(["why", file]).uid(NOBODY).gid(NOBODY).output().unwrap();
         let shown = text(&output.stdout) + &text(&output.stderr);
@@ -153,14 +165,16 @@ fn modes_and_owners_count_as_another_user_too() {
         .gid(NOBODY)
         .output()
         .unwrap();
-    let rows: Vec<goplug_registry::admin::PluginSummary> =
+    let rows: Vec<PluginSummary> =
         serde_json::from_slice(&list.stdout).unwrap_or_else(|error| panic!("{error}: {list:?}"));
+    let refused = |row: &PluginSummary| matches!(row.state, State::Invalid | State::Denied);
     for name in ["own", "roots"] {
         assert!(
-            rows.iter().any(|row| row.name == name && row.state != State::Invalid),
+            rows.iter().any(|row| row.name == name && !refused(row)),
             "{name}: root's files and our own count: {rows:#?}"
         );
     }
+    assert_eq!(rows.iter().filter(|row| refused(row)).count(), 4, "{rows:#?}");
 }
 
 /// A copy of a program that every user may run: the build folder may be closed to others.

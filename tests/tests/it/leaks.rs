@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use goplug_registry::{CallOptions, Subscribe};
-use goplug_tests::{Baseline, PluginDir, isolated, scaled, wait_for};
+use goplug_tests::{Baseline, PluginDir, fast_paths, isolated, live_tasks, scaled, tasks_are_back};
 
-use crate::support::{fixture, loaded, quiet, watching};
+use crate::support::{builder, fixture, loaded, quiet, watching};
 
 /// Threads that ran something blocking go after a while without work; here soon, so that they can be counted.
 fn runtime() -> tokio::runtime::Runtime {
@@ -20,16 +20,12 @@ fn all_is_given_back() {
         runtime.block_on(async {
             // Once before measuring: what is made once and kept (the watcher's thread pool, the resolver) is no leak.
             one_life().await;
-            let (baseline, handle) = (Baseline::now(), tokio::runtime::Handle::current());
-            let tasks = handle.metrics().num_alive_tasks();
+            let (baseline, tasks) = (Baseline::now(), live_tasks());
             for _ in 0..scaled(5, 50) {
                 one_life().await;
             }
             baseline.is_back();
-            wait_for("tasks are back", Duration::from_secs(2), || async {
-                (handle.metrics().num_alive_tasks() <= tasks).then_some(())
-            })
-            .await;
+            tasks_are_back(tasks).await;
         });
     });
 }
@@ -72,19 +68,41 @@ fn a_dropped_registry_leaves_nothing() {
             let dir = PluginDir::new();
             let _plugin = fixture(&dir, &["Test/Do"]);
             drop(watching(&dir).await);
-            let (baseline, handle) = (Baseline::now(), tokio::runtime::Handle::current());
-            let tasks = handle.metrics().num_alive_tasks();
-            for _ in 0..3 {
-                let registry = watching(&dir).await;
-                loaded(&registry, "Test/Do").await;
-                registry.execute("Test/Do", "echo", "x").await.unwrap();
-                drop(registry);
+            let (baseline, tasks) = (Baseline::now(), live_tasks());
+            // Over HTTP a call leaves a connection behind that waits for the next one.
+            for fast in [fast_paths(), false] {
+                for _ in 0..3 {
+                    let registry = builder(dir.path()).auto_discover(true).fast_paths(fast).open().await.unwrap();
+                    loaded(&registry, "Test/Do").await;
+                    registry.execute("Test/Do", "echo", "x").await.unwrap();
+                    drop(registry);
+                }
             }
             baseline.is_back();
-            wait_for("tasks are back", Duration::from_secs(2), || async {
-                (handle.metrics().num_alive_tasks() <= tasks).then_some(())
-            })
-            .await;
+            tasks_are_back(tasks).await;
+        });
+    });
+}
+
+/// Calls at the same time have a connection each over HTTP; when nobody calls, they go.
+#[test]
+fn connections_that_nobody_uses_are_closed() {
+    isolated("leaks::connections_that_nobody_uses_are_closed", || {
+        runtime().block_on(async {
+            let dir = PluginDir::new();
+            let _plugin = fixture(&dir, &["Test/Do"]);
+            let registry = builder(dir.path()).fast_paths(false).open().await.unwrap();
+            registry.load("Test/Do").await.unwrap();
+            let baseline = Baseline::now();
+            let calls = (0..16).map(|_| {
+                let registry = registry.clone();
+                tokio::spawn(async move { registry.execute("Test/Do", "sleep", "50").await.unwrap() })
+            });
+            for call in calls.collect::<Vec<_>>() {
+                call.await.unwrap();
+            }
+            baseline.is_back();
+            registry.close().await;
         });
     });
 }

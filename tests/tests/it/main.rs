@@ -38,7 +38,7 @@
 //! | the demo | `demo::*` |
 //! | every example runs | `examples::*` |
 //!
-//! Long runs are small here and full-sized with `GOPLUG_DEEP=1`; each prints its seed. In a short run a time bound is a
+//! Long runs are small here and full-sized with `cargo xtask deep`; each prints its seed. In a short run a time bound is a
 //! guard against hangs at 20 times the figure, and the measured value is printed.
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests are tests")]

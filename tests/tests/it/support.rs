@@ -37,9 +37,13 @@ pub(crate) fn evil(dir: &PluginDir, name: &str, hello: &str, file: Option<&Path>
     Process::start(command(EVIL).arg(dir.path()).args([name, hello]).arg(file), READY)
 }
 
-/// An application with an embedded registry.
+/// An application with an embedded registry, over the transport that this run is about.
 pub(crate) fn app(dir: &PluginDir, args: &[&str]) -> Process {
-    Process::start(command(APP).arg(dir.path()).args(args), READY)
+    let mut run = command(APP);
+    if let Some(transport) = std::env::var_os("GOPLUG_TRANSPORT") {
+        run.env("GOPLUG_TRANSPORT", transport);
+    }
+    Process::start(run.arg(dir.path()).args(args), READY)
 }
 
 /// An example plugin, up when its file is there.

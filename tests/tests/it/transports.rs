@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use goplug_registry::admin::{RegistryEvent, Transport};
 use goplug_registry::{CallOptions, Code, Latency, Ran, Registry, Subscribe, Unload};
-use goplug_tests::{Baseline, LONG, PluginDir, bound, isolated, scaled, wait_until};
+use goplug_tests::{Baseline, LONG, PluginDir, bound, deep, isolated, say_again, scaled, wait_until};
 use rustix::process::Signal;
 
 use crate::support::{app, builder, event, evil, fixture, loaded, quiet, text};
@@ -34,9 +34,12 @@ fn run_again_over(transport: &str) {
         .args(MODULES)
         .args(if transport == "shm" { &["transports::"][..] } else { &[] })
         .args(["--skip", "cli::"])
+        // Figures that are asserted are of a machine on which nothing else runs.
+        .args(deep().then_some("--test-threads=1"))
         .env("GOPLUG_TRANSPORT", transport)
         .output()
         .unwrap();
+    say_again(&output.stderr, &format!(", over {transport}"));
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "over {transport}: {text}\n{}", String::from_utf8_lossy(&output.stderr));
     let summary = text.lines().find(|line| line.starts_with("test result: ok.")).unwrap_or_default();

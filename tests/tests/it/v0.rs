@@ -1,12 +1,12 @@
 //! The original GoPlug 0.1.0, both ways.
 
 use std::sync::mpsc;
-use std::time::Duration;
 
 use goplug_registry::admin::State;
 use goplug_registry::{Code, FeedItem, Ran, Subscribe, Unload};
+use goplug_tests::raw::listen;
 use goplug_tests::v0app::V0App;
-use goplug_tests::{LONG, PluginDir, note};
+use goplug_tests::{LONG, PluginDir, note, write_atomically};
 
 use crate::support::{fault, fixture, loaded, quiet, row, socket_in, state_of, text, v0_plugin, watching};
 
@@ -33,6 +33,9 @@ async fn a_v0_plugin_does_everything_while_a_callback_waits() {
         })
         .await
         .unwrap();
+    // The plugin answers this when a poll has come; from here on another one waits.
+    registry.execute("Test/Old", "main.Notify", "main.callBack first").await.unwrap();
+    assert_eq!(tokio::task::block_in_place(|| hears.recv_timeout(LONG)).unwrap(), "first");
     let begin = std::time::Instant::now();
     for n in 0..10_000 {
         let body = format!("call {n}");
@@ -64,7 +67,8 @@ async fn a_v0_plugin_does_everything_while_a_callback_waits() {
             }
         }
     });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    // The plugin answers this when a poll of the callback has come, and is polled again at once.
+    registry.execute("Test/Old", "main.Notify", "main.other hello").await.unwrap();
     plugin.kill();
     let gone = tokio::time::timeout(LONG, events.next()).await.unwrap().unwrap();
     assert_eq!(gone.plugin.map(|id| id.to_string()).as_deref(), Some("Test/Old"));
@@ -167,5 +171,43 @@ async fn a_v0_plugin_is_activated_only_when_it_is_wanted() {
     assert_eq!(fault(registry.methods("Test/Old")).code, Code::WrongState);
     registry.load("Test/Old").await.unwrap();
     assert_eq!(std::fs::read_to_string(&activations).unwrap().lines().count(), 1);
+    registry.close().await;
+}
+
+/// Any status line but `200 OK` is a failure, whatever comes behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_v0_failure_is_one_however_long_its_body_is() {
+    let dir = PluginDir::new();
+    let (socket, pconf) = (dir.join("long.sock"), dir.join("OldLong.pconf"));
+    let (up, is_up) = mpsc::channel();
+    std::thread::spawn(move || {
+        let text = format!(r#"{{"Name":"Long","NameSpace":"Old","Sock":"{}"}}"#, socket.display());
+        let published = move || {
+            write_atomically(&pconf, text.as_bytes());
+            up.send(()).unwrap();
+        };
+        listen(&socket, published, |mut peer| {
+            while let Some(request) = peer.request() {
+                let (status, body) = match request.target.as_str() {
+                    "/Activate" => ("200 OK", br#"["main.Long","main.Odd","","","",""]"#.to_vec()),
+                    "/main.Long" => ("500 Internal Server Error", vec![b'x'; 1 << 20]),
+                    "/main.Odd" => ("200 Okay", b"odd".to_vec()),
+                    _ => ("400 Bad Request", Vec::new()),
+                };
+                let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len());
+                if peer.send(&[head.as_bytes(), &body].concat()).is_none() {
+                    return;
+                }
+            }
+        })
+    });
+    is_up.recv_timeout(LONG).unwrap();
+    let registry = quiet(&dir).await;
+    registry.load("Old/Long").await.unwrap();
+    for (method, said) in [("main.Long", "500 Internal Server Error"), ("main.Odd", "200 Okay")] {
+        let error = fault(registry.execute("Old/Long", method, "x").await);
+        assert_eq!((error.code, error.ran), (Code::MethodFailed, Ran::Unknown), "{error:?}");
+        assert!(error.message.contains(said), "{error:?}");
+    }
     registry.close().await;
 }

@@ -151,11 +151,28 @@ impl Connection {
     pub async fn exchange(&mut self, request: &Request<'_>, max_reply_bytes: usize) -> Result<Reply, Error> {
         let mut outgoing = self.begin(request)?;
         let (head, framing) = self.read_head(&mut outgoing, request.method).await?;
-        let collector = Collector::new(Decoder::new(framing), max_reply_bytes);
-        let body = self.collect(&mut outgoing, collector).await?;
-        self.end(outgoing.is_whole(), body.len());
-        self.buffer = outgoing.into_buffer();
+        let body = self.finish(outgoing, framing, max_reply_bytes).await?;
         Ok(Reply { head, body })
+    }
+
+    /// As [`Connection::exchange`]; `limit` says how many bytes the body may have once its head has come. With `None` none of it
+    /// is read, no more of the request is sent, and the connection takes no other.
+    ///
+    /// # Errors
+    /// As [`Connection::exchange`], if no head came; what went wrong behind the head is with the head.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: dropping the future leaves the connection not reusable, and the request may have run.
+    pub async fn exchange_within(
+        &mut self,
+        request: &Request<'_>,
+        limit: impl FnOnce(&ReplyHead) -> Option<usize>,
+    ) -> Result<(ReplyHead, Option<Result<Bytes, Error>>), Error> {
+        let mut outgoing = self.begin(request)?;
+        let (head, framing) = self.read_head(&mut outgoing, request.method).await?;
+        let Some(max) = limit(&head) else { return Ok((head, None)) };
+        let body = self.finish(outgoing, framing, max).await;
+        Ok((head, Some(body)))
     }
 
     /// Sends a request and reads the head of the reply; the body follows with [`Connection::chunk`] or
@@ -260,6 +277,15 @@ impl Connection {
         self.sent = false;
         self.body = Body::None;
         Ok(Outgoing::new(std::mem::take(&mut self.buffer), request.body))
+    }
+
+    /// Reads the body behind a head, and meanwhile sends what is left of the request: whoever answers while it reads would
+    /// otherwise wait for the rest.
+    async fn finish(&mut self, mut outgoing: Outgoing<'_>, framing: Framing, max: usize) -> Result<Bytes, Error> {
+        let body = self.collect(&mut outgoing, Collector::new(Decoder::new(framing), max)).await?;
+        self.end(outgoing.is_whole(), body.len());
+        self.buffer = outgoing.into_buffer();
+        Ok(body)
     }
 
     fn end(&mut self, written: bool, body_bytes: usize) {

@@ -159,6 +159,42 @@ async fn a_plugin_may_answer_while_it_reads() {
     script.await.unwrap();
 }
 
+/// Whoever calls a method that answers while it reads does not know it beforehand.
+#[tokio::test]
+async fn a_request_is_sent_on_while_the_body_behind_a_head_is_read() {
+    let (mut connection, script) = plugin(|mut stream| async move {
+        read_request(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4194304\r\n\r\n").await.unwrap();
+        let (mut reading, mut writing) = stream.split();
+        tokio::io::copy(&mut reading, &mut writing).await.unwrap();
+    })
+    .await;
+    let sent: Vec<u8> = (0..4 << 20).map(|at| (at % 251) as u8).collect();
+    let request = post(&sent);
+    let limit = |head: &ReplyHead| (head.status == 200).then_some(sent.len());
+    let exchange = connection.exchange_within(&request, limit);
+    let (_, body) = timeout(PATIENCE, exchange).await.expect("the exchange ends").unwrap();
+    assert!(body.unwrap().unwrap() == sent);
+    drop(connection);
+    script.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_wants_is_not_read_and_ends_the_connection() {
+    for (reply, limit) in [(OK, None), (OK, Some(1)), (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", None)] {
+        let mut connection = answers(reply.to_vec()).await;
+        let request = post(b"");
+        let (head, body) = timeout(PATIENCE, connection.exchange_within(&request, |_| limit)).await.unwrap().unwrap();
+        assert_eq!(head.status, 200);
+        assert_eq!(body.map(|body| body.unwrap_err().kind), limit.map(|_| ErrorKind::TooLarge));
+        assert!(!connection.is_reusable());
+    }
+    let mut connection = answers(OK.to_vec()).await;
+    let (_, body) = connection.exchange_within(&post(b""), |_| Some(2)).await.unwrap();
+    assert_eq!(body.unwrap().unwrap(), "ok");
+    assert!(connection.is_reusable());
+}
+
 #[tokio::test]
 async fn what_speaks_against_another_request() {
     for (reply, reusable) in [

@@ -64,10 +64,10 @@ impl<H: Handler> Connection<H> {
     async fn serve_one(&mut self) -> Result<(), Over> {
         let (head, length, expects_continue, close) = match self.read_head().await? {
             Ok(parsed) => self.split(parsed),
-            Err(Malformed(why)) => return self.refuse(self.handler.bad_request(why), false).await,
+            Err(Malformed(why)) => return self.refuse(self.handler.bad_request(None, why), false).await,
         };
         let (http10, bodiless) = (head.http10, head.method == "HEAD");
-        if !http10 && !bodiless && self.handler.is_streamed(&head) {
+        if !bodiless && self.handler.is_streamed(&head) {
             return self.serve_streamed(head, length, expects_continue, close).await;
         }
         let request = match self.read_body(head, length, expects_continue).await? {
@@ -151,7 +151,7 @@ impl<H: Handler> Connection<H> {
                 Ok(true) => return Ok(Ok(head.with_body(collector.finish()))),
                 Ok(false) => {}
                 Err(Refused::TooLarge(declared)) => return Ok(Err(self.handler.too_large(&head, declared))),
-                Err(Refused::Malformed(Malformed(why))) => return Ok(Err(self.handler.bad_request(why))),
+                Err(Refused::Malformed(Malformed(why))) => return Ok(Err(self.handler.bad_request(Some(&head), why))),
             }
             if std::mem::take(&mut expects_continue) {
                 let go_on = [&b"HTTP/1.1 100 Continue\r\n\r\n"[..], &[], &[]];
@@ -172,7 +172,7 @@ impl<H: Handler> Connection<H> {
                 Ok(_) => return Err(Over),
                 Err(_) => {
                     let why = format!("no byte of the body came for {patience:?}");
-                    return Ok(Err(self.handler.bad_request(why)));
+                    return Ok(Err(self.handler.bad_request(Some(&head), why)));
                 }
             }
         }

@@ -57,6 +57,8 @@ pub enum ServerBody {
     /// Piece by piece, each written and flushed as it comes, until the sender is dropped. `Err(())` aborts: the
     /// connection is closed without the last chunk, so that the reader sees that something is missing.
     Stream(mpsc::Receiver<Result<Bytes, ()>>),
+    /// As [`ServerBody::Stream`], to a reader that may take its time: one that takes no byte is waited for until it leaves.
+    Endless(mpsc::Receiver<Result<Bytes, ()>>),
     /// None: with status 101 the connection passes to another protocol once the head was written.
     Upgrade(ServerUpgrade),
 }

@@ -33,8 +33,8 @@ pub trait Handler: Send + Sync + 'static {
     fn too_large(&self, head: &ServerHead, declared: u64) -> ServerResponse;
 
     /// The answer to bytes that are not HTTP as this crate takes it, or that came too slowly; `why` is a lowercase
-    /// fragment. The connection is closed afterwards.
-    fn bad_request(&self, why: String) -> ServerResponse;
+    /// fragment. `head` is that of the request, if only its body is wrong. The connection is closed afterwards.
+    fn bad_request(&self, head: Option<&ServerHead>, why: String) -> ServerResponse;
 
     /// Answers one request.
     ///
@@ -75,7 +75,7 @@ pub struct ServerLimits {
     pub head_timeout: Duration,
     /// The longest time without a further byte of a body.
     pub body_timeout: Duration,
-    /// The longest time in which the caller takes no byte of a reply, streams included.
+    /// The longest time in which the caller takes no byte of a reply, but for [`ServerBody::Endless`].
     pub write_timeout: Duration,
     /// Further connections wait in the listener's backlog.
     pub max_connections: usize,

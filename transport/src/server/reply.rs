@@ -41,18 +41,20 @@ pub(super) async fn write(
     let announce = match &response.body {
         _ if bodiless && !how.bodiless => Announce::Nothing,
         ServerBody::Full(body) => Announce::Length(body.len() as u64),
-        ServerBody::Stream(_) if how.http10 => Announce::Nothing,
+        ServerBody::Stream(_) | ServerBody::Endless(_) if how.http10 => Announce::Nothing,
         ServerBody::Upgrade(_) => Announce::Nothing,
-        ServerBody::Stream(_) => Announce::Chunked,
+        ServerBody::Stream(_) | ServerBody::Endless(_) => Announce::Chunked,
     };
     response_head(output, &response, announce, how.close);
+    let waits = matches!(response.body, ServerBody::Endless(_));
     match &mut response.body {
         _ if bodiless => write_all(stream, [output, &[], &[]], patience).await,
         ServerBody::Full(body) => write_all(stream, [output, body, &[]], patience).await,
         ServerBody::Upgrade(_) => write_all(stream, [output, &[], &[]], patience).await,
-        ServerBody::Stream(pieces) => {
+        ServerBody::Stream(pieces) | ServerBody::Endless(pieces) => {
             write_all(stream, [output, &[], &[]], patience).await?;
             let chunked = announce == Announce::Chunked;
+            let patience = if waits { Duration::MAX } else { patience };
             tokio::select! {
                 biased;
                 written = write_pieces(stream, left, output, pieces, chunked, patience) => written,
@@ -77,16 +79,24 @@ async fn write_pieces(
             piece = pieces.recv() => piece,
             () = &mut left => return Err(io::ErrorKind::BrokenPipe.into()),
         };
-        match piece {
-            Some(Ok(piece)) if piece.is_empty() => {}
-            Some(Ok(piece)) if chunked => {
-                chunk_line(line, piece.len());
-                write_all(stream, [line, &piece, b"\r\n"], patience).await?;
-            }
-            Some(Ok(piece)) => write_all(stream, [&piece, &[], &[]], patience).await?,
+        let piece = match piece {
+            Some(Ok(piece)) if piece.is_empty() => continue,
+            Some(Ok(piece)) => piece,
             Some(Err(())) => return Err(io::ErrorKind::ConnectionAborted.into()),
             None if chunked => return write_all(stream, [b"0\r\n\r\n", &[], &[]], patience).await,
             None => return Ok(()),
+        };
+        let parts: [&[u8]; 3] = if chunked {
+            chunk_line(line, piece.len());
+            [line, &piece, b"\r\n"]
+        } else {
+            [&piece, &[], &[]]
+        };
+        tokio::select! {
+            biased;
+            written = write_all(stream, parts, patience) => written?,
+            // A reader that takes nothing may leave all the same.
+            () = &mut left => return Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 }

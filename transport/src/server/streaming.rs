@@ -51,7 +51,7 @@ impl<H: Handler> Connection<H> {
         expects_continue: bool,
         close: bool,
     ) -> Result<(), Over> {
-        let (handler, framing) = (Arc::clone(&self.handler), length.of_request());
+        let (handler, framing, http10) = (Arc::clone(&self.handler), length.of_request(), head.http10);
         let max = handler.max_body(&head) as u64;
         if let Framing::Exact(declared) = framing
             && declared > max
@@ -71,8 +71,8 @@ impl<H: Handler> Connection<H> {
             let response = handler.handle_streamed(asked, body).await;
             has_begun.store(true, Ordering::Relaxed);
             // Who answers before the body is whole will not find the next request behind it.
-            let close = close || response.close || *stop.borrow() || !is_whole.load(Ordering::Acquire);
-            let how = Reply { http10: false, bodiless: false, close };
+            let close = close || http10 || response.close || *stop.borrow() || !is_whole.load(Ordering::Acquire);
+            let how = Reply { http10, bodiless: false, close };
             let written = reply::write(stream, pending(), output, response, how, limits.write_timeout, stop).await;
             written.map(|()| close).map_err(|_| Over)
         };
@@ -80,7 +80,7 @@ impl<H: Handler> Connection<H> {
             match feed(stream, input, Pieces::new(framing), max, pieces, &is_whole).await {
                 End::Gone => None,
                 End::TooLarge(length) => Some(handler.too_large(&head, length)),
-                End::Malformed(why) => Some(handler.bad_request(why)),
+                End::Malformed(why) => Some(handler.bad_request(Some(&head), why)),
             }
         };
         let refused = tokio::select! {

@@ -51,7 +51,7 @@ impl Handler for Script {
         response(413, "Content Too Large", declared.to_string())
     }
 
-    fn bad_request(&self, why: String) -> ServerResponse {
+    fn bad_request(&self, _: Option<&ServerHead>, why: String) -> ServerResponse {
         response(400, "Bad Request", why)
     }
 
@@ -74,9 +74,10 @@ impl Handler for Script {
                 let _ = self.happened.send("hangs");
                 std::future::pending::<()>().await;
             }
-            "/stream" => {
+            "/stream" | "/endless" => {
                 let pieces = self.pieces.lock().unwrap().take().expect("one stream for each server");
-                answer.body = ServerBody::Stream(pieces);
+                let is_endless = request.target == "/endless";
+                answer.body = if is_endless { ServerBody::Endless(pieces) } else { ServerBody::Stream(pieces) };
             }
             other => answer = response(404, "Not Found", other.to_owned()),
         }
@@ -337,6 +338,32 @@ async fn slow_callers_are_not_waited_for_and_idle_ones_are() {
     tokio::time::sleep(Duration::from_secs(86_400)).await;
     idle.write_all(post("/echo", "still here").as_bytes()).await.unwrap();
     assert_eq!(until(&mut idle, "still here").await, ok("still here"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_of_what_never_ends_may_take_its_time_and_leave() {
+    for half in [false, true] {
+        let mut server = Server::start(ServerLimits::default());
+        let mut slow = server.connect().await;
+        slow.write_all(post("/endless", "").as_bytes()).await.unwrap();
+        // More than a socket holds: the first is being written, the second waits for it, the third finds no place.
+        for _ in 0..2 {
+            server.pieces.send(Ok(vec![7; 1 << 20].into())).await.unwrap();
+        }
+        let third = server.pieces.send(Ok(vec![7; 1 << 20].into()));
+        timeout(Duration::from_secs(86_400), third).await.expect_err("the reader holds back");
+        until(&mut slow, "\r\n\r\n").await;
+        let mut first = vec![0; 8 + (1 << 20) + 2];
+        slow.read_exact(&mut first).await.unwrap();
+        assert!(first.starts_with(b"100000\r\n") && first.ends_with(b"\r\n"), "whole after a day");
+        server.pieces.send(Ok(vec![7; 1 << 20].into())).await.unwrap();
+        if half {
+            slow.shutdown().await.unwrap();
+        } else {
+            drop(slow);
+        }
+        assert_eq!(server.event().await, "finished", "it took nothing of the last one");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -104,6 +104,8 @@ impl Window {
             }
             Start::After(seq) => seq + 1,
             Start::Now if self.class != Class::State => self.last + 1,
+            // Whoever knew another process has seen nothing of this one: what is not kept any more is a gap.
+            Start::Kept if self.class != Class::State => 1,
             Start::Subscribed | Start::Poll | Start::Now | Start::Kept => self.oldest(),
         };
         self.streams += 1;

@@ -194,6 +194,9 @@ fn observers_hold_nothing_back_and_are_told_what_they_missed() {
     offer_all(&mut w, 0, 5);
     assert_eq!(drain(|| w.next_for_observer(now)), ["gap 3..3", "4", "5", "6", "7"]);
     assert_eq!(w.status().1, 3);
+    let late = w.observe(at(0), Start::Kept).unwrap();
+    assert_eq!(drain(|| w.next_for_observer(late)), ["gap 1..3", "4", "5", "6", "7"], "it missed them of this process");
+    w.leave(late);
     w.leave(kept);
     assert_eq!(w.status().1, 2);
 }

@@ -45,6 +45,7 @@ fn v0_plugins_are_stopped_by_an_unload() {
     let mut both = Transcript::quiet(one_of_each);
     both.same("load Old/Plugin -o json");
     both.same("ping Old/Plugin -o name");
+    both.same("callbacks Old/Plugin");
     both.same("unload Old/Plugin");
     for plugins in &mut both.plugins {
         assert_eq!(plugins[4].wait(LONG).code(), Some(0));

@@ -37,6 +37,24 @@ fn listen_prints_what_is_notified() {
     both.is("listen");
 }
 
+#[test]
+fn whoever_listens_to_a_v0_plugin_is_told_what_may_be_missed() {
+    let both = Transcript::quiet(one_of_each);
+    both.unseen("load Old/Plugin");
+    for target in both.each() {
+        std::thread::scope(|scope| {
+            let line = ["listen", "Old/Plugin", "main.callBack", "-n", "1", "--timeout=20s"];
+            let listening = scope.spawn(move || target.run(&line, b""));
+            // Answered when a poll has taken it.
+            let told = target.run(&["execute", "Old/Plugin", "main.Notify", "main.callBack news"], b"");
+            assert_eq!(told.code, 0, "{told:?}");
+            let heard = listening.join().unwrap();
+            let note = "note: `Old/Plugin` speaks v0: a notification that comes between two polls is lost\n";
+            assert_eq!((heard.code, heard.err.as_str()), (0, note), "{heard:?}");
+        });
+    }
+}
+
 /// From now on, and without holding anybody back.
 #[test]
 fn listen_hears_what_is_notified_while_it_listens() {
