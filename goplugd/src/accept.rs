@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::api::{self, Api};
-use crate::connection::{IDLE, Pulse, ReplyBody, Watched};
+use crate::connection::{IDLE, Pulse, ReplyBody, Slow, Watched};
 
 /// Connections at once; the next one is told `overloaded` and closed.
 pub(crate) const MAX_CONNECTIONS: usize = 256;
@@ -112,7 +112,13 @@ async fn converse(
     let answers = pulse.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let (busy, api) = (answers.busy(), api.clone());
-        async move { Ok::<_, Infallible>(api.answer(request, peer).await.map(|body| ReplyBody::new(body, busy))) }
+        async move {
+            let answer = api.answer(request, peer).await;
+            if answer.extensions().get::<Slow>().is_some() {
+                busy.be_patient();
+            }
+            Ok::<_, Infallible>(answer.map(|body| ReplyBody::new(body, busy)))
+        }
     });
     let mut protocol = http1::Builder::new();
     protocol

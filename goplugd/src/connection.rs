@@ -17,7 +17,7 @@ use tokio::sync::watch;
 pub(crate) const HEAD: Duration = Duration::from_secs(5);
 /// Between two requests; longer than the usual client pool keeps a connection (90 s), so that the client closes it.
 pub(crate) const IDLE: Duration = Duration::from_secs(120);
-/// Without one byte of a reply or of an event stream taken.
+/// Without one byte of a reply or of an event stream taken, but for a [`Slow`] reader.
 pub(crate) const STALL: Duration = Duration::from_secs(30);
 
 /// What a connection is waiting for.
@@ -26,7 +26,14 @@ struct Activity {
     phase: Phase,
     /// The socket took nothing at the last try to write.
     stalled: bool,
+    /// The reader may take its time.
+    slow: bool,
 }
+
+/// Of a reply, as an extension: its reader may take nothing for as long as it likes. A subscription holds its plugin back
+/// when its handler is slow; cut off, it would be forgotten, and lose what it has not seen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slow;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -41,7 +48,7 @@ pub(crate) struct Pulse(watch::Sender<Activity>);
 
 impl Pulse {
     pub(crate) fn new() -> Self {
-        Self(watch::Sender::new(Activity { phase: Phase::Head, stalled: false }))
+        Self(watch::Sender::new(Activity { phase: Phase::Head, stalled: false, slow: false }))
     }
 
     /// Says that a request is being answered, until the guard is dropped with the last of the reply.
@@ -73,7 +80,7 @@ impl Pulse {
         let mut changes = self.0.subscribe();
         loop {
             let (limit, reason) = match *changes.borrow_and_update() {
-                Activity { stalled: true, .. } => (STALL, "it takes no reply"),
+                Activity { stalled: true, slow: false, .. } => (STALL, "it takes no reply"),
                 Activity { phase: Phase::Head, .. } => (HEAD, "its request head is not whole"),
                 // hyper's own limit for the one, the limits of bodies, calls and keep-alives for the other.
                 Activity { phase: Phase::Idle | Phase::Busy, .. } => (Duration::MAX, ""),
@@ -89,8 +96,16 @@ impl Pulse {
 #[derive(Debug)]
 pub(crate) struct Busy(Pulse);
 
+impl Busy {
+    /// Whoever reads this reply may take its time.
+    pub(crate) fn be_patient(&self) {
+        self.0.0.send_modify(|now| now.slow = true);
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
+        self.0.0.send_modify(|now| now.slow = false);
         self.0.enter(Phase::Idle);
     }
 }
@@ -199,9 +214,13 @@ mod tests {
         pulse.wrote(true);
         let begun = Instant::now();
         assert_eq!((pulse.too_long().await, begun.elapsed()), ("it takes no reply", STALL));
-        pulse.wrote(false);
+        busy.be_patient();
+        assert!(tokio::time::timeout(hour, pulse.too_long()).await.is_err(), "a subscription's handler takes its time");
 
         drop(busy);
+        let begun = Instant::now();
+        assert_eq!((pulse.too_long().await, begun.elapsed()), ("it takes no reply", STALL), "only for one reply");
+        pulse.wrote(false);
         assert!(tokio::time::timeout(hour, pulse.too_long()).await.is_err(), "an idle connection is hyper's to end");
         pulse.received();
         let begun = Instant::now();

@@ -19,6 +19,7 @@ use super::App;
 use super::body::MAX_DOCUMENT_BYTES;
 use super::error::Problem;
 use super::target::{CallTarget, Query};
+use crate::connection::Slow;
 
 /// `GET …/callbacks/{callback}`: with `?subscription=NAME` that subscription, passed through unchanged; else an observer
 /// that starts after `Last-Event-ID`, else after `?after=`, else now.
@@ -30,7 +31,9 @@ pub(crate) async fn listen(
 ) -> Result<Response, Problem> {
     let place = app.stream_place()?;
     let CallTarget { plugin, call: callback } = target;
-    let feed = match query.value("subscription")? {
+    let subscription = query.value("subscription")?;
+    let holds_back = subscription.is_some();
+    let feed = match subscription {
         Some(name) => {
             check_subscription(&name).map_err(Problem::invalid)?;
             app.fleet.subscribe(&plugin, &callback, &name).await?
@@ -45,7 +48,11 @@ pub(crate) async fn listen(
         }
     };
     let events = stream::unfold(Some(feed), next_event);
-    Ok(Sse::new(app.until_stopping(events, place)).keep_alive(keep_alive()).into_response())
+    let mut answer = Sse::new(app.until_stopping(events, place)).keep_alive(keep_alive()).into_response();
+    if holds_back {
+        answer.extensions_mut().insert(Slow);
+    }
+    Ok(answer)
 }
 
 /// Body of an acknowledgement: everything up to `position` was handled.
