@@ -29,6 +29,21 @@ pub struct Process {
     lines: mpsc::Receiver<String>,
 }
 
+/// Starts `command`. A program that was copied a moment ago may be open for writing in a child that another thread has forked
+/// and that has not become its program yet; nothing tells when it has.
+#[track_caller]
+fn spawn(command: &mut Command) -> Child {
+    for _ in 0..500 {
+        match command.spawn() {
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            child => return child.unwrap_or_else(|error| panic!("{command:?}: {error}")),
+        }
+    }
+    panic!("{command:?}: it is open for writing for 5 s");
+}
+
 impl Process {
     /// Starts `command` and waits until it is up.
     ///
@@ -37,7 +52,7 @@ impl Process {
     #[track_caller]
     pub fn start(command: &mut Command, ready: Ready) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut child = spawn(command);
         let pid = Pid::from_child(&child);
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("a pidfd of a child that nobody reaped yet");
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take().expect("a piped output"));
