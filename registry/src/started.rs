@@ -84,16 +84,25 @@ impl Started {
     /// # Cancel safety
     /// Dropping the future ends a process that was not ready yet.
     pub fn plugin(&self) -> Pending<'_, Result<Plugin, Fault>> {
+        Box::pin(self.serving())
+    }
+
+    /// As [`Started::plugin`]. A call of a plugin that serves allocates nothing for it.
+    async fn serving(&self) -> Result<Plugin, Fault> {
+        let mut life = self.life.lock().await;
+        if let (Some(slot), Some(hosted)) = (&life.slot, &life.hosted)
+            && slot.view().state == State::Loaded
+            && slot.live().is_some_and(|live| live.peer.is_alive())
+            && hosted.is_hosted()
+        {
+            return Ok(self.handle(slot));
+        }
+        self.begin(&mut life).await
+    }
+
+    fn begin<'a>(&'a self, life: &'a mut Life) -> Pending<'a, Result<Plugin, Fault>> {
         Box::pin(async move {
-            let mut life = self.life.lock().await;
-            if let (Some(slot), Some(hosted)) = (&life.slot, &life.hosted)
-                && slot.view().state == State::Loaded
-                && slot.live().is_some_and(|live| live.peer.is_alive())
-                && hosted.is_hosted()
-            {
-                return Ok(self.handle(slot));
-            }
-            self.ensure_runs(&mut life).await?;
+            self.ensure_runs(life).await?;
             let slot = match &life.slot {
                 Some(slot) => Arc::clone(slot),
                 None => Arc::clone(life.slot.insert(self.make_slot().await?)),
@@ -124,11 +133,11 @@ impl Started {
         options: CallOptions,
     ) -> Result<Answer, Fault> {
         let body = body.into();
-        let first = self.plugin().await?.execute_with(method, body.clone(), options.clone()).await;
+        let first = self.serving().await?.execute_with(method, body.clone(), options.clone()).await;
         match first {
             // It died between our look and the call.
             Err(fault) if fault.ran == goplug_pconf_schema::Ran::No && !self.runs().await => {
-                self.plugin().await?.execute_with(method, body, options).await
+                self.serving().await?.execute_with(method, body, options).await
             }
             answer => answer,
         }
